@@ -1,0 +1,2 @@
+//! On-sale load.
+fn main() {}
