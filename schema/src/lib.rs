@@ -1,1 +1,40 @@
-//! Boxoffice schema.
+//! The contract of Boxoffice's three stores, and nothing else: there is no I/O here.
+//!
+//! - What things are: [`ids`], [`text`], [`money`], [`status`], [`position`], [`shard`].
+//! - What Redis holds and does: [`keys`], [`image`], [`event`], [`frame`], [`fingerprint`], [`scripts`].
+//! - What Kafka carries: [`record`].
+//! - What PostgreSQL holds: the numbered files in `schema/migrations`.
+//!
+//! `api` and `reconciler` both depend on this crate and never on each other.
+
+pub mod event;
+pub mod fingerprint;
+pub mod frame;
+pub mod ids;
+pub mod image;
+pub mod keys;
+pub mod money;
+pub mod position;
+pub mod record;
+pub mod scripts;
+pub mod shard;
+pub mod status;
+pub mod text;
+pub mod time;
+
+mod bytes;
+
+/// A value from outside that is not what this crate writes: a truncated image, an unknown version, a bad field.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{what}: {why}")]
+pub struct DecodeError {
+    what: &'static str,
+    why: String,
+}
+
+impl DecodeError {
+    /// `what` names the thing that was read, `why` says what is wrong with it.
+    pub fn new(what: &'static str, why: impl Into<String>) -> Self {
+        Self { what, why: why.into() }
+    }
+}

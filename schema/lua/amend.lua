@@ -1,0 +1,62 @@
+-- Changes a published event: name, times, limit, status, capacities; all of them or none.
+-- Each kind of change is a decision of its own, in this order: amended, capacity_changed, then paused, resumed or
+-- closed; all of one call carry the event as it is after the call. The same value changes nothing.
+--
+-- KEYS[1..4], ARGV[1..3]  see prelude.lua
+-- KEYS[5] event hash
+-- ARGV[4] event id (16 bytes)
+-- ARGV[5..] field, value pairs: name, starts, open, close, limit, status, cap<ordinal>; '' clears open, close, limit
+--
+-- Returns {outcome, the event hash as a JSON object}: C changed, P nothing to change, N closed is final,
+-- K a capacity is below what is held and sold, W sales would close before they open, O outbox full,
+-- U the event or a counter is missing.
+-- Errors: UNVERIFIED, WRITEFAILED.
+
+local shard = open_shard()
+if not shard then return unverified() end
+
+local flat = redis.call('HGETALL', KEYS[5])
+local event = {}
+for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
+if not (event.status and event.types) then return { 'U', '' } end
+
+local STATUS_KIND = { paused = 'paused', on_sale = 'resumed', closed = 'closed' }
+local before = cjson.encode(event)
+local amended, capacity_changed, status_kind = false, false, nil
+for i = 5, #ARGV, 2 do
+  local field, value = ARGV[i], ARGV[i + 1]
+  local ordinal = string.match(field, '^cap(%d+)$')
+  if event[field] == nil then return { 'U', '' } end
+  if event[field] ~= value then
+    if ordinal then
+      capacity_changed = true
+      if tonumber(value) < event['held' .. ordinal] + event['sold' .. ordinal] then return { 'K', before } end
+    elseif field == 'status' then
+      if event.status == 'closed' then return { 'N', before } end
+      status_kind = STATUS_KIND[value]
+    else
+      amended = true
+    end
+    event[field] = value
+    write(KEYS[5], field, value)
+  end
+end
+if event.open ~= '' and event.close ~= '' and tonumber(event.close) <= tonumber(event.open) then
+  return { 'W', before }
+end
+
+local kinds = {}
+if amended then kinds[#kinds + 1] = 'amended' end
+if capacity_changed then kinds[#kinds + 1] = 'capacity_changed' end
+if status_kind then kinds[#kinds + 1] = status_kind end
+if #kinds == 0 then return { 'P', before } end
+if shard.outbox_full then return { 'O', '' } end
+
+event.updated = string.format('%d', shard.now)
+write(KEYS[5], 'updated', event.updated)
+local image = cjson.encode(event)
+for _, kind in ipairs(kinds) do
+  next_sequence(shard)
+  decide(shard, kind, ARGV[4], struct.pack('>I4', #image) .. image)
+end
+return commit(shard, { 'C', image })

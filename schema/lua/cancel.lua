@@ -1,0 +1,29 @@
+-- Cancels bookings, held or confirmed: a batch of requests for one shard, in order, in one atomic step.
+--
+-- KEYS[1..4], ARGV[1..3]  see prelude.lua
+-- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = request, from 0)
+-- ARGV[4 + i]   event id .. booking id (32 bytes)
+--
+-- Returns one string a request, its first byte the outcome, an image after C and P:
+-- C cancelled, P was cancelled or expired already, M no such booking, O outbox full, U an inventory key is missing.
+-- Only C writes.
+-- Errors: UNVERIFIED, WRITEFAILED.
+
+local shard = open_shard()
+if not shard then return unverified() end
+
+local function cancel(keys, subject)
+  local image = read(keys.slot, string.sub(subject, 17))
+  if not image then return 'M' end
+  local booking = parse_image(image)
+  if booking.state == CANCELLED or booking.state == EXPIRED then return 'P' .. image end
+  if shard.outbox_full then return 'O' end
+  return release(shard, keys, subject, booking, CANCELLED, 'cancelled')
+end
+
+local replies = {}
+for i = 0, (#KEYS - 4) / 3 - 1 do
+  local k = 5 + 3 * i
+  replies[i + 1] = cancel({ event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }, ARGV[4 + i])
+end
+return commit(shard, replies)

@@ -1,0 +1,34 @@
+-- Expires holds that are due: a batch for one shard, in one atomic step. The caller found the candidates in the
+-- expiry set; whether each is due is decided here, by the shard's clock.
+--
+-- KEYS[1..4], ARGV[1..3]  see prelude.lua
+-- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = candidate, from 0)
+-- ARGV[4 + i]   event id .. booking id (32 bytes)
+--
+-- Returns one string a candidate, its first byte the outcome, an image after C and P:
+-- C expired, P not due or no longer held (its entry in the expiry set is removed in the second case),
+-- M no such booking, O outbox full, U an inventory key is missing. Only C takes a position.
+-- Errors: UNVERIFIED, WRITEFAILED.
+
+local shard = open_shard()
+if not shard then return unverified() end
+
+local function expire(keys, subject)
+  local image = read(keys.slot, string.sub(subject, 17))
+  if not image then return 'M' end
+  local booking = parse_image(image)
+  if booking.state ~= HELD then
+    unschedule[subject] = true
+    return 'P' .. image
+  end
+  if shard.now < booking.expires then return 'P' .. image end
+  if shard.outbox_full then return 'O' end
+  return release(shard, keys, subject, booking, EXPIRED, 'expired')
+end
+
+local replies = {}
+for i = 0, (#KEYS - 4) / 3 - 1 do
+  local k = 5 + 3 * i
+  replies[i + 1] = expire({ event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }, ARGV[4 + i])
+end
+return commit(shard, replies)

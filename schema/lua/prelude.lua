@@ -1,0 +1,248 @@
+-- Shared by every script that decides. identity.lua and this text are placed in front of the script's own when that
+-- is loaded.
+--
+-- A deciding script reads through `view`, writes into `view`, and calls `commit` once at its end. Requests of one
+-- batch therefore see each other, and nothing reaches the keyspace before the whole batch has been decided: Redis
+-- does not roll a failed script back.
+--
+-- KEYS[1] shard        hash: epoch, seq, clock, head_ms, written, trimmed, conf_epoch, conf_seq
+-- KEYS[2] certificate  string: run_id:master_replid:epoch, written by recovery only
+-- KEYS[3] outbox       stream of frames, entry id = epoch-(sequence of the frame's last decision)
+-- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds
+-- ARGV[1..3]           bounds of the outbox: frames, bytes, age in milliseconds
+
+local FRAME_VERSION = 1
+local IMAGE_VERSION = 1
+local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
+local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
+local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
+
+local KIND = {
+  booked = 1, held = 2, confirmed = 3, cancelled = 4, expired = 5,
+  published = 16, amended = 17, capacity_changed = 18, paused = 19, resumed = 20, closed = 21,
+}
+
+local function unverified()
+  return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
+end
+
+-- The shard as it stands, or nil where it may not decide anything.
+local function open_shard()
+  local s = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'clock', 'head_ms', 'written', 'trimmed')
+  for i = 1, 6 do if not s[i] then return nil end end
+  if redis.call('GET', KEYS[2]) ~= redis_identity() .. ':' .. s[1] then return nil end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local frames = redis.call('XLEN', KEYS[3])
+  local head = tonumber(s[4])
+  now = math.max(now, tonumber(s[3]))
+  return {
+    epoch = tonumber(s[1]), seq = tonumber(s[2]), now = now, written = tonumber(s[5]), frames = frames, entries = {},
+    outbox_full = frames >= tonumber(ARGV[1]) or tonumber(s[5]) - tonumber(s[6]) >= tonumber(ARGV[2])
+      or (frames > 0 and now - head > tonumber(ARGV[3])),
+  }
+end
+
+-- view[key][field] is the value as this batch sees it; false is an absent field.
+local view, dirty = {}, {}
+
+local function load(key, ...)
+  local hash = view[key]
+  if not hash then hash = {}; view[key] = hash end
+  local values = redis.call('HMGET', key, ...)
+  for i, field in ipairs({...}) do
+    if hash[field] == nil then hash[field] = values[i] end
+  end
+  return hash
+end
+
+local function read(key, field)
+  local hash = view[key]
+  local value = hash and hash[field]
+  if value == nil then value = load(key, field)[field] end
+  return value
+end
+
+-- A value of false removes the field.
+local function write(key, field, value)
+  view[key] = view[key] or {}
+  view[key][field] = value
+  dirty[key] = dirty[key] or {}
+  dirty[key][field] = true
+end
+
+-- The fields of an event that every sale looks at, or nil where a key of the inventory is missing.
+local function load_event(key)
+  local event = view[key]
+  if not event or event.status == nil then event = load(key, 'status', 'open', 'close', 'limit', 'types') end
+  if not (event.status and event.open and event.close and event.limit and event.types) then return nil end
+  return event
+end
+
+-- Makes sure that a ticket type's counters are in the view; nil where one of them is missing.
+local function load_stock(key, ordinal)
+  local event = view[key]
+  if event['cap' .. ordinal] == nil then
+    load(key, 'cap' .. ordinal, 'held' .. ordinal, 'sold' .. ordinal, 'limit' .. ordinal)
+  end
+  return event['cap' .. ordinal] and event['held' .. ordinal] and event['sold' .. ordinal] and event['limit' .. ordinal]
+end
+
+-- How many tickets a customer has, of the event (field = hash) or of one type (field = hash .. ordinal).
+-- The empty field is written at publication: where it is missing, the counters are lost and nil is the answer.
+local function allowance_used(key, field)
+  local counters = view[key]
+  if not counters or counters[''] == nil then counters = load(key, '', field) end
+  if not counters[''] then return nil end
+  return tonumber(read(key, field) or 0)
+end
+
+local function on_sale(event, now)
+  return event.status == 'on_sale'
+    and (event.open == '' or now >= tonumber(event.open))
+    and (event.close == '' or now < tonumber(event.close))
+end
+
+-- Calls visit(ordinal, quantity) for each item; stops at the first answer that is not nil and returns it.
+local function each_item(items, visit)
+  for at = 1, #items, 3 do
+    local ordinal, quantity = struct.unpack('>BH', items, at)
+    local answer = visit(ordinal, quantity)
+    if answer then return answer end
+  end
+end
+
+-- Whether the items may be taken now: nil, or the letter of the refusal. Writes nothing. `counted` says that the
+-- stock and the allowance hold these very items already.
+local function check_take(shard, keys, customer, items, counted)
+  local event = load_event(keys.event)
+  if not event then return 'U' end
+  if not on_sale(event, shard.now) then return 'N' end
+  local total = 0
+  local used = allowance_used(keys.customers, customer)
+  if not used then return 'U' end
+  local refusal = each_item(items, function(ordinal, quantity)
+    if not load_stock(keys.event, ordinal) then return 'U' end
+    local extra = counted and 0 or quantity
+    total = total + extra
+    local limit = event['limit' .. ordinal]
+    if limit ~= '' and allowance_used(keys.customers, customer .. string.char(ordinal)) + extra > tonumber(limit) then
+      return 'L'
+    end
+  end)
+  if refusal then return refusal end
+  if event.limit ~= '' and used + total > tonumber(event.limit) then return 'L' end
+  if counted then return nil end
+  return each_item(items, function(ordinal, quantity)
+    if event['cap' .. ordinal] - event['held' .. ordinal] - event['sold' .. ordinal] < quantity then return 'S' end
+  end)
+end
+
+local function add(key, field, amount)
+  local value = tonumber(read(key, field) or 0) + amount
+  write(key, field, value)
+  return value
+end
+
+-- Moves a customer's allowance by sign * the items; counters that reach zero are removed.
+local function move_allowance(keys, customer, items, sign)
+  local total = 0
+  each_item(items, function(ordinal, quantity)
+    total = total + quantity
+    if view[keys.event]['limit' .. ordinal] ~= '' then
+      local field = customer .. string.char(ordinal)
+      if add(keys.customers, field, sign * quantity) <= 0 then write(keys.customers, field, false) end
+    end
+  end)
+  if add(keys.customers, customer, sign * total) <= 0 then write(keys.customers, customer, false) end
+end
+
+-- counter is 'held' or 'sold'.
+local function move_stock(keys, items, counter, sign)
+  each_item(items, function(ordinal, quantity) add(keys.event, counter .. ordinal, sign * quantity) end)
+end
+
+local function totals(keys, items)
+  local out = {}
+  each_item(items, function(ordinal)
+    local event = view[keys.event]
+    out[#out + 1] = struct.pack('>I4I4I4', event['cap' .. ordinal], event['held' .. ordinal], event['sold' .. ordinal])
+  end)
+  return table.concat(out)
+end
+
+-- Takes the shard's next sequence number and appends a decision to the frame.
+local function decide(shard, kind, event_id, body)
+  local entry = struct.pack('>BI8', KIND[kind], shard.seq) .. event_id .. body
+  shard.entries[#shard.entries + 1] = entry
+end
+
+local function next_sequence(shard)
+  shard.seq = shard.seq + 1
+  return shard.seq
+end
+
+-- Appends a decision about a booking: its whole image, and the totals of the ticket types that it touched.
+local function decide_booking(shard, kind, subject, image, keys, items)
+  decide(shard, kind, string.sub(subject, 1, 16),
+    string.sub(subject, 17) .. struct.pack('>I4', #image) .. image .. totals(keys, items))
+end
+
+local function parse_image(image)
+  local version, state, first, count, created, expires = struct.unpack(HEADER, image)
+  local items_end = ITEMS_AT + 3 * count - 1
+  return {
+    state = state, first = first, count = count, created = created, expires = expires,
+    customer = string.sub(image, 33, 48), identity = string.sub(image, 33, 64),
+    items = string.sub(image, ITEMS_AT, items_end),
+    payment = struct.unpack('>Hc0', image, items_end + 1),
+    tail = string.sub(image, items_end + 3 + struct.unpack('>H', image, items_end + 1)),
+  }
+end
+
+-- The image with the position of this change.
+local function pack_image(shard, booking)
+  return struct.pack(HEADER, IMAGE_VERSION, booking.state, booking.first, booking.count,
+      booking.created, booking.expires, shard.epoch, shard.seq)
+    .. booking.identity .. booking.items .. struct.pack('>Hc0', #booking.payment, booking.payment) .. booking.tail
+end
+
+local schedule, unschedule = {}, {}
+
+local function write_hash(key, fields)
+  local set, gone = { 'HSET', key }, { 'HDEL', key }
+  for field in pairs(fields) do
+    local value = view[key][field]
+    if value == false then
+      gone[#gone + 1] = field
+    else
+      set[#set + 1] = field
+      set[#set + 1] = value
+    end
+  end
+  if #set > 2 then redis.call(unpack(set)) end
+  if #gone > 2 then redis.call(unpack(gone)) end
+end
+
+local function write_all(shard)
+  for key, fields in pairs(dirty) do write_hash(key, fields) end
+  for member, score in pairs(schedule) do redis.call('ZADD', KEYS[4], score, member) end
+  for member in pairs(unschedule) do redis.call('ZREM', KEYS[4], member) end
+  if #shard.entries == 0 then return end
+  local frame = struct.pack('>BI4I8', FRAME_VERSION, shard.epoch, shard.now) .. table.concat(shard.entries)
+  shard.written = shard.written + #frame
+  redis.call('XADD', KEYS[3], string.format('%d-%d', shard.epoch, shard.seq),
+    'f', frame, 't', shard.now, 'w', shard.written)
+  redis.call('HSET', KEYS[1], 'seq', shard.seq, 'clock', shard.now, 'written', shard.written)
+  if shard.frames == 0 then redis.call('HSET', KEYS[1], 'head_ms', shard.now) end
+end
+
+-- The only place that writes. A failure in the middle leaves the shard half written: its certificate goes, so
+-- that nothing is sold from it before recovery has put it right.
+local function commit(shard, replies)
+  local ok, failure = pcall(write_all, shard)
+  if ok then return replies end
+  redis.call('DEL', KEYS[2])
+  if type(failure) == 'table' then failure = failure.err end
+  return redis.error_reply('WRITEFAILED the shard was fenced: ' .. tostring(failure))
+end

@@ -1,0 +1,41 @@
+-- Puts an event on sale: creates its inventory where it is absent, and only there.
+--
+-- KEYS[1..4], ARGV[1..3]  see prelude.lua
+-- KEYS[5] event hash      KEYS[6] customers hash
+-- ARGV[4] event id (16 bytes)
+-- ARGV[5..] field, value pairs of the event hash, without status, updated, held and sold
+--
+-- Returns {outcome, the event hash as a JSON object}: C created, P was there already, O outbox full,
+-- U one of the two keys is missing while the other is there.
+-- Errors: UNVERIFIED, WRITEFAILED.
+
+local shard = open_shard()
+if not shard then return unverified() end
+
+local function as_object(flat)
+  local object = {}
+  for i = 1, #flat, 2 do object[flat[i]] = flat[i + 1] end
+  return object
+end
+
+if redis.call('EXISTS', KEYS[5]) ~= redis.call('EXISTS', KEYS[6]) then return { 'U', '' } end
+if redis.call('EXISTS', KEYS[5]) == 1 then
+  return { 'P', cjson.encode(as_object(redis.call('HGETALL', KEYS[5]))) }
+end
+if shard.outbox_full then return { 'O', '' } end
+
+local event = {}
+for i = 5, #ARGV, 2 do event[ARGV[i]] = ARGV[i + 1] end
+event.status = 'on_sale'
+event.updated = string.format('%d', shard.now)
+for ordinal = 0, tonumber(event.types) - 1 do
+  event['held' .. ordinal] = '0'
+  event['sold' .. ordinal] = '0'
+end
+for field, value in pairs(event) do write(KEYS[5], field, value) end
+write(KEYS[6], '', '0')
+
+next_sequence(shard)
+local image = cjson.encode(event)
+decide(shard, 'published', ARGV[4], struct.pack('>I4', #image) .. image)
+return commit(shard, { 'C', image })

@@ -1,0 +1,89 @@
+//! The names of the keys in Redis. All keys of a shard share its hash tag (`{s07}`), so that one script may touch
+//! them on Redis Cluster too.
+
+use crate::ids::{BookingId, EventId};
+use crate::shard::Shard;
+
+/// Names the keys of one installation, or of one test: all begin with its prefix.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// A prefix must not hold a brace, which would move the hash tag.
+    ///
+    /// # Panics
+    /// On a brace: the prefix comes from the configuration, which refuses it before.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
+        assert!(!prefix.contains(['{', '}']), "a key prefix must not hold a brace");
+        Self { prefix }
+    }
+
+    fn of_shard(&self, shard: Shard, name: &str) -> String {
+        format!("{}{{{shard}}}:{name}", self.prefix)
+    }
+
+    /// Hash: the shard's epoch, sequence, clock and the accounts of its outbox.
+    pub fn shard(&self, shard: Shard) -> String {
+        self.of_shard(shard, "shard")
+    }
+
+    /// String: the certificate, without which nothing is decided.
+    pub fn certificate(&self, shard: Shard) -> String {
+        self.of_shard(shard, "certificate")
+    }
+
+    /// Stream: decisions on their way to Kafka, a frame an entry.
+    pub fn outbox(&self, shard: Shard) -> String {
+        self.of_shard(shard, "outbox")
+    }
+
+    /// Sorted set: holds by their expiry.
+    pub fn expiry(&self, shard: Shard) -> String {
+        self.of_shard(shard, "expiry")
+    }
+
+    /// String with a time to live: the instance that relays and expires this shard.
+    pub fn lease(&self, shard: Shard) -> String {
+        self.of_shard(shard, "lease")
+    }
+
+    /// Hash: an event and the counters of its ticket types.
+    pub fn event(&self, shard: Shard, event: EventId) -> String {
+        self.of_shard(shard, &format!("event:{event}"))
+    }
+
+    /// Hash: how many tickets each customer has of an event.
+    pub fn customers(&self, shard: Shard, event: EventId) -> String {
+        self.of_shard(shard, &format!("customers:{event}"))
+    }
+
+    /// Hash: some of an event's bookings, and the idempotency records that lead to them. Small hashes are stored
+    /// compactly, which is why an event has many slots.
+    pub fn slot(&self, shard: Shard, event: EventId, slot: u32) -> String {
+        self.of_shard(shard, &format!("slot:{event}:{slot}"))
+    }
+
+    /// The slot of a booking.
+    pub fn slot_of(&self, shard: Shard, event: EventId, booking: BookingId, slots: u32) -> String {
+        self.slot(shard, event, booking.slot(slots))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_keys_of_a_shard_share_its_hash_tag() {
+        let keys = Keys::new("bo:");
+        let shard = Shard::from_number(7);
+        let event = EventId::from_bytes([0; 16]);
+        assert_eq!(keys.shard(shard), "bo:{s07}:shard");
+        for key in [keys.certificate(shard), keys.event(shard, event), keys.slot(shard, event, 3)] {
+            assert!(key.starts_with("bo:{s07}:"), "{key}");
+        }
+    }
+}

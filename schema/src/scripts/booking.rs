@@ -1,0 +1,284 @@
+//! `book.lua`, `confirm.lua`, `cancel.lua` and `expire.lua`: batches of decisions about bookings of one shard.
+
+use crate::DecodeError;
+use crate::fingerprint::{CustomerHash, Fingerprint, IdempotencyField};
+use crate::ids::{BookingId, EventId};
+use crate::image::{BookingImage, ImageItem, encode_tail};
+use crate::keys::Keys;
+use crate::money::Currency;
+use crate::shard::Shard;
+use crate::text::{Caller, Customer, IdempotencyKey, PaymentReference};
+
+use super::{BOOK, CANCEL, CONFIRM, Call, EXPIRE, Script, decimal};
+
+/// The most requests of one call: it bounds how long one script keeps Redis from everybody else.
+pub const BATCH_MAX: usize = 128;
+
+/// How much may wait in a shard's outbox; past any of these bounds new bookings are refused.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxBounds {
+    /// Entries of the stream.
+    pub frames: u64,
+    /// Bytes of all frames.
+    pub bytes: u64,
+    /// Milliseconds since the oldest frame was decided.
+    pub age_ms: u64,
+}
+
+/// Which booking a request is about, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Its event.
+    pub event_id: EventId,
+    /// The booking, or the id that a new one gets.
+    pub booking_id: BookingId,
+    /// The slots of the event.
+    pub slots: u32,
+}
+
+impl Target {
+    /// The member of the expiry set that stands for the booking; [`Target::parse_subject`] reads it.
+    fn subject(&self) -> Vec<u8> {
+        [self.event_id.as_bytes().as_slice(), self.booking_id.as_bytes()].concat()
+    }
+
+    /// Reads a member of the expiry set.
+    ///
+    /// # Errors
+    /// Where it does not have 32 bytes.
+    pub fn parse_subject(member: &[u8]) -> Result<(EventId, BookingId), DecodeError> {
+        let mut read = crate::bytes::Reader::new("expiry member", member);
+        let ids = (EventId::from_bytes(read.array()?), BookingId::from_bytes(read.array()?));
+        if read.is_empty() { Ok(ids) } else { Err(read.error("has more than 32 bytes")) }
+    }
+}
+
+/// A request that is decided in batches.
+pub trait Decision {
+    /// The script that decides it.
+    fn script() -> &'static Script;
+
+    /// Which booking it is about.
+    fn target(&self) -> &Target;
+
+    /// Its own arguments, after the subject.
+    fn args(&self, out: &mut Vec<Vec<u8>>);
+}
+
+/// A booking to be made.
+pub struct Book {
+    target: Target,
+    idempotency: IdempotencyField,
+    hold_ms: u64,
+    items: Vec<ImageItem>,
+    customer_hash: CustomerHash,
+    fingerprint: Fingerprint,
+    tail: Vec<u8>,
+}
+
+impl Book {
+    /// `hold_ms` is 0 for a booking that is confirmed at once; `items` are 1 to 20 of ticket types of the event,
+    /// each type at most once.
+    #[expect(clippy::too_many_arguments, reason = "a booking has that many independent parts, each of its own type")]
+    pub fn new(
+        event_id: EventId,
+        slots: u32,
+        caller: &Caller,
+        key: &IdempotencyKey,
+        customer: &Customer,
+        currency: Currency,
+        hold_ms: u64,
+        items: Vec<ImageItem>,
+    ) -> Self {
+        let idempotency = IdempotencyField::of(caller, event_id, key);
+        let asked = items.iter().map(|item| (item.ticket_type_id, item.quantity));
+        Self {
+            target: Target { event_id, booking_id: BookingId::new(&idempotency), slots },
+            idempotency,
+            hold_ms,
+            customer_hash: CustomerHash::of(customer),
+            fingerprint: Fingerprint::of(customer, asked, hold_ms > 0),
+            tail: encode_tail(caller, key, customer, currency, &items),
+            items,
+        }
+    }
+}
+
+impl Decision for Book {
+    fn script() -> &'static Script {
+        &BOOK
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn args(&self, out: &mut Vec<Vec<u8>>) {
+        out.push(self.idempotency.as_bytes().to_vec());
+        out.push(decimal(self.hold_ms));
+        let mut items = Vec::with_capacity(3 * self.items.len());
+        for item in &self.items {
+            items.push(item.ordinal);
+            items.extend_from_slice(&item.quantity.to_be_bytes());
+        }
+        out.push(items);
+        out.push([self.customer_hash.as_bytes().as_slice(), self.fingerprint.as_bytes()].concat());
+        out.push(self.tail.clone());
+    }
+}
+
+/// A hold to be confirmed.
+pub struct Confirm {
+    /// The hold.
+    pub target: Target,
+    /// What the payment provider calls the payment.
+    pub payment_reference: PaymentReference,
+}
+
+impl Decision for Confirm {
+    fn script() -> &'static Script {
+        &CONFIRM
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn args(&self, out: &mut Vec<Vec<u8>>) {
+        out.push(self.payment_reference.as_str().as_bytes().to_vec());
+    }
+}
+
+/// A booking to be cancelled.
+pub struct Cancel {
+    /// The booking.
+    pub target: Target,
+}
+
+impl Decision for Cancel {
+    fn script() -> &'static Script {
+        &CANCEL
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn args(&self, _: &mut Vec<Vec<u8>>) {}
+}
+
+/// A hold to be expired if it is due.
+pub struct Expire {
+    /// The hold.
+    pub target: Target,
+}
+
+impl Decision for Expire {
+    fn script() -> &'static Script {
+        &EXPIRE
+    }
+
+    fn target(&self) -> &Target {
+        &self.target
+    }
+
+    fn args(&self, _: &mut Vec<Vec<u8>>) {}
+}
+
+/// The call that decides a batch of at most [`BATCH_MAX`] requests of one shard, in order.
+pub fn decision_call<'a, D: Decision + 'a>(
+    keys: &Keys,
+    shard: Shard,
+    bounds: OutboxBounds,
+    batch: impl IntoIterator<Item = &'a D>,
+) -> Call {
+    let mut call = open_call(D::script(), keys, shard, bounds);
+    for request in batch {
+        let target = request.target();
+        call.keys.push(keys.event(shard, target.event_id));
+        call.keys.push(keys.slot_of(shard, target.event_id, target.booking_id, target.slots));
+        call.keys.push(keys.customers(shard, target.event_id));
+        call.args.push(target.subject());
+        request.args(&mut call.args);
+    }
+    call
+}
+
+/// What every deciding script has in front: the shard's four keys and the bounds of its outbox.
+pub(super) fn open_call(script: &'static Script, keys: &Keys, shard: Shard, bounds: OutboxBounds) -> Call {
+    Call {
+        script,
+        keys: vec![keys.shard(shard), keys.certificate(shard), keys.outbox(shard), keys.expiry(shard)],
+        args: vec![decimal(bounds.frames), decimal(bounds.bytes), decimal(bounds.age_ms)],
+    }
+}
+
+/// What became of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The decision was made: the booking as it is now.
+    Changed(BookingImage),
+    /// It had been made before, or there was nothing to do: the booking as it is.
+    Unchanged(BookingImage),
+    /// The key was used with another body.
+    KeyReused,
+    /// Paused, closed, or outside the sale window.
+    NotOnSale,
+    /// The customer would have more than a limit allows.
+    LimitExceeded,
+    /// Not enough left.
+    SoldOut,
+    /// The booking to be confirmed was cancelled.
+    AlreadyCancelled(BookingImage),
+    /// The hold ran out, and its tickets cannot be taken again.
+    HoldExpired(BookingImage),
+    /// Redis has no such booking.
+    Missing,
+    /// Too much waits for Kafka.
+    OutboxFull,
+    /// A key of the inventory is missing.
+    Unverified,
+}
+
+impl Outcome {
+    /// Reads one string of a script's reply.
+    ///
+    /// # Errors
+    /// Where the scripts never answer so.
+    pub fn parse(reply: &[u8]) -> Result<Self, DecodeError> {
+        let (letter, image) =
+            reply.split_first().ok_or_else(|| DecodeError::new("script reply", "is an empty string"))?;
+        let image = || BookingImage::decode(image);
+        Ok(match letter {
+            b'B' | b'C' => Self::Changed(image()?),
+            b'R' | b'P' => Self::Unchanged(image()?),
+            b'F' => Self::KeyReused,
+            b'N' => Self::NotOnSale,
+            b'L' => Self::LimitExceeded,
+            b'S' => Self::SoldOut,
+            b'X' => Self::AlreadyCancelled(image()?),
+            b'E' => Self::HoldExpired(image()?),
+            b'M' => Self::Missing,
+            b'O' => Self::OutboxFull,
+            b'U' => Self::Unverified,
+            other => return Err(DecodeError::new("script reply", format!("unknown outcome {other:#04x}"))),
+        })
+    }
+
+    /// For metrics: one word.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Changed(_) => "changed",
+            Self::Unchanged(_) => "unchanged",
+            Self::KeyReused => "key_reused",
+            Self::NotOnSale => "not_on_sale",
+            Self::LimitExceeded => "limit_exceeded",
+            Self::SoldOut => "sold_out",
+            Self::AlreadyCancelled(_) => "already_cancelled",
+            Self::HoldExpired(_) => "hold_expired",
+            Self::Missing => "missing",
+            Self::OutboxFull => "outbox_full",
+            Self::Unverified => "unverified",
+        }
+    }
+}

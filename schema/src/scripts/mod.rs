@@ -1,0 +1,99 @@
+//! The Lua scripts with their typed arguments and outcomes. Whoever has a connection runs them.
+//!
+//! Flags are Redis 7's (`#!lua flags=...`): a script without `allow-oom` is refused when Redis is full, so those
+//! that drain it or give stock back carry it; otherwise a full Redis could never be drained.
+
+use std::sync::LazyLock;
+
+use sha1::{Digest, Sha1};
+
+mod booking;
+mod event;
+mod lease;
+mod recovery;
+
+pub use booking::{
+    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, Outcome, OutboxBounds, Target, decision_call,
+};
+pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
+pub use lease::{LeaseOutcome, lease, trim, unlease};
+pub use recovery::{RecoveryStart, begin_recovery, certify};
+
+/// A script's text, and its hash by which Redis knows it once loaded.
+pub struct Script {
+    /// The name of its file, for metrics and messages.
+    pub name: &'static str,
+    source: &'static str,
+    sha1: LazyLock<String, Box<dyn FnOnce() -> String + Send + Sync>>,
+}
+
+impl Script {
+    fn new(name: &'static str, source: &'static str) -> Self {
+        let hash = move || Sha1::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { name, source, sha1: LazyLock::new(Box::new(hash)) }
+    }
+
+    /// For `SCRIPT LOAD`.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// For `EVALSHA`.
+    pub fn sha1(&self) -> &str {
+        &self.sha1
+    }
+}
+
+macro_rules! script {
+    ($constant:ident, $name:literal, $flags:literal, [$($part:literal),*]) => {
+        #[doc = concat!("`schema/lua/", $name, ".lua`")]
+        pub static $constant: LazyLock<Script> = LazyLock::new(|| {
+            Script::new($name, concat!("#!lua", $flags, "\n", $(include_str!(concat!("../../lua/", $part, ".lua")), "\n",)*))
+        });
+    };
+}
+
+script!(BOOK, "book", "", ["identity", "prelude", "book"]);
+script!(CONFIRM, "confirm", "", ["identity", "prelude", "confirm"]);
+script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "release", "cancel"]);
+script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "release", "expire"]);
+script!(PUBLISH, "publish", "", ["identity", "prelude", "publish"]);
+script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "amend"]);
+script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
+script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
+script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
+script!(TRIM, "trim", " flags=allow-oom", ["trim"]);
+script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
+script!(CERTIFY, "certify", " flags=allow-oom", ["identity", "certify"]);
+
+/// A call that is ready to be sent.
+pub struct Call {
+    /// Which script.
+    pub script: &'static Script,
+    /// Every key it touches.
+    pub keys: Vec<String>,
+    /// Its arguments, some of them binary.
+    pub args: Vec<Vec<u8>>,
+}
+
+/// The codes of the errors that the scripts answer with, as Redis puts them in front of the message.
+pub mod error_code {
+    /// The shard has no certificate for this Redis.
+    pub const UNVERIFIED: &str = "UNVERIFIED";
+    /// A write failed; the shard was fenced.
+    pub const WRITE_FAILED: &str = "WRITEFAILED";
+    /// The lease is another's.
+    pub const LEASE_LOST: &str = "LEASELOST";
+    /// The shard was recovered since the lease was taken.
+    pub const EPOCH_CHANGED: &str = "EPOCHCHANGED";
+    /// A later recovery took the shard over.
+    pub const STALE_EPOCH: &str = "STALEEPOCH";
+    /// The shard's sequence is not the one that was checked.
+    pub const MOVED: &str = "MOVED";
+    /// Redis restarted or failed over during recovery.
+    pub const REDIS_CHANGED: &str = "REDISCHANGED";
+}
+
+fn decimal(number: impl ToString) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
