@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# What every script of the checkout needs: where it is, how it speaks, and how it waits.
+
+# The checkout is found from this file, so that scripts work from any folder and through any clone.
+# shellcheck disable=SC2034 # the scripts that source this file use it
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+say() { printf '%s\n' "$*"; }
+
+# Errors go to standard error, so that `eval "$(scripts/stack env)"` never evaluates one.
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# Every wait has a deadline, because a script that hangs tells nobody what is wrong.
+wait_until() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.1
+    done
+}
+
+# Runs a function for each of several names at once and fails when one of them failed.
+together() {
+    local action=$1 each started=() failed=0
+    shift
+    for each in "$@"; do
+        "$action" "$each" &
+        started+=($!)
+    done
+    for each in "${started[@]}"; do wait "$each" || failed=1; done
+    return $failed
+}
+
+# Two scripts may start at the same moment; the lock file's descriptor is given by the caller and closed in daemons.
+lock() {
+    local descriptor=$1 file=$2 seconds=$3
+    mkdir -p "$(dirname "$file")"
+    eval "exec $descriptor>\"\$file\""
+    flock -w "$seconds" "$descriptor" || die "another run has held $file for $seconds s; wait for it or end it, then try again"
+}
