@@ -1,1 +1,2 @@
 //! Boxoffice api.
+pub mod inventory;

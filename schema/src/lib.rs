@@ -25,7 +25,7 @@ pub mod time;
 mod bytes;
 
 /// A value from outside that is not what this crate writes: a truncated image, an unknown version, a bad field.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{what}: {why}")]
 pub struct DecodeError {
     what: &'static str,

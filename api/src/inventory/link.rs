@@ -1,0 +1,161 @@
+//! The connection that the booking path holds: one, shared by all shards, its requests pipelined.
+//!
+//! While it is down, callers are told so at once instead of waiting for another attempt: a task makes the attempts.
+
+use std::time::Duration;
+
+use boxoffice_schema::scripts::Call;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use secrecy::ExposeSecret;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{InventoryError, Settings};
+
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Why there is no connection, or the connection.
+type State = Result<MultiplexedConnection, String>;
+
+/// A connection that is made again after it broke.
+#[derive(Clone)]
+pub(super) struct Link {
+    state: watch::Receiver<State>,
+    broken: mpsc::Sender<()>,
+}
+
+/// The client for an address, with `TCP_NODELAY`: a script call must not wait for more bytes.
+pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
+    use redis::IntoConnectionInfo;
+    let info = settings.redis_url.expose_secret().into_connection_info()?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    Ok(Client::open(info.set_tcp_settings(tcp))?)
+}
+
+/// Every wait for Redis ends after the configured time-out.
+pub(super) fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.redis_timeout))
+        .set_response_timeout(Some(settings.redis_timeout))
+}
+
+impl Link {
+    pub(super) fn start(
+        settings: &Settings,
+        tasks: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let client = client(settings)?;
+        let config = connection_config(settings);
+        let (state, receiver) = watch::channel(Err("not connected yet".to_owned()));
+        let (broken, reports) = mpsc::channel(1);
+        let shutdown = shutdown.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = keep_connected(client, config, state, reports) => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Ok(Self { state: receiver, broken })
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.state.borrow().as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance.
+    pub(super) async fn run(&self, call: &Call) -> Result<Value, InventoryError> {
+        let mut connection = self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)?;
+        let result = match evalsha(call).query_async(&mut connection).await {
+            Err(error) if is_unknown_script(&error) => {
+                load(call).query_async::<()>(&mut connection).await.map_err(|e| self.failed(&e))?;
+                evalsha(call).query_async(&mut connection).await
+            }
+            result => result,
+        };
+        result.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &RedisError) -> InventoryError {
+        if error.is_unrecoverable_error() || error.is_timeout() {
+            // A report that is already waiting says the same.
+            let _ = self.broken.try_send(());
+        }
+        classify(error)
+    }
+}
+
+pub(super) fn evalsha(call: &Call) -> redis::Cmd {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(call.script.sha1()).arg(call.keys.len());
+    for key in &call.keys {
+        command.arg(key);
+    }
+    for arg in &call.args {
+        command.arg(arg.as_slice());
+    }
+    command
+}
+
+pub(super) fn load(call: &Call) -> redis::Cmd {
+    let mut command = redis::cmd("SCRIPT");
+    command.arg("LOAD").arg(call.script.source());
+    command
+}
+
+pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+    error.code() == Some("NOSCRIPT")
+}
+
+/// What an error of Redis means for whoever asked.
+pub(super) fn classify(error: &RedisError) -> InventoryError {
+    use boxoffice_schema::scripts::error_code;
+    match error.code() {
+        Some(error_code::UNVERIFIED) => InventoryError::Unverified,
+        Some(error_code::WRITE_FAILED) => {
+            tracing::error!(%error, "a script failed while it wrote; its shard is fenced until recovery has checked it");
+            InventoryError::Unverified
+        }
+        Some("OOM") => InventoryError::OutboxFull,
+        Some(code) => InventoryError::RedisUnavailable(format!("{code} {}", error.detail().unwrap_or_default())),
+        None if error.is_timeout() => InventoryError::RedisUnavailable("no answer in time".to_owned()),
+        None => InventoryError::RedisUnavailable(error.to_string()),
+    }
+}
+
+async fn keep_connected(
+    client: Client,
+    config: AsyncConnectionConfig,
+    state: watch::Sender<State>,
+    mut broken: mpsc::Receiver<()>,
+) {
+    let mut retry = RETRY_FIRST;
+    loop {
+        match client.get_multiplexed_async_connection_with_config(&config).await {
+            Ok(connection) => {
+                tracing::info!("connected to Redis");
+                state.send_modify(|state| *state = Ok(connection));
+                retry = RETRY_FIRST;
+                // Reports about the connection before this one are answered by it.
+                while broken.try_recv().is_ok() {}
+                if broken.recv().await.is_none() {
+                    return;
+                }
+                tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
+                state.send_modify(|state| *state = Err("the connection broke".to_owned()));
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                if state.borrow().as_ref().err() != Some(&reason) {
+                    tracing::warn!(%error, "cannot connect to Redis; trying again");
+                }
+                state.send_modify(|state| *state = Err(reason));
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Kafka: the log that remembers every decision.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use boxoffice_schema::record::Record;
+use boxoffice_schema::shard::ShardCount;
+use futures_util::future::try_join_all;
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
+use tokio_util::sync::CancellationToken;
+
+use super::{Settings, Shared};
+
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// A delivery that failed; the frames are still in the outbox, and are sent again from its head.
+#[derive(Debug, thiserror::Error)]
+#[error("Kafka did not take a record: {error}")]
+pub(super) struct NotDelivered {
+    error: KafkaError,
+    producer: Generation,
+}
+
+/// Counts the producers of this process: several shards may report the failure of one.
+type Generation = u64;
+
+pub(super) struct DecisionLog {
+    topic: String,
+    shards: ShardCount,
+    config: ClientConfig,
+    producer: Mutex<(Generation, FutureProducer)>,
+    health: Mutex<Result<(), String>>,
+}
+
+impl DecisionLog {
+    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &settings.kafka_brokers)
+            .set("client.id", format!("boxoffice-api-{}", settings.instance))
+            .set("acks", "all")
+            .set("enable.idempotence", "true")
+            // A record that fails stops the ones behind it, so that a shard's log has no gap.
+            .set("enable.gapless.guarantee", "true")
+            // A decision never goes stale: it waits in the outbox anyway until it is delivered.
+            .set("message.timeout.ms", "0")
+            .set("linger.ms", "0")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.messages", "500000")
+            .set("socket.nagle.disable", "true");
+        Ok(Self {
+            topic: settings.topic.clone(),
+            shards: settings.shards,
+            producer: Mutex::new((0, config.create()?)),
+            config,
+            health: Mutex::new(Err("not checked yet".to_owned())),
+        })
+    }
+
+    pub(super) fn health(&self) -> Result<(), String> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn producer(&self) -> (Generation, FutureProducer) {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends records in order and waits until Kafka has confirmed them all. Dropping the future takes nothing back.
+    pub(super) async fn append(&self, records: &[Record]) -> Result<(), NotDelivered> {
+        let (generation, producer) = self.producer();
+        let failed = |error| NotDelivered { error, producer: generation };
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            deliveries.push(self.send(&producer, record).await.map_err(failed)?);
+        }
+        let confirmed = deliveries.into_iter().map(|delivery| async {
+            match delivery.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err((error, _))) => Err(failed(error)),
+                Err(_) => Err(failed(KafkaError::Canceled)),
+            }
+        });
+        try_join_all(confirmed).await.map(|_| ())
+    }
+
+    async fn send(&self, producer: &FutureProducer, record: &Record) -> Result<DeliveryFuture, KafkaError> {
+        let (key, payload) = (record.key(), record.encode());
+        loop {
+            let mut headers = OwnedHeaders::new_with_capacity(4);
+            for (name, value) in record.headers() {
+                headers = headers.insert(Header { key: name, value: Some(&value) });
+            }
+            let message = FutureRecord::to(&self.topic)
+                .partition(record.shard.partition())
+                .key(&key)
+                .payload(&payload)
+                .headers(headers);
+            match producer.send_result(message) {
+                Ok(delivery) => return Ok(delivery),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+                Err((error, _)) => return Err(error),
+            }
+        }
+    }
+
+    /// After a failed delivery: nothing of the old producer may arrive behind what is sent anew, and a producer with
+    /// a fatal error never recovers.
+    pub(super) fn start_over(&self, failure: &NotDelivered) {
+        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+        if producer.0 != failure.producer {
+            return;
+        }
+        producer.1.purge(PurgeConfig::default().queue().inflight());
+        match self.config.create() {
+            Ok(fresh) => {
+                let old = std::mem::replace(&mut *producer, (failure.producer + 1, fresh));
+                // Its end waits for its thread, which must not hold up the relays.
+                tokio::task::spawn_blocking(move || drop(old));
+            }
+            Err(error) => tracing::error!(%error, "cannot make another Kafka producer; the old one is tried again"),
+        }
+    }
+
+    /// Blocks for up to a second.
+    fn check(&self) -> Result<(), String> {
+        let (_, producer) = self.producer();
+        let metadata =
+            producer.client().fetch_metadata(Some(&self.topic), CHECK_TIMEOUT).map_err(|error| error.to_string())?;
+        let partitions = metadata.topics().iter().find(|t| t.name() == self.topic).map_or(0, |t| t.partitions().len());
+        if partitions < usize::from(self.shards.get()) {
+            return Err(format!(
+                "topic {} has {partitions} partitions, {} are needed: run boxoffice-reconciler migrate",
+                self.topic,
+                self.shards.get()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Looks every two seconds whether Kafka is there.
+pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    loop {
+        let checked = shared.clone();
+        let now = tokio::task::spawn_blocking(move || checked.log.check())
+            .await
+            .unwrap_or_else(|_| Err("the check was ended".to_owned()));
+        let before = std::mem::replace(
+            &mut *shared.log.health.lock().unwrap_or_else(PoisonError::into_inner),
+            now.clone(),
+        );
+        match (before, now) {
+            (Err(_), Ok(())) => tracing::info!("Kafka is there"),
+            (Ok(()), Err(reason)) => tracing::warn!(reason, "Kafka is away; decisions wait in the outbox"),
+            _ => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CHECK_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}

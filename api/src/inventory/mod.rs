@@ -1,0 +1,289 @@
+//! The only code that talks to Redis about stock.
+//!
+//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue ([`batcher`]); the queue's
+//! task sends what has gathered as one script call over the held connection ([`link`]); the decision waits in the
+//! shard's outbox until this or another instance has brought it to Kafka ([`relay`], [`log`]). Reads and
+//! administration go by a pool ([`pool`]). [`acknowledge`] makes an answer wait for Kafka where that is asked for.
+
+mod acknowledge;
+mod batcher;
+mod expirer;
+mod link;
+mod log;
+mod pool;
+mod pressure;
+mod relay;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_schema::DecodeError;
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::{
+    self, Book, Cancel, Confirm, EventChange, EventOutcome, EventReply, EventSnapshot, OutboxBounds, Outcome, Target,
+};
+use boxoffice_schema::shard::{Shard, ShardCount};
+use secrecy::SecretString;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use acknowledge::Acknowledgements;
+use batcher::Batcher;
+use link::Link;
+use log::DecisionLog;
+use pool::Pool;
+use pressure::Pressure;
+
+/// When a decision is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Acknowledge {
+    /// When Redis has made it, and has written it to its disk (`appendfsync always`).
+    Redis,
+    /// When Kafka has confirmed it as well.
+    Kafka,
+}
+
+/// What an inventory is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where Redis is.
+    pub redis_url: SecretString,
+    /// The bootstrap servers of Kafka, separated by commas.
+    pub kafka_brokers: String,
+    /// The topic of the decisions.
+    pub topic: String,
+    /// As recorded at installation.
+    pub shards: ShardCount,
+    /// Names the keys.
+    pub keys: Keys,
+    /// Past these bounds new bookings are refused.
+    pub outbox: OutboxBounds,
+    /// How many requests of one kind may wait for one shard; past it they are refused.
+    pub queue: usize,
+    /// How long one answer of Redis may take.
+    pub redis_timeout: Duration,
+    /// How long a lease lasts without renewal: a dead instance is replaced after this time.
+    pub lease: Duration,
+    /// When a decision is acknowledged.
+    pub acknowledge: Acknowledge,
+    /// Names this process among the instances.
+    pub instance: String,
+}
+
+/// Why there is no outcome. Nothing is known to have been sold; a retry with the same key finds out.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum InventoryError {
+    /// The shard is not certified: recovery is checking it.
+    #[error("the inventory of this event is being verified")]
+    Unverified,
+    /// More waits for Kafka than the outbox may hold.
+    #[error("too many decisions are waiting for Kafka")]
+    OutboxFull,
+    /// More requests wait for this shard than its queue may hold, or this one waited too long.
+    #[error("too many requests are waiting for this event")]
+    Overloaded,
+    /// No answer from Redis, for the reason given.
+    #[error("Redis does not answer: {0}")]
+    RedisUnavailable(String),
+    /// The decision was made, but Kafka did not confirm it in time.
+    #[error("Kafka did not confirm in time")]
+    KafkaUnavailable,
+    /// Redis holds something that no script writes.
+    #[error("the inventory holds what it should not: {0}")]
+    Corrupt(#[from] DecodeError),
+}
+
+/// The state of what the inventory needs, from memory.
+#[derive(Clone, Debug)]
+pub struct InventoryHealth {
+    /// Whether Redis answers, or why not.
+    pub redis: Result<(), String>,
+    /// Whether Kafka answers and its topic fits, or why not.
+    pub kafka: Result<(), String>,
+    /// How many shards this instance relays at the moment.
+    pub relayed_shards: usize,
+}
+
+/// What all tasks of an inventory share.
+struct Shared {
+    settings: Settings,
+    pool: Pool,
+    log: DecisionLog,
+    acknowledgements: Acknowledgements,
+    pressure: Pressure,
+    wake_ups: HashMap<Shard, tokio::sync::Notify>,
+}
+
+/// The inventory of all events, as Redis holds it.
+#[derive(Clone)]
+pub struct Inventory {
+    shared: Arc<Shared>,
+    link: Link,
+    bookings: Arc<Batcher<Book>>,
+    confirmations: Arc<Batcher<Confirm>>,
+    cancellations: Arc<Batcher<Cancel>>,
+}
+
+/// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
+pub struct Workers {
+    tasks: JoinSet<()>,
+}
+
+impl Inventory {
+    /// Starts the tasks of an inventory. Neither Redis nor Kafka need to be there yet.
+    ///
+    /// # Errors
+    /// Where an address cannot be one, or a Kafka client cannot be made.
+    pub fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
+        let mut tasks = JoinSet::new();
+        let shards: Vec<Shard> = settings.shards.shards().collect();
+        let shared = Arc::new(Shared {
+            pool: Pool::new(&settings)?,
+            log: DecisionLog::new(&settings)?,
+            acknowledgements: Acknowledgements::new(&settings),
+            pressure: Pressure::default(),
+            wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
+            settings,
+        });
+        let link = Link::start(&shared.settings, &mut tasks, shutdown)?;
+        let inventory = Self {
+            bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
+            confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
+            cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
+            shared: shared.clone(),
+            link,
+        };
+        tasks.spawn(pressure::watch(shared.clone(), shutdown.clone()));
+        tasks.spawn(log::watch(shared.clone(), shutdown.clone()));
+        for shard in shards {
+            tasks.spawn(relay::serve(shared.clone(), shard, shutdown.clone()));
+        }
+        Ok((inventory, Workers { tasks }))
+    }
+
+    /// The shard of an event.
+    pub fn shard_of(&self, event: EventId) -> Shard {
+        self.shared.settings.shards.shard_of(event)
+    }
+
+    /// Makes a booking, or finds the one that its key made.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn book(&self, request: Book) -> Result<Outcome, InventoryError> {
+        if self.shared.pressure.memory_is_short() {
+            return Err(InventoryError::OutboxFull);
+        }
+        self.acknowledged(self.bookings.decide(request).await?).await
+    }
+
+    /// Confirms a hold.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
+        self.acknowledged(self.confirmations.decide(request).await?).await
+    }
+
+    /// Cancels a booking.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
+        self.acknowledged(self.cancellations.decide(request).await?).await
+    }
+
+    /// The booking as Redis holds it; `None` where it holds no such booking.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+        let shard = self.shard_of(target.event_id);
+        let key = self.shared.settings.keys.slot_of(shard, target.event_id, target.booking_id, target.slots);
+        let bytes = self.shared.pool.hash_field(&key, target.booking_id.as_bytes()).await?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let image = BookingImage::decode(&bytes)?;
+        self.wait_for(shard, image.position).await?;
+        Ok(Some(image))
+    }
+
+    /// The event, its stock and its shard, as they stand at one moment.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
+        let call = scripts::read_event(&self.shared.settings.keys, self.shard_of(event), event);
+        let reply: EventReply = self.shared.pool.run(&call).await?;
+        Ok(EventSnapshot::parse(&reply)?)
+    }
+
+    /// Puts an event on sale.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn publish(&self, event: &EventImage) -> Result<EventOutcome, InventoryError> {
+        let Settings { keys, outbox, .. } = &self.shared.settings;
+        let call = scripts::publish(keys, self.shard_of(event.id), *outbox, event);
+        self.decide_event(event.id, &call).await
+    }
+
+    /// Changes an event that was put on sale.
+    ///
+    /// # Errors
+    /// See [`InventoryError`].
+    pub async fn amend(&self, event: EventId, changes: &[EventChange]) -> Result<EventOutcome, InventoryError> {
+        let Settings { keys, outbox, .. } = &self.shared.settings;
+        let call = scripts::amend(keys, self.shard_of(event), *outbox, event, changes);
+        self.decide_event(event, &call).await
+    }
+
+    async fn decide_event(&self, event: EventId, call: &scripts::Call) -> Result<EventOutcome, InventoryError> {
+        let (letter, json): (String, Vec<u8>) = self.shared.pool.run(call).await?;
+        self.shared.wake_ups[&self.shard_of(event)].notify_one();
+        Ok(EventOutcome::parse(&letter, &json)?)
+    }
+
+    /// Cheap: from memory.
+    pub fn health(&self) -> InventoryHealth {
+        InventoryHealth {
+            redis: self.link.health(),
+            kafka: self.shared.log.health(),
+            relayed_shards: self.shared.acknowledgements.relayed(),
+        }
+    }
+
+    /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change.
+    async fn acknowledged(&self, (shard, outcome): (Shard, Outcome)) -> Result<Outcome, InventoryError> {
+        match &outcome {
+            Outcome::Changed(image)
+            | Outcome::Unchanged(image)
+            | Outcome::AlreadyCancelled(image)
+            | Outcome::HoldExpired(image) => self.wait_for(shard, image.position).await?,
+            Outcome::OutboxFull => return Err(InventoryError::OutboxFull),
+            Outcome::Unverified => return Err(InventoryError::Unverified),
+            _ => {}
+        }
+        Ok(outcome)
+    }
+
+    async fn wait_for(&self, shard: Shard, position: Position) -> Result<(), InventoryError> {
+        match self.shared.settings.acknowledge {
+            Acknowledge::Redis => Ok(()),
+            Acknowledge::Kafka => self.shared.acknowledgements.reached(shard, position).await,
+        }
+    }
+}
+
+impl Workers {
+    /// Waits until every task has ended, for as long as `deadline`; whether they did. Cancel their token before, and
+    /// drop the last [`Inventory`]: the queues close with it.
+    pub async fn finished(mut self, deadline: Duration) -> bool {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(deadline, all).await.is_ok()
+    }
+}

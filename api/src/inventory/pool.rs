@@ -1,0 +1,60 @@
+//! Calls that are not on the booking path: reads, administration, the relay. They share pooled connections.
+
+use boxoffice_schema::scripts::Call;
+use deadpool_redis::{Connection, Manager, PoolError, Runtime};
+use redis::{FromRedisValue, RedisError};
+
+use super::link::{classify, client, connection_config, evalsha, is_unknown_script, load};
+use super::{InventoryError, Settings};
+
+/// The most connections: a relay for each of the usual sixteen shards, and as many readers.
+const CONNECTIONS: usize = 32;
+
+pub(super) struct Pool(deadpool_redis::Pool);
+
+impl Pool {
+    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+        let info = client(settings)?.get_connection_info().clone();
+        let manager = Manager::new_with_config(info, connection_config(settings))?;
+        let pool = deadpool_redis::Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(settings.redis_timeout))
+            .create_timeout(Some(settings.redis_timeout))
+            .recycle_timeout(Some(settings.redis_timeout))
+            .build()?;
+        Ok(Self(pool))
+    }
+
+    async fn connection(&self) -> Result<Connection, InventoryError> {
+        self.0.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => classify(&error),
+            other => InventoryError::RedisUnavailable(other.to_string()),
+        })
+    }
+
+    /// Runs a script; the answer's errors are left to the caller, who knows the script's own.
+    pub(super) async fn try_run<T: FromRedisValue>(&self, call: &Call) -> Result<Result<T, RedisError>, InventoryError> {
+        let mut connection = self.connection().await?;
+        match evalsha(call).query_async(&mut connection).await {
+            Err(error) if is_unknown_script(&error) => {
+                load(call).query_async::<()>(&mut connection).await.map_err(|e| classify(&e))?;
+                Ok(evalsha(call).query_async(&mut connection).await)
+            }
+            result => Ok(result),
+        }
+    }
+
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, InventoryError> {
+        self.try_run(call).await?.map_err(|error| classify(&error))
+    }
+
+    pub(super) async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, InventoryError> {
+        let mut connection = self.connection().await?;
+        command.query_async(&mut connection).await.map_err(|error| classify(&error))
+    }
+
+    pub(super) async fn hash_field(&self, key: &str, field: &[u8]) -> Result<Option<Vec<u8>>, InventoryError> {
+        self.command(redis::cmd("HGET").arg(key).arg(field)).await
+    }
+}

@@ -1,0 +1,83 @@
+//! Refuses new bookings while Redis is short of memory: what is left must do for draining it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The share of `maxmemory` past which new bookings are refused, in percent.
+const LIMIT_PERCENT: u64 = 80;
+
+#[derive(Default)]
+pub(super) struct Pressure {
+    short: AtomicBool,
+}
+
+impl Pressure {
+    pub(super) fn memory_is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+}
+
+pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    loop {
+        let mut command = redis::cmd("INFO");
+        command.arg("memory");
+        // Without an answer bookings are refused anyway, and the link has said so.
+        if let Ok(info) = shared.pool.command::<String>(&command).await {
+            note(&shared.pressure, &info);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+fn note(pressure: &Pressure, info: &str) {
+    let number = |name: &str| {
+        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
+    };
+    let (Some(used), Some(max)) = (number("used_memory"), number("maxmemory")) else { return };
+    #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits")]
+    metrics::gauge!("boxoffice_redis_used_memory_bytes").set(used as f64);
+    let short = is_short(used, max);
+    if short != pressure.short.swap(short, Ordering::Relaxed) {
+        if short {
+            tracing::error!(used, max, "Redis is past {LIMIT_PERCENT} % of maxmemory; bookings are refused: raise it");
+        } else {
+            tracing::info!(used, max, "Redis has memory again; bookings go on");
+        }
+    }
+}
+
+/// A `maxmemory` of 0 is no limit.
+fn is_short(used: u64, max: u64) -> bool {
+    max > 0 && used.saturating_mul(100) > max.saturating_mul(LIMIT_PERCENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_short_past_four_fifths_of_a_limit() {
+        assert!(!is_short(80, 100));
+        assert!(is_short(81, 100));
+        assert!(!is_short(81, 0));
+    }
+
+    #[test]
+    fn the_answer_of_redis_is_read() {
+        let pressure = Pressure::default();
+        note(&pressure, "# Memory\r\nused_memory:900\r\nused_memory_human:900B\r\nmaxmemory:1000\r\n");
+        assert!(pressure.memory_is_short());
+        note(&pressure, "used_memory:100\r\nmaxmemory:1000\r\n");
+        assert!(!pressure.memory_is_short());
+    }
+}

@@ -1,0 +1,191 @@
+//! Brings a shard's decisions from its outbox to Kafka. One instance does it for a shard at a time, by a lease.
+//!
+//! A relay always begins at the outbox's head, before which everything is confirmed, and sends in order. Two relays
+//! at once, one of which believes in a lease that it lost, therefore send twice but never leave a gap.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_schema::frame::{self, FRAME_FIELD};
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::Record;
+use boxoffice_schema::scripts::{self, LeaseOutcome, error_code};
+use boxoffice_schema::shard::Shard;
+use redis::streams::StreamRangeReply;
+use tokio_util::sync::CancellationToken;
+
+use super::{InventoryError, Shared, expirer};
+
+/// Frames of one round: with batches of at most 128 decisions, some megabytes.
+const FRAMES_MAX: usize = 64;
+
+/// How long a decision of another instance may wait to be seen; this instance's own wake the relay.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How often an instance that does not relay a shard looks how far it is confirmed, while somebody waits for that.
+const CONFIRMED_POLL: Duration = Duration::from_millis(5);
+
+const FAILURE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Runs until shutdown; then what this instance's clients were told is sent, and the lease given back.
+pub(super) async fn serve(shared: Arc<Shared>, shard: Shard, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        match take_lease(&shared, shard).await {
+            Some(epoch) => hold(&shared, shard, epoch, &shutdown).await,
+            None => stand_by(&shared, shard, &shutdown).await,
+        }
+    }
+    let unlease = scripts::unlease(&shared.settings.keys, shard, &shared.settings.instance);
+    if let Err(error) = shared.pool.run::<i64>(&unlease).await {
+        tracing::debug!(%error, %shard, "the lease was not given back; it runs out by itself");
+    }
+}
+
+/// The shard's epoch, where the lease is ours.
+async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
+    let ttl = u64::try_from(shared.settings.lease.as_millis()).unwrap_or(u64::MAX);
+    let call = scripts::lease(&shared.settings.keys, shard, &shared.settings.instance, ttl);
+    match LeaseOutcome::parse(shared.pool.run(&call).await.ok()?) {
+        LeaseOutcome::Ours(epoch) => Some(epoch),
+        LeaseOutcome::Anothers | LeaseOutcome::NoShard => None,
+    }
+}
+
+/// Relays and expires for as long as the lease is ours.
+async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) {
+    shared.acknowledgements.set_ours(shard, true);
+    tokio::select! {
+        () = renew(shared, shard, epoch) => {}
+        () = relay(shared, shard, epoch) => {}
+        () = expirer::expire(shared, shard) => {}
+        () = shutdown.cancelled() => flush(shared, shard, epoch).await,
+    }
+    shared.acknowledgements.set_ours(shard, false);
+}
+
+/// Returns when the lease is lost or the epoch changed.
+async fn renew(shared: &Shared, shard: Shard, epoch: u32) {
+    loop {
+        tokio::time::sleep(shared.settings.lease / 3).await;
+        if take_lease(shared, shard).await != Some(epoch) {
+            return;
+        }
+        if let Err(error) = measure(shared, shard).await {
+            tracing::debug!(%error, %shard, "the outbox was not measured");
+        }
+    }
+}
+
+/// While another instance relays the shard: wait for its lease to end, and see how far it is where that is needed.
+async fn stand_by(shared: &Shared, shard: Shard, shutdown: &CancellationToken) {
+    let again = tokio::time::Instant::now() + shared.settings.lease / 3;
+    while tokio::time::Instant::now() < again && !shutdown.is_cancelled() {
+        if shared.acknowledgements.is_waited_for(shard) {
+            let key = shared.settings.keys.shard(shard);
+            let mut command = redis::cmd("HMGET");
+            command.arg(key).arg("conf_epoch").arg("conf_seq");
+            if let Ok((Some(epoch), Some(sequence))) = shared.pool.command(&command).await {
+                shared.acknowledgements.note(shard, Position { epoch, sequence });
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(CONFIRMED_POLL) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// Returns when a trim was refused: another relay or a recovery took over.
+async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
+    loop {
+        match send_head(shared, shard, epoch).await {
+            Ok(0) => {
+                tokio::select! {
+                    () = shared.wake_ups[&shard].notified() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+            Ok(_) => {}
+            Err(RelayError::LostShard) => return,
+            Err(error) => {
+                tracing::warn!(%error, %shard, "the relay starts again at the outbox's head");
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// At shutdown: whatever is in the outbox is sent, until it is empty or something fails.
+async fn flush(shared: &Shared, shard: Shard, epoch: u32) {
+    loop {
+        match send_head(shared, shard, epoch).await {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, %shard, "not all decisions were sent; another instance takes them over");
+                return;
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error("another relay or a recovery took the shard over")]
+    LostShard,
+    #[error(transparent)]
+    Inventory(#[from] InventoryError),
+    #[error(transparent)]
+    NotDelivered(#[from] super::log::NotDelivered),
+}
+
+/// Sends the frames at the outbox's head, waits for Kafka, removes them. The number of frames.
+async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, RelayError> {
+    let mut command = redis::cmd("XRANGE");
+    command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(FRAMES_MAX);
+    let head: StreamRangeReply = shared.pool.command(&command).await?;
+    let mut records: Vec<Record> = Vec::new();
+    for entry in &head.ids {
+        let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
+        records.extend(frame::decode(shard, &bytes).map_err(InventoryError::from)?);
+    }
+    let Some(last) = records.last().map(|record| record.position) else { return Ok(0) };
+    if let Err(error) = shared.log.append(&records).await {
+        shared.log.start_over(&error);
+        return Err(error.into());
+    }
+    metrics::counter!("boxoffice_relayed_records_total").increment(records.len() as u64);
+    trim(shared, shard, epoch, last).await?;
+    shared.acknowledgements.note(shard, last);
+    Ok(head.ids.len())
+}
+
+async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) -> Result<(), RelayError> {
+    let call = scripts::trim(&shared.settings.keys, shard, &shared.settings.instance, epoch, confirmed);
+    match shared.pool.try_run::<i64>(&call).await? {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.code(), Some(error_code::LEASE_LOST | error_code::EPOCH_CHANGED)) => {
+            Err(RelayError::LostShard)
+        }
+        Err(error) => Err(super::link::classify(&error).into()),
+    }
+}
+
+/// The gauges of the outbox, by the instance that relays it.
+async fn measure(shared: &Shared, shard: Shard) -> Result<(), InventoryError> {
+    let keys = &shared.settings.keys;
+    let frames: u64 = shared.pool.command(redis::cmd("XLEN").arg(keys.outbox(shard))).await?;
+    let mut command = redis::cmd("HMGET");
+    command.arg(keys.shard(shard)).arg("head_ms").arg("seq").arg("conf_seq");
+    let (head_ms, sequence, confirmed): (i64, u64, u64) = shared.pool.command(&command).await?;
+    let age_ms = if frames == 0 { 0 } else { (chrono::Utc::now().timestamp_millis() - head_ms).max(0) };
+    let label = shard.to_string();
+    #[expect(clippy::cast_precision_loss, reason = "gauges need no more than 52 bits")]
+    {
+        metrics::gauge!("boxoffice_outbox_frames", "shard" => label.clone()).set(frames as f64);
+        metrics::gauge!("boxoffice_outbox_age_seconds", "shard" => label.clone()).set(age_ms as f64 / 1_000.0);
+        metrics::gauge!("boxoffice_relay_lag_records", "shard" => label)
+            .set(sequence.saturating_sub(confirmed) as f64);
+    }
+    Ok(())
+}

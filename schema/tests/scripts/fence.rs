@@ -1,0 +1,218 @@
+//! What keeps a shard from selling when it must not, and what the outbox does.
+
+use boxoffice_schema::scripts::{self, Cancel, Confirm, Decision, Outcome, error_code};
+use boxoffice_schema::text::PaymentReference;
+
+use crate::shard::{START_MS, TestShard, book, event};
+
+fn code(error: &redis::RedisError) -> &str {
+    error.code().unwrap_or_default()
+}
+
+#[test]
+fn a_shard_without_a_certificate_decides_nothing() {
+    let mut shard = TestShard::blank();
+    let event = event(&[10]);
+    let request = book(&event, "k", "ann", 0, &[(0, 1)]);
+    assert_eq!(code(&shard.decide(std::slice::from_ref(&request)).unwrap_err()), error_code::UNVERIFIED);
+
+    shard.certify(1);
+    shard.publish(&event);
+    assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Changed(_)]));
+}
+
+#[test]
+fn a_certificate_of_another_redis_or_epoch_does_not_open_the_shard() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let certificate = shard.keys.certificate(shard.shard);
+    let genuine: String = redis::cmd("GET").arg(&certificate).query(&mut shard.redis).unwrap();
+    let parts: Vec<&str> = genuine.split(':').collect();
+    let other = "0".repeat(40);
+    let forged = [
+        format!("{other}:{}:{}", parts[1], parts[2]),
+        format!("{}:{other}:{}", parts[0], parts[2]),
+        format!("{}:{}:2", parts[0], parts[1]),
+        String::new(),
+    ];
+    for text in forged {
+        redis::cmd("SET").arg(&certificate).arg(&text).query::<()>(&mut shard.redis).unwrap();
+        let error = shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap_err();
+        assert_eq!(code(&error), error_code::UNVERIFIED, "{text}");
+    }
+    redis::cmd("SET").arg(&certificate).arg(&genuine).query::<()>(&mut shard.redis).unwrap();
+    assert!(matches!(shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap()[..], [Outcome::Changed(_)]));
+}
+
+#[test]
+fn a_lost_key_of_the_inventory_is_unverified_never_zero() {
+    let losses: [fn(&TestShard, &boxoffice_schema::event::EventImage) -> Vec<String>; 4] = [
+        |shard, event| vec!["DEL".into(), shard.keys.event(shard.shard, event.id)],
+        |shard, event| vec!["DEL".into(), shard.keys.customers(shard.shard, event.id)],
+        |shard, event| vec!["HDEL".into(), shard.keys.event(shard.shard, event.id), "sold0".into()],
+        |shard, event| vec!["HDEL".into(), shard.keys.event(shard.shard, event.id), "status".into()],
+    ];
+    for lose in losses {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        let words = lose(&shard, &event);
+        redis::cmd(&words[0]).arg(&words[1..]).query::<i64>(&mut shard.redis).unwrap();
+        let outcome = shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap();
+        assert_eq!(outcome, [Outcome::Unverified], "{words:?}");
+    }
+}
+
+#[test]
+fn a_lost_shard_hash_fences_the_shard() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    redis::cmd("DEL").arg(shard.keys.shard(shard.shard)).query::<i64>(&mut shard.redis).unwrap();
+    let error = shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap_err();
+    assert_eq!(code(&error), error_code::UNVERIFIED);
+}
+
+#[test]
+fn a_write_that_fails_midway_fences_the_shard() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    // A key of another type than the script writes: the stock is changed before the write of the outbox fails.
+    redis::cmd("DEL").arg(shard.keys.outbox(shard.shard)).query::<i64>(&mut shard.redis).unwrap();
+    redis::cmd("HSET").arg(shard.keys.expiry(shard.shard)).arg("a").arg(1).query::<i64>(&mut shard.redis).unwrap();
+    let error = shard.decide(&[book(&event, "k", "ann", 60_000, &[(0, 1)])]).unwrap_err();
+    assert_eq!(code(&error), error_code::WRITE_FAILED);
+    let error = shard.decide(&[book(&event, "l", "ann", 0, &[(0, 1)])]).unwrap_err();
+    assert_eq!(code(&error), error_code::UNVERIFIED);
+}
+
+#[test]
+fn requests_of_one_batch_see_each_other() {
+    let mut shard = TestShard::certified();
+    let event = event(&[1]);
+    shard.publish(&event);
+    let outcomes = shard
+        .decide(&[
+            book(&event, "a", "ann", 0, &[(0, 1)]),
+            book(&event, "a", "ann", 0, &[(0, 1)]),
+            book(&event, "a", "bob", 0, &[(0, 1)]),
+            book(&event, "b", "bob", 0, &[(0, 1)]),
+        ])
+        .unwrap();
+    let [Outcome::Changed(first), Outcome::Unchanged(replay), Outcome::KeyReused, Outcome::SoldOut] = &outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(first, replay);
+    assert_eq!(shard.shard_field("seq"), 2);
+}
+
+#[test]
+fn a_refusal_writes_nothing() {
+    let mut shard = TestShard::certified();
+    let event = event(&[1]);
+    shard.publish(&event);
+    let before: Vec<Vec<u8>> = dump(&mut shard, &event);
+    for request in [book(&event, "a", "ann", 0, &[(0, 2)]), book(&event, "b", "ann", 1_000, &[(0, 2)])] {
+        assert_eq!(shard.decide(&[request]).unwrap(), [Outcome::SoldOut]);
+    }
+    assert_eq!(dump(&mut shard, &event), before);
+}
+
+fn dump(shard: &mut TestShard, event: &boxoffice_schema::event::EventImage) -> Vec<Vec<u8>> {
+    let keys = [
+        shard.keys.shard(shard.shard),
+        shard.keys.outbox(shard.shard),
+        shard.keys.event(shard.shard, event.id),
+        shard.keys.customers(shard.shard, event.id),
+    ];
+    keys.iter().map(|key| redis::cmd("DUMP").arg(key).query(&mut shard.redis).unwrap()).collect()
+}
+
+#[test]
+fn past_a_bound_of_the_outbox_new_bookings_are_refused_and_replays_are_not() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let first = || book(&event, "a", "ann", 0, &[(0, 1)]);
+    let second = || book(&event, "b", "ann", 0, &[(0, 1)]);
+    assert!(matches!(shard.decide(&[first()]).unwrap()[..], [Outcome::Changed(_)]));
+
+    let unbounded = shard.bounds;
+    shard.bounds.frames = 2;
+    assert_eq!(shard.decide(&[second()]).unwrap(), [Outcome::OutboxFull]);
+    assert!(matches!(shard.decide(&[first()]).unwrap()[..], [Outcome::Unchanged(_)]));
+    shard.bounds = unbounded;
+    shard.bounds.bytes = 10;
+    assert_eq!(shard.decide(&[second()]).unwrap(), [Outcome::OutboxFull]);
+    shard.bounds = unbounded;
+    shard.bounds.age_ms = 1_000;
+    shard.set_clock(START_MS + 1_001);
+    assert_eq!(shard.decide(&[second()]).unwrap(), [Outcome::OutboxFull]);
+
+    // What Kafka confirmed is trimmed, and the bookings go on.
+    let last = shard.records().last().unwrap().position;
+    shard.run::<i64>(&scripts::lease(&shard.keys, shard.shard, "relay", 10_000)).unwrap();
+    assert_eq!(shard.run::<i64>(&scripts::trim(&shard.keys, shard.shard, "relay", 1, last)).unwrap(), 2);
+    shard.bounds = unbounded;
+    shard.bounds.frames = 1;
+    shard.bounds.bytes = 10;
+    assert!(matches!(shard.decide(&[second()]).unwrap()[..], [Outcome::Changed(_)]));
+    assert_eq!(shard.shard_field("conf_seq"), last.sequence);
+}
+
+#[test]
+fn a_relay_without_the_lease_or_of_an_older_epoch_trims_nothing() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let last = shard.records().last().unwrap().position;
+    let trim = |shard: &mut TestShard, token: &str, epoch| {
+        shard.run::<i64>(&scripts::trim(&shard.keys, shard.shard, token, epoch, last))
+    };
+    assert_eq!(code(&trim(&mut shard, "a", 1).unwrap_err()), error_code::LEASE_LOST);
+    assert_eq!(shard.run::<i64>(&scripts::lease(&shard.keys, shard.shard, "a", 10_000)).unwrap(), 1);
+    assert_eq!(shard.run::<i64>(&scripts::lease(&shard.keys, shard.shard, "b", 10_000)).unwrap(), -1);
+    assert_eq!(code(&trim(&mut shard, "b", 1).unwrap_err()), error_code::LEASE_LOST);
+    shard.begin_recovery(2).unwrap();
+    assert_eq!(code(&trim(&mut shard, "a", 1).unwrap_err()), error_code::EPOCH_CHANGED);
+    assert_eq!(shard.records().len(), 1);
+    assert_eq!(trim(&mut shard, "a", 2).unwrap(), 1);
+    assert_eq!(trim(&mut shard, "a", 2).unwrap(), 0);
+    assert_eq!(shard.run::<i64>(&scripts::unlease(&shard.keys, shard.shard, "b")).unwrap(), 0);
+    assert_eq!(shard.run::<i64>(&scripts::unlease(&shard.keys, shard.shard, "a")).unwrap(), 1);
+}
+
+#[test]
+fn a_recovery_that_slept_changes_nothing() {
+    let mut shard = TestShard::certified();
+    let slept = shard.begin_recovery(2).unwrap();
+    let start = shard.begin_recovery(3).unwrap();
+    assert_eq!(code(&shard.begin_recovery(2).unwrap_err()), error_code::STALE_EPOCH);
+    let late = scripts::certify(&shard.keys, shard.shard, 2, slept.sequence, &slept);
+    assert_eq!(code(&shard.run::<i64>(&late).unwrap_err()), error_code::STALE_EPOCH);
+    let elsewhere = scripts::certify(&shard.keys, shard.shard, 3, start.sequence + 1, &start);
+    assert_eq!(code(&shard.run::<i64>(&elsewhere).unwrap_err()), error_code::MOVED);
+    let mut other = start.clone();
+    other.identity = "another:redis".to_owned();
+    let other = scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &other);
+    assert_eq!(code(&shard.run::<i64>(&other).unwrap_err()), error_code::REDIS_CHANGED);
+    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &start)).unwrap();
+}
+
+#[test]
+fn a_shards_sequence_goes_on_after_a_recovery() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    shard.certify(2);
+    let request = book(&event, "a", "ann", 600_000, &[(0, 1)]);
+    let target = *request.target();
+    shard.decide(&[request]).unwrap();
+    let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+    shard.decide(&[Confirm { target, payment_reference }]).unwrap();
+    shard.decide(&[Cancel { target }]).unwrap();
+    let positions: Vec<String> = shard.records().iter().map(|record| record.position.to_string()).collect();
+    assert_eq!(positions, ["1-1", "2-2", "2-3", "2-4"]);
+}

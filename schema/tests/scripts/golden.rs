@@ -1,0 +1,143 @@
+//! A golden file of each kind of record: the format that is in Kafka for years, letter by letter.
+//! A change of the format is a new version; these files then stay and must still be read.
+
+use std::path::PathBuf;
+
+use boxoffice_schema::event::{EventImage, TicketTypeImage};
+use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
+use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
+use boxoffice_schema::image::{BookingImage, ImageItem};
+use boxoffice_schema::money::Currency;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::{BookingChange, Change, Kind, Record, Totals};
+use boxoffice_schema::shard::{Shard, ShardCount};
+use boxoffice_schema::status::{BookingStatus, EventStatus};
+use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name, PaymentReference};
+use boxoffice_schema::time;
+
+const DECIDED_MS: u64 = 1_763_719_200_123;
+
+fn event_id() -> EventId {
+    "01939c5e-7a00-7abc-8def-0123456789ab".parse().unwrap()
+}
+
+fn ticket_type() -> TicketTypeId {
+    "01939c5e-7a01-7abc-8def-0123456789ab".parse().unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::try_from(text.to_owned()).unwrap()
+}
+
+fn event(kind: Kind) -> EventImage {
+    let at = |seconds: u64| time::from_millis(DECIDED_MS + 1_000 * seconds).unwrap();
+    EventImage {
+        id: event_id(),
+        name: name("Größenwahn \"live\""),
+        starts_at: at(86_400),
+        sales_open_at: Some(at(60)),
+        sales_close_at: None,
+        per_customer_limit: Some(6),
+        hold_seconds: 600,
+        currency: Currency::parse("EUR").unwrap(),
+        status: match kind {
+            Kind::Paused => EventStatus::Paused,
+            Kind::Closed => EventStatus::Closed,
+            _ => EventStatus::OnSale,
+        },
+        slots: 64,
+        created_at: at(0),
+        updated_at: at(1),
+        ticket_types: vec![TicketTypeImage {
+            id: ticket_type(),
+            name: name("Floor"),
+            price: 4_950,
+            per_customer_limit: None,
+            capacity: 2_000,
+            held: 3,
+            sold: 4,
+        }],
+    }
+}
+
+fn booking(kind: Kind, position: Position) -> BookingChange {
+    let at = |seconds: u64| time::from_millis(DECIDED_MS + 1_000 * seconds).unwrap();
+    let customer = Customer::try_from("ann@example.org".to_owned()).unwrap();
+    let (status, paid) = match kind {
+        Kind::Booked => (BookingStatus::Confirmed, false),
+        Kind::Confirmed => (BookingStatus::Confirmed, true),
+        Kind::Cancelled => (BookingStatus::Cancelled, true),
+        Kind::Expired => (BookingStatus::Expired, false),
+        _ => (BookingStatus::Held, false),
+    };
+    let sold_at_once = kind == Kind::Booked;
+    let image = BookingImage {
+        status,
+        first_status: if sold_at_once { BookingStatus::Confirmed } else { BookingStatus::Held },
+        created_at: at(0),
+        hold_expires_at: (!sold_at_once).then(|| at(600)),
+        position,
+        customer_hash: CustomerHash::of(&customer),
+        fingerprint: Fingerprint::of(&customer, [(ticket_type(), 2)], !sold_at_once),
+        payment_reference: paid.then(|| PaymentReference::try_from("pay_1".to_owned()).unwrap()),
+        caller: Caller::anonymous(),
+        idempotency_key: IdempotencyKey::parse(b"order-1").unwrap(),
+        customer,
+        currency: Currency::parse("EUR").unwrap(),
+        items: vec![ImageItem { ordinal: 0, quantity: 2, ticket_type_id: ticket_type(), unit_price: 4_950 }],
+    };
+    let totals = vec![Totals { ticket_type_id: ticket_type(), capacity: 2_000, held: 3, sold: 4 }];
+    BookingChange { id: "01939c5e-7a02-7abc-8def-0123456789ab".parse::<BookingId>().unwrap(), image, totals }
+}
+
+fn record(kind: Kind) -> Record {
+    let position = Position { epoch: 2, sequence: 41 };
+    let shard = if kind == Kind::Barrier { Shard::from_number(9) } else { ShardCount::DEFAULT.shard_of(event_id()) };
+    Record {
+        shard,
+        position,
+        kind,
+        event_id: (kind != Kind::Barrier).then(event_id),
+        decided_at: time::from_millis(DECIDED_MS).unwrap(),
+        change: match kind {
+            Kind::Barrier => Change::Barrier { old_epoch: 1 },
+            kind if kind.is_of_booking() => Change::Booking(Box::new(booking(kind, position))),
+            kind => Change::Event(Box::new(event(kind))),
+        },
+    }
+}
+
+#[test]
+fn each_kind_of_record_is_written_and_read_as_its_golden_file_says() {
+    for kind in Kind::ALL {
+        let record = record(*kind);
+        let name = serde_json::to_value(kind).unwrap();
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("golden")
+            .join(format!("{}.json", name.as_str().unwrap()));
+        // BOXOFFICE_WRITE_GOLDEN=1 writes the file of a kind that is new.
+        if std::env::var_os("BOXOFFICE_WRITE_GOLDEN").is_some() && !path.exists() {
+            std::fs::write(&path, [record.encode(), b"\n".to_vec()].concat()).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(String::from_utf8(record.encode()).unwrap(), golden.trim_end(), "{}", path.display());
+        assert_eq!(Record::decode(golden.as_bytes()), Ok(record));
+    }
+}
+
+#[test]
+fn what_is_not_a_record_of_this_version_is_refused_with_its_reason() {
+    let golden = String::from_utf8(record(Kind::Booked).encode()).unwrap();
+    for (text, reason) in [
+        ("not json".to_owned(), "is not JSON"),
+        (golden.replacen("\"v\":1", "\"v\":2", 1), "unknown version 2"),
+        (golden.replacen("\"booking\"", "\"boking\"", 1), "unknown field"),
+        (golden.replacen("booked", "invented", 1), "unknown variant"),
+        (golden.replacen("\"kind\":\"booked\"", "\"kind\":\"barrier\"", 1), "lacks old_epoch"),
+        (golden.replacen("\"kind\":\"booked\"", "\"kind\":\"closed\"", 1), "lacks event"),
+        (golden[..golden.len() / 2].to_owned(), "is not JSON"),
+    ] {
+        let error = Record::decode(text.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error} should say {reason:?}");
+    }
+}
