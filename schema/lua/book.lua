@@ -9,7 +9,8 @@
 -- ARGV[8 + 6i]  customer hash (16 bytes) .. fingerprint (16 bytes)
 -- ARGV[9 + 6i]  the image's tail, opaque here
 --
--- Returns one string a request, its first byte the outcome, an image after B and R:
+-- Returns one string a request, its first byte the outcome; an image after B, a booking id (16 bytes) and an image
+-- after R:
 -- B booked, R replayed, F key reused with another body, N not on sale, L limit, S sold out, O outbox full,
 -- U an inventory key is missing. Only B writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
@@ -23,7 +24,7 @@ local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
     local image = read(keys.slot, known)
     if not image then return 'U' end
     if string.sub(image, 49, 64) ~= string.sub(identity, 17) then return 'F' end
-    return 'R' .. image
+    return 'R' .. known .. image
   end
   local customer = string.sub(identity, 1, 16)
   local refusal = check_take(shard, keys, customer, items)

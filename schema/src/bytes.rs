@@ -17,6 +17,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// What has not been read.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(crate) fn error(&self, why: impl Into<String>) -> DecodeError {
         DecodeError::new(self.what, why)
     }

@@ -261,6 +261,7 @@ impl Inventory {
     async fn acknowledged(&self, (shard, outcome): (Shard, Outcome)) -> Result<Outcome, InventoryError> {
         match &outcome {
             Outcome::Changed(image)
+            | Outcome::Replayed(_, image)
             | Outcome::Unchanged(image)
             | Outcome::AlreadyCancelled(image)
             | Outcome::HoldExpired(image) => self.wait_for(shard, image.position).await?,

@@ -218,7 +218,9 @@ pub(super) fn open_call(script: &'static Script, keys: &Keys, shard: Shard, boun
 pub enum Outcome {
     /// The decision was made: the booking as it is now.
     Changed(BookingImage),
-    /// It had been made before, or there was nothing to do: the booking as it is.
+    /// The key made this booking before: its id, and the booking as it is.
+    Replayed(BookingId, BookingImage),
+    /// There was nothing to do: the booking as it is.
     Unchanged(BookingImage),
     /// The key was used with another body.
     KeyReused,
@@ -246,12 +248,17 @@ impl Outcome {
     /// # Errors
     /// Where the scripts never answer so.
     pub fn parse(reply: &[u8]) -> Result<Self, DecodeError> {
-        let (letter, image) =
+        let (letter, rest) =
             reply.split_first().ok_or_else(|| DecodeError::new("script reply", "is an empty string"))?;
-        let image = || BookingImage::decode(image);
+        let image = || BookingImage::decode(rest);
         Ok(match letter {
             b'B' | b'C' => Self::Changed(image()?),
-            b'R' | b'P' => Self::Unchanged(image()?),
+            b'R' => {
+                let mut read = crate::bytes::Reader::new("script reply", rest);
+                let id = BookingId::from_bytes(read.array()?);
+                Self::Replayed(id, BookingImage::decode(read.rest())?)
+            }
+            b'P' => Self::Unchanged(image()?),
             b'F' => Self::KeyReused,
             b'N' => Self::NotOnSale,
             b'L' => Self::LimitExceeded,
@@ -269,6 +276,7 @@ impl Outcome {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Changed(_) => "changed",
+            Self::Replayed(..) => "replayed",
             Self::Unchanged(_) => "unchanged",
             Self::KeyReused => "key_reused",
             Self::NotOnSale => "not_on_sale",

@@ -28,6 +28,9 @@ fn a_certificate_of_another_redis_or_epoch_does_not_open_the_shard() {
     shard.publish(&event);
     let certificate = shard.keys.certificate(shard.shard);
     let genuine: String = redis::cmd("GET").arg(&certificate).query(&mut shard.redis).unwrap();
+    let info: String = redis::cmd("INFO").arg("everything").query(&mut shard.redis).unwrap();
+    let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    assert_eq!(genuine, format!("{}:{}:1", of("run_id"), of("master_replid")));
     let parts: Vec<&str> = genuine.split(':').collect();
     let other = "0".repeat(40);
     let forged = [
@@ -101,7 +104,7 @@ fn requests_of_one_batch_see_each_other() {
             book(&event, "b", "bob", 0, &[(0, 1)]),
         ])
         .unwrap();
-    let [Outcome::Changed(first), Outcome::Unchanged(replay), Outcome::KeyReused, Outcome::SoldOut] = &outcomes[..] else {
+    let [Outcome::Changed(first), Outcome::Replayed(_, replay), Outcome::KeyReused, Outcome::SoldOut] = &outcomes[..] else {
         panic!("{outcomes:?}");
     };
     assert_eq!(first, replay);
@@ -142,7 +145,7 @@ fn past_a_bound_of_the_outbox_new_bookings_are_refused_and_replays_are_not() {
     let unbounded = shard.bounds;
     shard.bounds.frames = 2;
     assert_eq!(shard.decide(&[second()]).unwrap(), [Outcome::OutboxFull]);
-    assert!(matches!(shard.decide(&[first()]).unwrap()[..], [Outcome::Unchanged(_)]));
+    assert!(matches!(shard.decide(&[first()]).unwrap()[..], [Outcome::Replayed(..)]));
     shard.bounds = unbounded;
     shard.bounds.bytes = 10;
     assert_eq!(shard.decide(&[second()]).unwrap(), [Outcome::OutboxFull]);
