@@ -1,2 +1,22 @@
-//! Boxoffice api.
+//! The HTTP API of Boxoffice: parses a request, has Redis decide, answers, and relays decisions to Kafka.
+//!
+//! - What a process is told and how it starts: [`config`], [`telemetry`], [`startup`].
+//! - What HTTP knows: `routes`, `request`, `error`, `observe`. Nothing else does.
+//! - Who is asked: [`inventory`] for decisions and stock, `catalogue` for what never changes once an event is
+//!   published, `database` for drafts and for what Redis no longer holds.
+
+pub mod config;
 pub mod inventory;
+pub mod startup;
+pub mod telemetry;
+
+mod catalogue;
+mod database;
+mod draft;
+mod error;
+mod find;
+mod observe;
+mod office;
+mod record;
+mod request;
+mod routes;

@@ -1,1 +1,46 @@
-//! Boxoffice reconciler.
+//! Keeps PostgreSQL equal to the decisions in Kafka, proves it, and certifies the inventory in Redis.
+//!
+//! The pipeline, top to bottom: [`consumer`] reads a batch of bytes from Kafka, [`decode`] makes records of them,
+//! [`sequence`] judges each by its position, [`fold`] reduces what is to be applied to one change a row, and
+//! [`apply`] writes that with the offsets in one transaction. Beside it [`recovery`] certifies shards and [`audit`]
+//! compares the stores.
+//!
+//! # Why there is no consumer group
+//!
+//! Partitions are assigned by hand, at the offsets that PostgreSQL holds, to the one process that holds the lease in
+//! PostgreSQL. A consumer group would keep a second opinion about ownership and offsets in Kafka, which could differ
+//! from the first; here the rows and the offset that leads to them live and die in one transaction. The lease only
+//! keeps two processes from doing the same work. A process that slept and still believes in its lease harms nothing:
+//! each batch locks its rows of `shards` and skips every position that is applied already.
+
+pub mod cli;
+pub mod config;
+pub mod migrate;
+pub mod run;
+
+mod apply;
+mod audit;
+mod backoff;
+mod consumer;
+mod dead_letters;
+mod decode;
+mod findings;
+mod fold;
+mod gaps;
+mod kafka;
+mod lease;
+mod once;
+mod open;
+mod pipeline;
+mod postgres;
+mod recovery;
+mod redis_link;
+mod report;
+mod sequence;
+mod servers;
+mod snapshot;
+mod status;
+pub mod telemetry;
+
+pub use config::Config;
+pub use run::run;

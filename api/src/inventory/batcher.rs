@@ -55,11 +55,17 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
     }
 }
 
-async fn serve<D: Decision>(shared: Arc<Shared>, link: Link, shard: Shard, mut queue: mpsc::Receiver<Waiting<D>>) {
+async fn serve<D: Decision>(
+    shared: Arc<Shared>,
+    link: Link,
+    shard: Shard,
+    mut queue: mpsc::Receiver<Waiting<D>>,
+) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // Whoever gave up is not asked for: nothing was sent on their behalf.
-        batch.retain(|waiting: &Waiting<D>| !waiting.answer.is_closed() && waiting.since.elapsed() < WAIT_MAX);
+        batch
+            .retain(|waiting: &Waiting<D>| !waiting.answer.is_closed() && waiting.since.elapsed() < WAIT_MAX);
         if !batch.is_empty() {
             decide(&shared, &link, shard, &mut batch).await;
         }
@@ -89,7 +95,8 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
         let outcome = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&reply));
         if let Ok(outcome) = &outcome {
             changed |= matches!(outcome, Outcome::Changed(_));
-            metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome.label()).increment(1);
+            metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome.label())
+                .increment(1);
         }
         // A receiver that is gone retries with its key and finds the decision.
         let _ = waiting.answer.send(outcome);

@@ -67,7 +67,8 @@ async fn expire_due(
     for reply in &replies {
         let Value::BulkString(bytes) = reply else { continue };
         let outcome = Outcome::parse(bytes)?;
-        metrics::counter!("boxoffice_decisions_total", "script" => "expire", "outcome" => outcome.label()).increment(1);
+        metrics::counter!("boxoffice_decisions_total", "script" => "expire", "outcome" => outcome.label())
+            .increment(1);
         match outcome {
             Outcome::Changed(_) => expired += 1,
             Outcome::Unchanged(_) => {}
@@ -78,7 +79,9 @@ async fn expire_due(
         shared.wake_ups[&shard].notify_one();
     }
     match failure {
-        Some(outcome) => Err(DecodeError::new("expiry set", format!("a due hold is {}", outcome.label())).into()),
+        Some(outcome) => {
+            Err(DecodeError::new("expiry set", format!("a due hold is {}", outcome.label())).into())
+        }
         None => Ok(expired),
     }
 }

@@ -120,7 +120,9 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
             InventoryError::Unverified
         }
         Some("OOM") => InventoryError::OutboxFull,
-        Some(code) => InventoryError::RedisUnavailable(format!("{code} {}", error.detail().unwrap_or_default())),
+        Some(code) => {
+            InventoryError::RedisUnavailable(format!("{code} {}", error.detail().unwrap_or_default()))
+        }
         None if error.is_timeout() => InventoryError::RedisUnavailable("no answer in time".to_owned()),
         None => InventoryError::RedisUnavailable(error.to_string()),
     }

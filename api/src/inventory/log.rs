@@ -124,16 +124,21 @@ impl DecisionLog {
                 // Its end waits for its thread, which must not hold up the relays.
                 tokio::task::spawn_blocking(move || drop(old));
             }
-            Err(error) => tracing::error!(%error, "cannot make another Kafka producer; the old one is tried again"),
+            Err(error) => {
+                tracing::error!(%error, "cannot make another Kafka producer; the old one is tried again")
+            }
         }
     }
 
     /// Blocks for up to a second.
     fn check(&self) -> Result<(), String> {
         let (_, producer) = self.producer();
-        let metadata =
-            producer.client().fetch_metadata(Some(&self.topic), CHECK_TIMEOUT).map_err(|error| error.to_string())?;
-        let partitions = metadata.topics().iter().find(|t| t.name() == self.topic).map_or(0, |t| t.partitions().len());
+        let metadata = producer
+            .client()
+            .fetch_metadata(Some(&self.topic), CHECK_TIMEOUT)
+            .map_err(|error| error.to_string())?;
+        let partitions =
+            metadata.topics().iter().find(|t| t.name() == self.topic).map_or(0, |t| t.partitions().len());
         if partitions < usize::from(self.shards.get()) {
             return Err(format!(
                 "topic {} has {partitions} partitions, {} are needed: run boxoffice-reconciler migrate",

@@ -25,7 +25,8 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    self, Book, Cancel, Confirm, EventChange, EventOutcome, EventReply, EventSnapshot, OutboxBounds, Outcome, Target,
+    self, Book, Cancel, Confirm, EventChange, EventOutcome, EventReply, EventSnapshot, OutboxBounds, Outcome,
+    Target,
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
 use secrecy::SecretString;
@@ -236,13 +237,21 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn amend(&self, event: EventId, changes: &[EventChange]) -> Result<EventOutcome, InventoryError> {
+    pub async fn amend(
+        &self,
+        event: EventId,
+        changes: &[EventChange],
+    ) -> Result<EventOutcome, InventoryError> {
         let Settings { keys, outbox, .. } = &self.shared.settings;
         let call = scripts::amend(keys, self.shard_of(event), *outbox, event, changes);
         self.decide_event(event, &call).await
     }
 
-    async fn decide_event(&self, event: EventId, call: &scripts::Call) -> Result<EventOutcome, InventoryError> {
+    async fn decide_event(
+        &self,
+        event: EventId,
+        call: &scripts::Call,
+    ) -> Result<EventOutcome, InventoryError> {
         let (letter, json): (String, Vec<u8>) = self.shared.pool.run(call).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
         Ok(EventOutcome::parse(&letter, &json)?)

@@ -34,7 +34,10 @@ impl Pool {
     }
 
     /// Runs a script; the answer's errors are left to the caller, who knows the script's own.
-    pub(super) async fn try_run<T: FromRedisValue>(&self, call: &Call) -> Result<Result<T, RedisError>, InventoryError> {
+    pub(super) async fn try_run<T: FromRedisValue>(
+        &self,
+        call: &Call,
+    ) -> Result<Result<T, RedisError>, InventoryError> {
         let mut connection = self.connection().await?;
         match evalsha(call).query_async(&mut connection).await {
             Err(error) if is_unknown_script(&error) => {
@@ -54,7 +57,11 @@ impl Pool {
         command.query_async(&mut connection).await.map_err(|error| classify(&error))
     }
 
-    pub(super) async fn hash_field(&self, key: &str, field: &[u8]) -> Result<Option<Vec<u8>>, InventoryError> {
+    pub(super) async fn hash_field(
+        &self,
+        key: &str,
+        field: &[u8],
+    ) -> Result<Option<Vec<u8>>, InventoryError> {
         self.command(redis::cmd("HGET").arg(key).arg(field)).await
     }
 }

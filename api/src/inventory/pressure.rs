@@ -49,7 +49,11 @@ fn note(pressure: &Pressure, info: &str) {
     let short = is_short(used, max);
     if short != pressure.short.swap(short, Ordering::Relaxed) {
         if short {
-            tracing::error!(used, max, "Redis is past {LIMIT_PERCENT} % of maxmemory; bookings are refused: raise it");
+            tracing::error!(
+                used,
+                max,
+                "Redis is past {LIMIT_PERCENT} % of maxmemory; bookings are refused: raise it"
+            );
         } else {
             tracing::info!(used, max, "Redis has memory again; bookings go on");
         }

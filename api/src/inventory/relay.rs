@@ -183,7 +183,8 @@ async fn measure(shared: &Shared, shard: Shard) -> Result<(), InventoryError> {
     #[expect(clippy::cast_precision_loss, reason = "gauges need no more than 52 bits")]
     {
         metrics::gauge!("boxoffice_outbox_frames", "shard" => label.clone()).set(frames as f64);
-        metrics::gauge!("boxoffice_outbox_age_seconds", "shard" => label.clone()).set(age_ms as f64 / 1_000.0);
+        metrics::gauge!("boxoffice_outbox_age_seconds", "shard" => label.clone())
+            .set(age_ms as f64 / 1_000.0);
         metrics::gauge!("boxoffice_relay_lag_records", "shard" => label)
             .set(sequence.saturating_sub(confirmed) as f64);
     }

@@ -1,0 +1,188 @@
+//! Configuration from the environment: parsed once, checked, and never printed where it may hold a password.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::scripts::OutboxBounds;
+use boxoffice_schema::shard::ShardCount;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::inventory::Acknowledge;
+
+/// Boxoffice's HTTP API. Every option is an environment variable too; the flag wins.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "boxoffice-api", version)]
+pub struct Options {
+    /// PostgreSQL, as postgres://user:password@host:port/database; required.
+    #[arg(
+        long,
+        env = "BOXOFFICE_DATABASE_URL",
+        value_name = "BOXOFFICE_DATABASE_URL",
+        hide_env_values = true
+    )]
+    pub database_url: Option<SecretString>,
+    /// Redis, as redis://user:password@host:port/; required.
+    #[arg(long, env = "BOXOFFICE_REDIS_URL", value_name = "BOXOFFICE_REDIS_URL", hide_env_values = true)]
+    pub redis_url: Option<SecretString>,
+    /// Kafka brokers, as host:port,host:port; required.
+    #[arg(long, env = "BOXOFFICE_KAFKA_BROKERS", value_name = "BOXOFFICE_KAFKA_BROKERS")]
+    pub kafka_brokers: Option<String>,
+    /// Address (ip:port) at which HTTP is served; port 0 takes a free one.
+    #[arg(long, env = "BOXOFFICE_LISTEN", value_name = "BOXOFFICE_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Threads that serve HTTP; the number of cores unless set.
+    #[arg(long, env = "BOXOFFICE_WORKERS", value_name = "BOXOFFICE_WORKERS")]
+    pub workers: Option<u16>,
+    /// Number of shards, 1 to 1024; fixed at installation.
+    #[arg(long, env = "BOXOFFICE_SHARDS", value_name = "BOXOFFICE_SHARDS", default_value_t = 16)]
+    pub shards: u16,
+    /// Begins the name of every key in Redis; no braces.
+    #[arg(
+        long,
+        env = "BOXOFFICE_REDIS_PREFIX",
+        value_name = "BOXOFFICE_REDIS_PREFIX",
+        default_value = "bo:"
+    )]
+    pub redis_prefix: String,
+    /// Topic of the decisions, with a partition for each shard.
+    #[arg(long, env = "BOXOFFICE_KAFKA_TOPIC", value_name = "BOXOFFICE_KAFKA_TOPIC")]
+    #[arg(default_value = "boxoffice.decisions")]
+    pub kafka_topic: String,
+    /// When a booking is acknowledged: `redis`, once it is decided and on Redis' disk, or `kafka`, once the log has
+    /// it too.
+    #[arg(long, env = "BOXOFFICE_ACK", value_name = "BOXOFFICE_ACK", value_enum, default_value = "redis")]
+    pub ack: Acknowledge,
+    /// Batches of decisions of one shard that may wait for Kafka; past it bookings are refused.
+    #[arg(long, env = "BOXOFFICE_OUTBOX_MAX_FRAMES", value_name = "BOXOFFICE_OUTBOX_MAX_FRAMES")]
+    #[arg(default_value_t = 100_000)]
+    pub outbox_max_frames: u64,
+    /// Bytes of one shard's decisions that may wait for Kafka; past it bookings are refused.
+    #[arg(long, env = "BOXOFFICE_OUTBOX_MAX_BYTES", value_name = "BOXOFFICE_OUTBOX_MAX_BYTES")]
+    #[arg(default_value_t = 256 * 1024 * 1024)]
+    pub outbox_max_bytes: u64,
+    /// Milliseconds that a decision may wait for Kafka; past it bookings of its shard are refused.
+    #[arg(long, env = "BOXOFFICE_OUTBOX_MAX_AGE_MS", value_name = "BOXOFFICE_OUTBOX_MAX_AGE_MS")]
+    #[arg(default_value_t = 600_000)]
+    pub outbox_max_age_ms: u64,
+    /// Requests of one kind that may wait for one shard; past it they are refused as `overloaded`.
+    #[arg(long, env = "BOXOFFICE_QUEUE_PER_SHARD", value_name = "BOXOFFICE_QUEUE_PER_SHARD")]
+    #[arg(default_value_t = 4_096)]
+    pub queue_per_shard: u32,
+    /// Milliseconds that one answer of Redis may take, 10 to 1000.
+    #[arg(
+        long,
+        env = "BOXOFFICE_REDIS_TIMEOUT_MS",
+        value_name = "BOXOFFICE_REDIS_TIMEOUT_MS",
+        default_value_t = 500
+    )]
+    pub redis_timeout_ms: u64,
+    /// Milliseconds after which another instance takes over what a dead one relayed, 100 or more.
+    #[arg(long, env = "BOXOFFICE_LEASE_MS", value_name = "BOXOFFICE_LEASE_MS", default_value_t = 3_000)]
+    pub lease_ms: u64,
+    /// The most connections to PostgreSQL.
+    #[arg(
+        long,
+        env = "BOXOFFICE_DATABASE_POOL",
+        value_name = "BOXOFFICE_DATABASE_POOL",
+        default_value_t = 16
+    )]
+    pub database_pool: u32,
+    /// Seconds that a shutdown may take: requests in flight are answered, decisions brought to Kafka.
+    #[arg(
+        long,
+        env = "BOXOFFICE_SHUTDOWN_SECONDS",
+        value_name = "BOXOFFICE_SHUTDOWN_SECONDS",
+        default_value_t = 30
+    )]
+    pub shutdown_seconds: u64,
+    /// What is logged: a level, or levels by module as in tracing's `EnvFilter`. JSON unless stderr is a terminal.
+    #[arg(long, env = "BOXOFFICE_LOG", value_name = "BOXOFFICE_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where HTTP is served.
+    pub listen: SocketAddr,
+    /// Threads that serve HTTP.
+    pub workers: usize,
+    /// PostgreSQL.
+    pub database_url: SecretString,
+    /// The most connections to PostgreSQL.
+    pub database_pool: u32,
+    /// Redis.
+    pub redis_url: SecretString,
+    /// Kafka's bootstrap brokers.
+    pub kafka_brokers: String,
+    /// The log.
+    pub kafka_topic: String,
+    /// How many shards there are.
+    pub shards: ShardCount,
+    /// Names the keys in Redis.
+    pub keys: Keys,
+    /// When a decision is acknowledged.
+    pub acknowledge: Acknowledge,
+    /// How much may wait for Kafka.
+    pub outbox: OutboxBounds,
+    /// How many requests of one kind may wait for one shard.
+    pub queue: usize,
+    /// How long one answer of Redis may take.
+    pub redis_timeout: Duration,
+    /// How long a relay's lease lasts.
+    pub lease: Duration,
+    /// How long a shutdown may take.
+    pub shutdown: Duration,
+}
+
+impl Options {
+    /// Checks everything that can be checked without a server.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong; never shows a URL.
+    pub fn checked(self) -> anyhow::Result<Config> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        ensure!(!self.redis_prefix.contains(['{', '}']), "BOXOFFICE_REDIS_PREFIX must not hold a brace");
+        ensure!(
+            (1..=249).contains(&self.kafka_topic.len()) && self.kafka_topic.chars().all(legal),
+            "BOXOFFICE_KAFKA_TOPIC must be 1 to 249 letters, digits, dots, underscores and hyphens"
+        );
+        ensure!(
+            (10..=1_000).contains(&self.redis_timeout_ms),
+            "BOXOFFICE_REDIS_TIMEOUT_MS must be 10 to 1000: a client has its answer within 2 seconds"
+        );
+        ensure!(self.lease_ms >= 100, "BOXOFFICE_LEASE_MS must be 100 or more");
+        ensure!(self.queue_per_shard >= 1, "BOXOFFICE_QUEUE_PER_SHARD must be 1 or more");
+        ensure!(self.database_pool >= 1, "BOXOFFICE_DATABASE_POOL must be 1 or more");
+        ensure!(self.workers != Some(0), "BOXOFFICE_WORKERS must be 1 or more");
+        let brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
+        let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        Ok(Config {
+            listen: self.listen,
+            workers: self.workers.map_or_else(cores, usize::from),
+            database_url: required("BOXOFFICE_DATABASE_URL", self.database_url)?,
+            database_pool: self.database_pool,
+            redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url)?,
+            kafka_brokers: brokers.context("BOXOFFICE_KAFKA_BROKERS is not set")?,
+            kafka_topic: self.kafka_topic,
+            shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
+            keys: Keys::new(self.redis_prefix),
+            acknowledge: self.ack,
+            outbox: OutboxBounds {
+                frames: self.outbox_max_frames,
+                bytes: self.outbox_max_bytes,
+                age_ms: self.outbox_max_age_ms,
+            },
+            queue: usize::try_from(self.queue_per_shard).context("BOXOFFICE_QUEUE_PER_SHARD")?,
+            redis_timeout: Duration::from_millis(self.redis_timeout_ms),
+            lease: Duration::from_millis(self.lease_ms),
+            shutdown: Duration::from_secs(self.shutdown_seconds),
+        })
+    }
+}
+
+fn required(name: &'static str, value: Option<SecretString>) -> anyhow::Result<SecretString> {
+    value.filter(|secret| !secret.expose_secret().is_empty()).with_context(|| format!("{name} is not set"))
+}

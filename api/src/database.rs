@@ -1,0 +1,201 @@
+//! PostgreSQL: connections, whether it answers, and the time-outs of everything asked of it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use boxoffice_schema::DecodeError;
+use boxoffice_schema::shard::ShardCount;
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+
+/// Everything that one request asks of PostgreSQL, the wait for a connection included.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_200);
+
+/// A wait for a free connection.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const PROBE_RETRY_FIRST: Duration = Duration::from_millis(100);
+const PROBE_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why PostgreSQL gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DatabaseError {
+    /// It passes: away, restarting, busy, not prepared yet.
+    #[error("PostgreSQL does not answer: {0}")]
+    Unavailable(String),
+    /// It would fail for ever: our own fault.
+    #[error(transparent)]
+    Statement(sqlx::Error),
+    /// A row holds what nobody writes.
+    #[error(transparent)]
+    Corrupt(#[from] DecodeError),
+}
+
+impl From<sqlx::Error> for DatabaseError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+            sqlx::Error::Database(database) if passes(&database.code().unwrap_or_default()) => {
+                Self::Unavailable(error.to_string())
+            }
+            _ => Self::Statement(error),
+        }
+    }
+}
+
+/// Connections, resources, shutdown and time-outs, locks, serialization, a standby; and tables that are not there yet.
+fn passes(sqlstate: &str) -> bool {
+    ["08", "53", "57", "55", "40"].iter().any(|class| sqlstate.starts_with(class))
+        || ["25006", "42P01", "3D000"].contains(&sqlstate)
+}
+
+/// Asks PostgreSQL, unless it is known to be away.
+#[derive(Clone)]
+pub(crate) struct Database {
+    pool: PgPool,
+    health: watch::Receiver<Result<(), String>>,
+}
+
+/// Watches over PostgreSQL by a connection of its own, so that a crowded pool is not taken for an outage.
+pub(crate) struct Probe {
+    options: PgConnectOptions,
+    shards: ShardCount,
+    connection: Option<PgConnection>,
+    health: watch::Sender<Result<(), String>>,
+}
+
+impl Database {
+    /// PostgreSQL does not need to be there yet.
+    pub(crate) fn new(config: &Config) -> anyhow::Result<(Self, Probe)> {
+        // The parser's error does not repeat the URL.
+        let options = PgConnectOptions::from_str(config.database_url.expose_secret())
+            .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
+            .application_name("boxoffice-api")
+            .disable_statement_logging()
+            .options([("statement_timeout", "1500"), ("idle_in_transaction_session_timeout", "5000")]);
+        let (sender, health) = watch::channel(Err("not connected yet".to_owned()));
+        let pool = PgPoolOptions::new()
+            .max_connections(config.database_pool)
+            .acquire_timeout(ACQUIRE_WITHIN)
+            .connect_lazy_with(options.clone());
+        let probe = Probe { options, shards: config.shards, connection: None, health: sender };
+        Ok((Self { pool, health }, probe))
+    }
+
+    /// Runs `work` on a connection, within the time that a client waits.
+    pub(crate) async fn run<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        self.health().map_err(DatabaseError::Unavailable)?;
+        let all = async {
+            let mut connection = self.pool.acquire().await?;
+            work(&mut connection).await
+        };
+        let late =
+            || DatabaseError::Unavailable(format!("no answer within {} ms", ANSWER_WITHIN.as_millis()));
+        tokio::time::timeout(ANSWER_WITHIN, all).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Whether PostgreSQL answers, or why not; from memory.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        self.health.borrow().clone()
+    }
+}
+
+impl Probe {
+    /// Looks once.
+    ///
+    /// # Errors
+    /// Where this installation is another one than the configuration says, which is final.
+    pub(crate) async fn look(&mut self) -> anyhow::Result<bool> {
+        let shards = tokio::time::timeout(PROBE_WITHIN, self.installed_shards()).await;
+        let found = match shards {
+            Ok(Ok(shards)) => {
+                check_shards(shards, self.shards)?;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(describe(&error)),
+            Err(_) => Err(format!("no answer within {} ms", PROBE_WITHIN.as_millis())),
+        };
+        if found.is_err() {
+            self.connection = None;
+        }
+        let up = found.is_ok();
+        self.note(found);
+        Ok(up)
+    }
+
+    /// Looks again and again, until shutdown.
+    ///
+    /// # Errors
+    /// As [`Probe::look`].
+    pub(crate) async fn watch(mut self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut pause = PROBE_RETRY_FIRST;
+        loop {
+            pause = if self.look().await? { PROBE_INTERVAL } else { (2 * pause).min(PROBE_INTERVAL) };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
+    }
+
+    async fn installed_shards(&mut self) -> sqlx::Result<i16> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        sqlx::query_scalar("SELECT shards FROM installation")
+            .fetch_one(self.connection.insert(connection))
+            .await
+    }
+
+    /// An outage is said once, and so is its end.
+    fn note(&self, found: Result<(), String>) {
+        self.health.send_if_modified(|health| {
+            let changed = *health != found;
+            match &found {
+                Ok(()) if changed => tracing::info!("PostgreSQL answers"),
+                Err(reason) if changed => {
+                    tracing::error!(reason, "PostgreSQL does not answer; sales go on, trying again");
+                }
+                _ => {}
+            }
+            *health = found;
+            changed
+        });
+    }
+}
+
+fn check_shards(installed: i16, configured: ShardCount) -> anyhow::Result<()> {
+    if i32::from(installed) != i32::from(configured.get()) {
+        bail!(
+            "BOXOFFICE_SHARDS is {}, and this installation has {installed} shards; the number is fixed at installation",
+            configured.get()
+        );
+    }
+    Ok(())
+}
+
+fn describe(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::RowNotFound => "not prepared; run `boxoffice-reconciler migrate` first".to_owned(),
+        sqlx::Error::Database(database) if database.code().as_deref() == Some("42P01") => {
+            "not prepared; run `boxoffice-reconciler migrate` first".to_owned()
+        }
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,197 @@
+//! Every code of the contract with its status, its words, and when to try again.
+
+use actix_web::http::StatusCode;
+
+/// The `code` of a problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    MalformedRequest,
+    IdempotencyKeyMissing,
+    IdempotencyKeyInvalid,
+    NotFound,
+    EventNotFound,
+    TicketTypeNotFound,
+    BookingNotFound,
+    MethodNotAllowed,
+    SoldOut,
+    LimitExceeded,
+    NotOnSale,
+    HoldExpired,
+    BookingCancelled,
+    CapacityBelowSold,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    ValidationFailed,
+    IdempotencyKeyReused,
+    InternalError,
+    InventoryUnverified,
+    OutboxFull,
+    RedisUnavailable,
+    KafkaUnavailable,
+    PostgresUnavailable,
+    Overloaded,
+}
+
+/// What is said with a code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) code: &'static str,
+    pub(crate) status: StatusCode,
+    pub(crate) title: &'static str,
+    pub(crate) detail: &'static str,
+    pub(crate) retry_after_seconds: Option<u64>,
+}
+
+const fn row(code: &'static str, status: StatusCode, title: &'static str, detail: &'static str) -> Row {
+    Row { code, status, title, detail, retry_after_seconds: None }
+}
+
+/// For a 503: a second is what a restart, a fail-over of a lease or a short queue takes; a retry costs little.
+const fn later(code: &'static str, title: &'static str, detail: &'static str) -> Row {
+    Row { retry_after_seconds: Some(1), ..row(code, StatusCode::SERVICE_UNAVAILABLE, title, detail) }
+}
+
+impl Code {
+    /// The table.
+    pub(crate) const fn row(self) -> Row {
+        use StatusCode as S;
+        match self {
+            Self::MalformedRequest => row(
+                "malformed_request",
+                S::BAD_REQUEST,
+                "Malformed request",
+                "The request could not be read.",
+            ),
+            Self::IdempotencyKeyMissing => row(
+                "idempotency_key_missing",
+                S::BAD_REQUEST,
+                "Idempotency key missing",
+                "A booking needs the header Idempotency-Key, the same for every retry.",
+            ),
+            Self::IdempotencyKeyInvalid => row(
+                "idempotency_key_invalid",
+                S::BAD_REQUEST,
+                "Idempotency key invalid",
+                "Idempotency-Key must be sent once and have 1 to 255 visible ASCII characters.",
+            ),
+            Self::NotFound => {
+                row("not_found", S::NOT_FOUND, "Not found", "There is nothing at this address.")
+            }
+            Self::EventNotFound => {
+                row("event_not_found", S::NOT_FOUND, "Event not found", "There is no such event.")
+            }
+            Self::TicketTypeNotFound => row(
+                "ticket_type_not_found",
+                S::NOT_FOUND,
+                "Ticket type not found",
+                "The event has no such ticket type.",
+            ),
+            Self::BookingNotFound => {
+                row("booking_not_found", S::NOT_FOUND, "Booking not found", "The event has no such booking.")
+            }
+            Self::MethodNotAllowed => row(
+                "method_not_allowed",
+                S::METHOD_NOT_ALLOWED,
+                "Method not allowed",
+                "This address does not take this method; Allow lists those that it takes.",
+            ),
+            Self::SoldOut => row("sold_out", S::CONFLICT, "Sold out", "There are not enough tickets left."),
+            Self::LimitExceeded => row(
+                "limit_exceeded",
+                S::CONFLICT,
+                "Limit exceeded",
+                "The customer would have more tickets than the limit allows.",
+            ),
+            Self::NotOnSale => row("not_on_sale", S::CONFLICT, "Not on sale", "The event is not on sale."),
+            Self::HoldExpired => row(
+                "hold_expired",
+                S::CONFLICT,
+                "Hold expired",
+                "The hold ran out and its tickets cannot be taken again.",
+            ),
+            Self::BookingCancelled => {
+                row("booking_cancelled", S::CONFLICT, "Booking cancelled", "The booking was cancelled.")
+            }
+            Self::CapacityBelowSold => row(
+                "capacity_below_sold",
+                S::CONFLICT,
+                "Capacity below sold",
+                "A capacity would be less than the tickets that are held and sold.",
+            ),
+            Self::BodyTooLarge => row(
+                "body_too_large",
+                S::PAYLOAD_TOO_LARGE,
+                "Body too large",
+                "A body may have at most 64 KiB.",
+            ),
+            Self::UnsupportedMediaType => row(
+                "unsupported_media_type",
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "Unsupported media type",
+                "A body must be sent as application/json.",
+            ),
+            Self::ValidationFailed => row(
+                "validation_failed",
+                S::UNPROCESSABLE_ENTITY,
+                "Validation failed",
+                "The body is not what is asked for; errors lists why.",
+            ),
+            Self::IdempotencyKeyReused => row(
+                "idempotency_key_reused",
+                S::UNPROCESSABLE_ENTITY,
+                "Idempotency key reused",
+                "The key was used with another request; a new request needs a new key.",
+            ),
+            Self::InternalError => row(
+                "internal_error",
+                S::INTERNAL_SERVER_ERROR,
+                "Internal error",
+                "Something went wrong on our side; request_id finds it in our logs.",
+            ),
+            Self::InventoryUnverified => later(
+                "inventory_unverified",
+                "Inventory unverified",
+                "The inventory is being checked against the log; nothing is sold until then.",
+            ),
+            Self::OutboxFull => later(
+                "outbox_full",
+                "Outbox full",
+                "Too many decisions wait to be written to the log; nothing more is decided until then.",
+            ),
+            Self::RedisUnavailable => {
+                later("redis_unavailable", "Redis unavailable", "The inventory cannot be reached.")
+            }
+            Self::KafkaUnavailable => later(
+                "kafka_unavailable",
+                "Kafka unavailable",
+                "The log did not confirm in time; repeat the request with the same key.",
+            ),
+            Self::PostgresUnavailable => {
+                later("postgres_unavailable", "PostgreSQL unavailable", "The record cannot be reached.")
+            }
+            Self::Overloaded => later("overloaded", "Overloaded", "Too many requests are waiting."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_503_says_when_to_try_again() {
+        let codes = [
+            Code::InventoryUnverified,
+            Code::OutboxFull,
+            Code::RedisUnavailable,
+            Code::KafkaUnavailable,
+            Code::PostgresUnavailable,
+            Code::Overloaded,
+        ];
+        for code in codes {
+            let row = code.row();
+            assert_eq!(row.status, StatusCode::SERVICE_UNAVAILABLE, "{code:?}");
+            assert_eq!(row.retry_after_seconds, Some(1), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Finding an event: in Redis where it is published, in PostgreSQL where it is a draft, is over, or Redis is away.
+
+use std::time::Duration;
+
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::scripts::{EventSnapshot, Target};
+use boxoffice_schema::status::EventStatus;
+use chrono::{DateTime, Utc};
+
+use crate::database::Database;
+use crate::error::{Code, Problem};
+use crate::inventory::{Inventory, InventoryError};
+use crate::record::{self, StoredEvent};
+
+/// A read of Redis, so that there is time left for asking PostgreSQL.
+const READ_WITHIN: Duration = Duration::from_millis(700);
+
+/// The two stores that know events.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    pub(crate) inventory: Inventory,
+    pub(crate) database: Database,
+}
+
+/// Where an event was found.
+pub(crate) enum Found {
+    /// In Redis.
+    Live {
+        event: Box<EventImage>,
+        /// Whether its shard may sell.
+        certified: bool,
+        /// Redis' clock.
+        now: DateTime<Utc>,
+    },
+    /// In PostgreSQL.
+    Recorded {
+        stored: Box<StoredEvent>,
+        /// Why Redis did not answer, unless it did.
+        redis: Option<InventoryError>,
+    },
+}
+
+impl Found {
+    pub(crate) fn event(&self) -> &EventImage {
+        match self {
+            Self::Live { event, .. } => event,
+            Self::Recorded { stored, .. } => &stored.image,
+        }
+    }
+
+    /// Whether Redis should have answered instead. A draft is nowhere else, and an event that is over need not be.
+    pub(crate) fn is_stale(&self) -> bool {
+        match self {
+            Self::Live { .. } => false,
+            Self::Recorded { stored, redis: Some(_) } => stored.frozen,
+            Self::Recorded { stored, redis: None } => {
+                stored.applied && stored.image.status != EventStatus::Closed
+            }
+        }
+    }
+}
+
+impl Stores {
+    /// The event, wherever it is.
+    pub(crate) async fn find(&self, id: EventId) -> Result<Found, Problem> {
+        let redis = match self.snapshot(id).await {
+            Ok(EventSnapshot { event: Some(event), certified, now, .. }) => {
+                return Ok(Found::Live { event: Box::new(event), certified, now });
+            }
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        match self.recorded(id).await {
+            Ok(Some(stored)) => Ok(Found::Recorded { stored: Box::new(stored), redis }),
+            // Every event begins in PostgreSQL, so that it knows.
+            Ok(None) => Err(Problem::new(Code::EventNotFound)),
+            Err(problem) => Err(redis.map_or(problem, Problem::from)),
+        }
+    }
+
+    /// As PostgreSQL has it.
+    pub(crate) async fn recorded(&self, id: EventId) -> Result<Option<StoredEvent>, Problem> {
+        Ok(self.database.run(async |connection| record::event(connection, id).await).await?)
+    }
+
+    /// As Redis has it; a Redis that is known to be away is not waited for.
+    pub(crate) async fn snapshot(&self, id: EventId) -> Result<EventSnapshot, InventoryError> {
+        self.read(self.inventory.event(id)).await
+    }
+
+    /// A booking as Redis has it.
+    pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+        self.read(self.inventory.booking(target)).await
+    }
+
+    /// Bounds a read of Redis.
+    async fn read<T>(
+        &self,
+        read: impl Future<Output = Result<T, InventoryError>>,
+    ) -> Result<T, InventoryError> {
+        self.inventory.health().redis.map_err(InventoryError::RedisUnavailable)?;
+        let late =
+            || InventoryError::RedisUnavailable(format!("no answer within {} ms", READ_WITHIN.as_millis()));
+        tokio::time::timeout(READ_WITHIN, read).await.unwrap_or_else(|_| Err(late()))
+    }
+}

@@ -1,0 +1,13 @@
+//! What every request can reach.
+
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::catalogue::Catalogue;
+use crate::find::Stores;
+
+/// Shared by all workers of an application.
+pub(crate) struct Office {
+    pub(crate) stores: Stores,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) metrics: PrometheusHandle,
+}

@@ -1,0 +1,129 @@
+//! What PostgreSQL says of an event and its shard, for comparing it with Redis.
+
+use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnection;
+use uuid::Uuid;
+
+use super::unsigned;
+use crate::database::DatabaseError;
+
+/// An event's counts at one position of its shard, and what the reconciler has found.
+#[derive(Debug)]
+pub(crate) struct RecordedCounts {
+    /// How far the log has been applied.
+    pub(crate) position: Position,
+    /// By ordinal.
+    pub(crate) ticket_types: Vec<RecordedType>,
+    /// Open gaps of the shard.
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) last_reconciliation: Option<Reconciliation>,
+}
+
+/// The counts of one ticket type.
+#[derive(Debug)]
+pub(crate) struct RecordedType {
+    pub(crate) id: TicketTypeId,
+    pub(crate) capacity: u32,
+    pub(crate) held: u32,
+    pub(crate) sold: u32,
+}
+
+/// Sequence numbers that never came.
+#[derive(Debug)]
+pub(crate) struct Gap {
+    pub(crate) epoch: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+/// The reconciler's newest run.
+#[derive(Debug)]
+pub(crate) struct Reconciliation {
+    pub(crate) at: DateTime<Utc>,
+    /// Whether it found nothing wrong with the event.
+    pub(crate) ok: bool,
+}
+
+#[derive(sqlx::FromRow)]
+struct CountRow {
+    epoch: i32,
+    sequence: i64,
+    id: Uuid,
+    capacity: i32,
+    held: i32,
+    sold: i32,
+}
+
+/// The event's counts; `None` where there is no such event.
+pub(crate) async fn counts(
+    connection: &mut PgConnection,
+    shard: Shard,
+    event: EventId,
+) -> Result<Option<RecordedCounts>, DatabaseError> {
+    // One statement, and so one moment: counts and position belong together.
+    let rows: Vec<CountRow> = sqlx::query_as(
+        "SELECT shards.epoch, shards.sequence, types.id, types.capacity, types.held, types.sold \
+         FROM events JOIN shards USING (shard) JOIN ticket_types types ON types.event_id = events.id \
+         WHERE events.id = $1 ORDER BY types.ordinal",
+    )
+    .bind(event.as_uuid())
+    .fetch_all(&mut *connection)
+    .await?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    Ok(Some(RecordedCounts {
+        position: Position {
+            epoch: unsigned("epoch", first.epoch)?,
+            sequence: unsigned("sequence", first.sequence)?,
+        },
+        ticket_types: rows.iter().map(CountRow::read).collect::<Result<_, _>>()?,
+        gaps: gaps(connection, shard).await?,
+        last_reconciliation: last_reconciliation(connection, event).await?,
+    }))
+}
+
+impl CountRow {
+    fn read(&self) -> Result<RecordedType, DatabaseError> {
+        Ok(RecordedType {
+            id: TicketTypeId::from_uuid(self.id),
+            capacity: unsigned("capacity", self.capacity)?,
+            held: unsigned("held", self.held)?,
+            sold: unsigned("sold", self.sold)?,
+        })
+    }
+}
+
+async fn gaps(connection: &mut PgConnection, shard: Shard) -> Result<Vec<Gap>, DatabaseError> {
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(
+        "SELECT epoch, from_sequence, to_sequence FROM gaps WHERE shard = $1 AND resolved_at IS NULL \
+         ORDER BY from_sequence",
+    )
+    .bind(i32::from(shard.number()))
+    .fetch_all(connection)
+    .await?;
+    let gap = |(epoch, from, to): (i32, i64, i64)| -> Result<Gap, DatabaseError> {
+        Ok(Gap {
+            epoch: unsigned("epoch", epoch)?,
+            from: unsigned("from_sequence", from)?,
+            to: unsigned("to_sequence", to)?,
+        })
+    };
+    rows.into_iter().map(gap).collect()
+}
+
+async fn last_reconciliation(
+    connection: &mut PgConnection,
+    event: EventId,
+) -> Result<Option<Reconciliation>, DatabaseError> {
+    let row: Option<(DateTime<Utc>, bool)> = sqlx::query_as(
+        "SELECT started_at, NOT EXISTS ( \
+             SELECT 1 FROM reconciliation_findings WHERE reconciliation_id = newest.id AND event_id = $1 \
+         ) FROM (SELECT id, started_at FROM reconciliations ORDER BY started_at DESC LIMIT 1) newest",
+    )
+    .bind(event.as_uuid())
+    .fetch_optional(connection)
+    .await?;
+    Ok(row.map(|(at, ok)| Reconciliation { at, ok }))
+}

@@ -1,0 +1,61 @@
+//! A body of JSON: its type, its size and the time that it takes to arrive are bounded.
+
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::web::{Bytes, BytesMut, Payload};
+use futures_util::StreamExt;
+
+use crate::error::{Code, Problem};
+
+/// The most bytes of a body.
+const SIZE_MAX: usize = 64 * 1024;
+
+/// A client that sends more slowly is let go.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Reads the body.
+pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, Problem> {
+    check_type(request.headers())?;
+    if declared_size(request.headers()).is_some_and(|size| size > SIZE_MAX) {
+        return Err(Problem::new(Code::BodyTooLarge));
+    }
+    let late = |_| Problem::because(Code::MalformedRequest, "The body did not arrive in time.");
+    tokio::time::timeout(ARRIVES_WITHIN, gather(&mut payload)).await.map_err(late)?
+}
+
+async fn gather(payload: &mut Payload) -> Result<Bytes, Problem> {
+    let broken = |_| Problem::because(Code::MalformedRequest, "The body did not arrive completely.");
+    // A small body comes in one piece, which is used as it is.
+    let Some(first) = payload.next().await.transpose().map_err(broken)? else { return Ok(Bytes::new()) };
+    let mut body = BytesMut::new();
+    while let Some(next) = payload.next().await.transpose().map_err(broken)? {
+        if body.is_empty() {
+            body.extend_from_slice(&first);
+        }
+        body.extend_from_slice(&next);
+        if body.len() > SIZE_MAX {
+            return Err(Problem::new(Code::BodyTooLarge));
+        }
+    }
+    let whole = if body.is_empty() { first } else { body.freeze() };
+    if whole.len() > SIZE_MAX { Err(Problem::new(Code::BodyTooLarge)) } else { Ok(whole) }
+}
+
+fn declared_size(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// `application/json`, whatever its parameters.
+fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let essence = |value: &str| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    };
+    let is_json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(essence);
+    let is_encoded = headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_json && !is_encoded { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType)) }
+}

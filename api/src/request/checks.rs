@@ -1,0 +1,70 @@
+//! Gathers all that is wrong with a body, so that a client learns it at once.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+
+use boxoffice_schema::text::InvalidText;
+use boxoffice_schema::time;
+use chrono::{DateTime, Utc};
+
+use super::shape::Integer;
+use crate::error::{FieldError, Problem};
+
+/// What was found wrong so far. A method answers `None` where it found something.
+#[derive(Default)]
+pub(crate) struct Checks {
+    errors: Vec<FieldError>,
+}
+
+impl Checks {
+    /// Notes a mistake.
+    pub(crate) fn wrong(&mut self, field: impl Display, message: impl Display) {
+        self.errors.push(FieldError { field: field.to_string(), message: message.to_string() });
+    }
+
+    /// A field that must be there.
+    pub(crate) fn required<T>(&mut self, field: impl Display, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.wrong(field, "is required");
+        }
+        value
+    }
+
+    /// A number within bounds that the type has room for.
+    pub(crate) fn number<T: TryFrom<i64>>(
+        &mut self,
+        field: impl Display,
+        Integer(value): Integer,
+        bounds: RangeInclusive<i64>,
+    ) -> Option<T> {
+        let number = bounds.contains(&value).then(|| T::try_from(value).ok()).flatten();
+        if number.is_none() {
+            self.wrong(field, format_args!("must be {} to {}", bounds.start(), bounds.end()));
+        }
+        number
+    }
+
+    /// A text with bounds of its own.
+    pub(crate) fn text<T: TryFrom<String, Error = InvalidText>>(
+        &mut self,
+        field: impl Display,
+        value: String,
+    ) -> Option<T> {
+        value.try_into().map_err(|error: InvalidText| self.wrong(field, error)).ok()
+    }
+
+    /// A time, cut to milliseconds.
+    pub(crate) fn time(&mut self, field: impl Display, value: &str) -> Option<DateTime<Utc>> {
+        let parsed = DateTime::parse_from_rfc3339(value).map(|parsed| time::truncate(parsed.to_utc()));
+        let in_range = parsed.ok().filter(|at| at.timestamp_millis() >= 0);
+        if in_range.is_none() {
+            self.wrong(field, "must be a time as in RFC 3339, from 1970 on");
+        }
+        in_range
+    }
+
+    /// The problem with everything that was found; nothing where all was right.
+    pub(crate) fn done(self) -> Result<(), Problem> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
+    }
+}

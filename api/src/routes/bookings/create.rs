@@ -1,0 +1,137 @@
+//! `POST /v1/events/{event_id}/bookings`: the hot path.
+
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
+use actix_web::web::Payload;
+use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
+use boxoffice_schema::image::{BookingImage, ImageItem};
+use boxoffice_schema::scripts::{Book, Decision, Outcome};
+use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
+use serde::Deserialize;
+
+use super::body::BookingBody;
+use crate::catalogue::Listing;
+use crate::error::{Code, Problem, refusal};
+use crate::office::Office;
+use crate::request::{Checks, Integer, Object, event_id, idempotency_key, parse, read_json};
+use crate::routes::{Answer, SharedOffice, in_time, json};
+
+const ITEMS_MAX: usize = 20;
+
+static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewBooking {
+    customer: Option<String>,
+    items: Option<Vec<Object<NewItem>>>,
+    hold: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewItem {
+    ticket_type_id: Option<String>,
+    quantity: Option<Integer>,
+}
+
+/// A booking request whose every part is in bounds; whether its event has its ticket types is another matter.
+struct Wanted {
+    customer: Customer,
+    /// An id that is no UUID names no ticket type.
+    items: Vec<(Option<TicketTypeId>, u16)>,
+    hold: bool,
+}
+
+pub(crate) async fn create(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+    let body = read_json(&request, payload).await?;
+    let key = idempotency_key(request.headers())?;
+    let wanted = parse::<NewBooking>(&body)?.check()?;
+    let event = event_id(&request)?;
+    let (id, outcome) = in_time(book(&office, event, &key, wanted)).await?;
+    match outcome {
+        Outcome::Changed(image) => respond(event, id, &image, false),
+        Outcome::Replayed(first, image) => respond(event, first, &image, true),
+        refused => Err(refusal(&refused)),
+    }
+}
+
+async fn book(
+    office: &Office,
+    event: EventId,
+    key: &IdempotencyKey,
+    wanted: Wanted,
+) -> Result<(BookingId, Outcome), Problem> {
+    let listing = office.catalogue.listing(event).await?;
+    let items = wanted.items_of(&listing)?;
+    if listing.over {
+        return Err(Problem::new(Code::NotOnSale));
+    }
+    let hold_ms = if wanted.hold { 1_000 * u64::from(listing.hold_seconds) } else { 0 };
+    let caller = Caller::anonymous();
+    let request =
+        Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items);
+    let id = request.target().booking_id;
+    Ok((id, office.stores.inventory.book(request).await?))
+}
+
+/// The same bytes for the first response and every replay.
+fn respond(event: EventId, id: BookingId, image: &BookingImage, replayed: bool) -> Answer {
+    let mut response = json(StatusCode::CREATED, &BookingBody::at_first(event, id, image))?;
+    let location =
+        HeaderValue::from_str(&format!("/v1/events/{event}/bookings/{id}")).map_err(Problem::internal)?;
+    response.headers_mut().insert(LOCATION, location);
+    if replayed {
+        response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+impl Wanted {
+    /// The items with their ordinals and prices.
+    fn items_of(&self, listing: &Listing) -> Result<Vec<ImageItem>, Problem> {
+        let item = |(id, quantity): &(Option<TicketTypeId>, u16)| {
+            let ticket_type_id = (*id)?;
+            let (ordinal, unit_price) = listing.ticket_type(ticket_type_id)?;
+            Some(ImageItem { ordinal, quantity: *quantity, ticket_type_id, unit_price })
+        };
+        let items: Option<Vec<ImageItem>> = self.items.iter().map(item).collect();
+        items.ok_or_else(|| Problem::new(Code::TicketTypeNotFound))
+    }
+}
+
+impl NewBooking {
+    fn check(self) -> Result<Wanted, Problem> {
+        let mut checks = Checks::default();
+        let customer = checks.required("customer", self.customer);
+        let customer = customer.and_then(|customer| checks.text("customer", customer));
+        let items = checks.required("items", self.items).map(|items| check_items(&mut checks, items));
+        checks.done()?;
+        // Whatever is missing was noted above.
+        let (Some(customer), Some(items)) = (customer, items) else {
+            return Err(Problem::internal("a check let something through"));
+        };
+        Ok(Wanted { customer, items, hold: self.hold.unwrap_or_default() })
+    }
+}
+
+fn check_items(checks: &mut Checks, items: Vec<Object<NewItem>>) -> Vec<(Option<TicketTypeId>, u16)> {
+    if items.is_empty() || items.len() > ITEMS_MAX {
+        checks.wrong("items", format_args!("must have 1 to {ITEMS_MAX} entries"));
+        return Vec::new();
+    }
+    let mut checked: Vec<(Option<TicketTypeId>, u16)> = Vec::with_capacity(items.len());
+    for (at, Object(item)) in items.into_iter().enumerate() {
+        let id = checks.required(format_args!("items[{at}].ticket_type_id"), item.ticket_type_id);
+        let id = id.and_then(|id| id.parse().ok());
+        if id.is_some() && checked.iter().any(|(known, _)| *known == id) {
+            checks.wrong(format_args!("items[{at}].ticket_type_id"), "is given twice");
+        }
+        let quantity = checks.required(format_args!("items[{at}].quantity"), item.quantity);
+        let quantity = quantity
+            .and_then(|quantity| checks.number(format_args!("items[{at}].quantity"), quantity, 1..=1_000));
+        checked.push((id, quantity.unwrap_or_default()));
+    }
+    checked
+}

@@ -1,0 +1,81 @@
+//! `POST /v1/events/{event_id}/bookings/{booking_id}/confirm` and `/cancel`.
+
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use actix_web::web::Payload;
+use boxoffice_schema::scripts::{Cancel, Confirm, Outcome, Target};
+use boxoffice_schema::text::PaymentReference;
+use serde::Deserialize;
+
+use super::body::BookingBody;
+use super::read::recorded;
+use crate::error::{Code, Problem, refusal};
+use crate::office::Office;
+use crate::request::{Checks, booking_id, event_id, parse, read_json};
+use crate::routes::{Answer, SharedOffice, in_time, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payment {
+    payment_reference: Option<String>,
+}
+
+pub(crate) async fn confirm(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+    let body = read_json(&request, payload).await?;
+    let payment_reference = parse::<Payment>(&body)?.check()?;
+    in_time(async {
+        let target = target(&office, &request).await?;
+        let outcome = office.stores.inventory.confirm(Confirm { target, payment_reference }).await?;
+        respond(&office, target, &outcome).await
+    })
+    .await
+}
+
+pub(crate) async fn cancel(office: SharedOffice, request: HttpRequest) -> Answer {
+    in_time(async {
+        let target = target(&office, &request).await?;
+        let outcome = office.stores.inventory.cancel(Cancel { target }).await?;
+        respond(&office, target, &outcome).await
+    })
+    .await
+}
+
+async fn target(office: &Office, request: &HttpRequest) -> Result<Target, Problem> {
+    let event_id = event_id(request)?;
+    let booking_id = booking_id(request)?;
+    let listing = match office.catalogue.listing(event_id).await {
+        // A draft has no bookings.
+        Err(problem) if problem.code() == Code::NotOnSale => return Err(Problem::new(Code::BookingNotFound)),
+        listing => listing?,
+    };
+    Ok(Target { event_id, booking_id, slots: listing.slots })
+}
+
+async fn respond(office: &Office, target: Target, outcome: &Outcome) -> Answer {
+    match outcome {
+        Outcome::Changed(image) | Outcome::Unchanged(image) => {
+            json(StatusCode::OK, &BookingBody::of(target.event_id, target.booking_id, image))
+        }
+        Outcome::Missing => Err(missing(office, target).await),
+        refused => Err(refusal(refused)),
+    }
+}
+
+/// Redis does not know the booking. Where PostgreSQL does, Redis has lost it, and recovery is to bring it back.
+async fn missing(office: &Office, target: Target) -> Problem {
+    match recorded(office, target.event_id, target.booking_id).await {
+        Ok(Some(_)) => Problem::new(Code::InventoryUnverified),
+        Ok(None) => Problem::new(Code::BookingNotFound),
+        Err(problem) => problem,
+    }
+}
+
+impl Payment {
+    fn check(self) -> Result<PaymentReference, Problem> {
+        let mut checks = Checks::default();
+        let reference = checks.required("payment_reference", self.payment_reference);
+        let reference = reference.and_then(|reference| checks.text("payment_reference", reference));
+        checks.done()?;
+        reference.ok_or_else(|| Problem::internal("a check let something through"))
+    }
+}

@@ -1,0 +1,12 @@
+//! Bookings: made, confirmed, cancelled, read.
+
+mod body;
+mod create;
+mod decide;
+mod list;
+mod read;
+
+pub(crate) use create::create;
+pub(crate) use decide::{cancel, confirm};
+pub(crate) use list::{of_customer, of_event};
+pub(crate) use read::read;

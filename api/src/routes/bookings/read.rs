@@ -1,0 +1,62 @@
+//! `GET /v1/events/{event_id}/bookings/{booking_id}`.
+
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use boxoffice_schema::ids::{BookingId, EventId};
+use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::scripts::Target;
+
+use super::body::BookingBody;
+use crate::error::{Code, Problem};
+use crate::inventory::InventoryError;
+use crate::office::Office;
+use crate::record::{self, StoredBooking};
+use crate::request::{booking_id, event_id};
+use crate::routes::{Answer, SharedOffice, in_time, json, marked_stale};
+
+enum Found {
+    Live(Box<BookingImage>),
+    Recorded { booking: Box<StoredBooking>, stale: bool },
+}
+
+pub(crate) async fn read(office: SharedOffice, request: HttpRequest) -> Answer {
+    let event = event_id(&request)?;
+    let id = booking_id(&request)?;
+    match in_time(find(&office, event, id)).await? {
+        Found::Live(image) => json(StatusCode::OK, &BookingBody::of(event, id, &image)),
+        Found::Recorded { booking, stale } => {
+            Ok(marked_stale(json(StatusCode::OK, &BookingBody::recorded(&booking))?, stale))
+        }
+    }
+}
+
+async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, Problem> {
+    let listing = match office.catalogue.listing(event).await {
+        // A draft has no bookings.
+        Err(problem) if problem.code() == Code::NotOnSale => return Err(Problem::new(Code::BookingNotFound)),
+        listing => listing?,
+    };
+    let target = Target { event_id: event, booking_id: id, slots: listing.slots };
+    let redis = match office.stores.booking(target).await {
+        Ok(Some(image)) => return Ok(Found::Live(Box::new(image))),
+        Ok(None) => None,
+        // PostgreSQL may know less than was promised, but never what Kafka has not confirmed.
+        Err(error @ InventoryError::RedisUnavailable(_)) => Some(error),
+        Err(error) => return Err(error.into()),
+    };
+    match recorded(office, event, id).await {
+        Ok(Some(booking)) => Ok(Found::Recorded { booking: Box::new(booking), stale: redis.is_some() }),
+        // It may be on its way through the log: only Redis could say that it does not exist.
+        Ok(None) => Err(redis.map_or_else(|| Problem::new(Code::BookingNotFound), Problem::from)),
+        Err(problem) => Err(redis.map_or(problem, Problem::from)),
+    }
+}
+
+/// The booking as PostgreSQL has it.
+pub(super) async fn recorded(
+    office: &Office,
+    event: EventId,
+    id: BookingId,
+) -> Result<Option<StoredBooking>, Problem> {
+    Ok(office.stores.database.run(async |connection| record::booking(connection, event, id).await).await?)
+}

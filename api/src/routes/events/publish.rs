@@ -1,0 +1,51 @@
+//! `POST /v1/events/{event_id}/publish`: puts an event on sale.
+
+use actix_web::HttpRequest;
+use actix_web::http::StatusCode;
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::scripts::EventOutcome;
+use boxoffice_schema::status::EventStatus;
+
+use super::body::EventBody;
+use crate::draft;
+use crate::error::{Code, Problem, event_refusal};
+use crate::office::Office;
+use crate::record::StoredEvent;
+use crate::request::event_id;
+use crate::routes::{Answer, SharedOffice, in_time, json};
+
+pub(crate) async fn publish(office: SharedOffice, request: HttpRequest) -> Answer {
+    let id = event_id(&request)?;
+    let event = in_time(put_on_sale(&office, id)).await?;
+    if event.status == EventStatus::Closed {
+        return Err(event_refusal(&EventOutcome::Closed));
+    }
+    json(StatusCode::OK, &EventBody::of(&event))
+}
+
+/// The event as it is in Redis, where this or an earlier call has put it.
+async fn put_on_sale(office: &Office, id: EventId) -> Result<EventImage, Problem> {
+    let freeze = async |connection: &mut _| draft::freeze(connection, id).await;
+    let Some(stored) = office.stores.database.run(freeze).await? else {
+        return Err(Problem::new(Code::EventNotFound));
+    };
+    if stored.applied {
+        return already_on_sale(office, stored).await;
+    }
+    // Until the publication has come through the log nobody can have lost it: where it is absent it never happened.
+    match office.stores.inventory.publish(&stored.image).await? {
+        EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
+        refused => Err(event_refusal(&refused)),
+    }
+}
+
+/// The log says that Redis had this event. Where it is gone, its sales are gone too: it is recovery's to bring them
+/// back, and publishing again would sell the same tickets twice.
+async fn already_on_sale(office: &Office, stored: StoredEvent) -> Result<EventImage, Problem> {
+    match office.stores.snapshot(stored.image.id).await?.event {
+        Some(event) => Ok(event),
+        None if stored.image.status == EventStatus::Closed => Ok(stored.image),
+        None => Err(Problem::new(Code::InventoryUnverified)),
+    }
+}

@@ -1,0 +1,47 @@
+//! A file per call: parse, ask, respond.
+
+pub(crate) mod audit;
+pub(crate) mod bookings;
+pub(crate) mod events;
+pub(crate) mod machines;
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::web::Data;
+use serde::Serialize;
+
+use crate::error::{Code, Problem};
+use crate::office::Office;
+
+/// What handlers get.
+pub(crate) type SharedOffice = Data<Office>;
+
+/// What handlers answer.
+pub(crate) type Answer = Result<HttpResponse, Problem>;
+
+/// No client waits longer for us, its own sending apart.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1_950);
+
+static STALE: HeaderName = HeaderName::from_static("boxoffice-stale");
+
+/// Bounds the work of one request.
+async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or_else(|_| Err(Problem::new(Code::Overloaded)))
+}
+
+/// A JSON response.
+fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+    Ok(HttpResponse::build(status).content_type("application/json").body(bytes))
+}
+
+/// Says that PostgreSQL answered where Redis should have.
+fn marked_stale(mut response: HttpResponse, stale: bool) -> HttpResponse {
+    if stale {
+        response.headers_mut().insert(STALE.clone(), HeaderValue::from_static("true"));
+    }
+    response
+}

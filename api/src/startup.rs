@@ -1,0 +1,238 @@
+//! Building an application apart from running it, and its route table.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::guard::{Any, Get, Head};
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::database::{Database, Probe};
+use crate::error::{Code, Problem};
+use crate::find::Stores;
+use crate::inventory::{Inventory, Settings, Workers};
+use crate::observe::observe;
+use crate::office::Office;
+use crate::routes::{SharedOffice, audit, bookings, events, machines};
+use crate::telemetry;
+
+/// At start, for what the application needs to show itself.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// How long an idle connection is kept; clients that buy again within it save a handshake.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// One Boxoffice API; a process may run many.
+pub struct Application {
+    listener: TcpListener,
+    port: u16,
+    workers: usize,
+    shutdown: Duration,
+    office: SharedOffice,
+    probe: Probe,
+    inventory_workers: Workers,
+    inventory_stop: CancellationToken,
+}
+
+impl Application {
+    /// Binds the port and starts what is behind it. Neither Redis nor Kafka nor PostgreSQL need to be there yet.
+    ///
+    /// # Errors
+    /// Names the variable that is wrong, or that the installation contradicts.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let metrics = telemetry::metrics()?;
+        let listener = TcpListener::bind(config.listen)
+            .with_context(|| format!("BOXOFFICE_LISTEN: {} cannot be bound", config.listen))?;
+        let port = listener.local_addr().context("BOXOFFICE_LISTEN")?.port();
+        let (database, mut probe) = Database::new(&config)?;
+        probe.look().await?;
+        let inventory_stop = CancellationToken::new();
+        let (inventory, inventory_workers) = Inventory::start(settings(&config), &inventory_stop)?;
+        wait_for(&inventory).await;
+        let stores = Stores { inventory, database };
+        let office = Office { catalogue: Catalogue::new(stores.clone()), stores, metrics };
+        Ok(Self {
+            listener,
+            port,
+            workers: config.workers,
+            shutdown: config.shutdown,
+            office: Data::new(office),
+            probe,
+            inventory_workers,
+            inventory_stop,
+        })
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Serves until the token is cancelled; then answers what is in flight, and brings what was decided to Kafka.
+    ///
+    /// # Errors
+    /// Where the server fails, or PostgreSQL turns out to be another installation's.
+    pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let upkeep = tokio::spawn(keep_up(self.office.metrics.clone()));
+        // Half of the time is for clients, and what they leave of it for the relay as well.
+        let server = serve(self.listener, self.workers, self.shutdown / 2, self.office)?;
+        let handle = server.handle();
+        let server = tokio::spawn(server);
+        tracing::info!(port = self.port, workers = self.workers, "serving");
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            wrong = self.probe.watch(shutdown.clone()) => wrong,
+        };
+        let since = Instant::now();
+        tracing::info!("stopping: requests in flight are answered, decisions brought to Kafka");
+        handle.stop(true).await;
+        let served = server.await.context("the HTTP server panicked")?.context("the HTTP server failed");
+        // The workers' handles of the inventory are gone by now; its queues are closed and its relays flush.
+        self.inventory_stop.cancel();
+        if self.inventory_workers.finished(self.shutdown.saturating_sub(since.elapsed())).await {
+            tracing::info!("stopped");
+        } else {
+            tracing::warn!("stopped before everything was sent; another instance goes on with it");
+        }
+        upkeep.abort();
+        ended.and(served)
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        redis_url: config.redis_url.clone(),
+        kafka_brokers: config.kafka_brokers.clone(),
+        topic: config.kafka_topic.clone(),
+        shards: config.shards,
+        keys: config.keys.clone(),
+        outbox: config.outbox,
+        queue: config.queue,
+        redis_timeout: config.redis_timeout,
+        lease: config.lease,
+        acknowledge: config.acknowledge,
+        instance: Uuid::now_v7().to_string(),
+    }
+}
+
+/// Gives Redis and Kafka a moment to answer, so that the first clients do not meet a process that has yet to connect.
+async fn wait_for(inventory: &Inventory) {
+    let since = Instant::now();
+    let ready = || {
+        let health = inventory.health();
+        health.redis.is_ok() && health.kafka.is_ok()
+    };
+    while !ready() && since.elapsed() < FIRST_LOOK {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn keep_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        metrics.run_upkeep();
+    }
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+///
+/// # Errors
+/// Where the system does not let us listen for signals.
+pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(token)
+}
+
+fn serve(
+    listener: TcpListener,
+    workers: usize,
+    patience: Duration,
+    office: SharedOffice,
+) -> anyhow::Result<Server> {
+    let application = move || {
+        let office = office.clone();
+        App::new().app_data(office).configure(routes)
+    };
+    let server = HttpServer::new(application)
+        .workers(workers)
+        .keep_alive(KEEP_ALIVE)
+        .shutdown_timeout(patience.as_secs())
+        .disable_signals()
+        .listen(listener)
+        .context("BOXOFFICE_LISTEN")?;
+    Ok(server.run())
+}
+
+/// The route table.
+fn routes(config: &mut ServiceConfig) {
+    route(config, "/v1/events", "GET, HEAD, POST", |at| {
+        at.route(reading().to(events::list)).route(web::post().to(events::create))
+    });
+    route(config, "/v1/events/{event_id}", "GET, HEAD, PATCH", |at| {
+        at.route(reading().to(events::read)).route(web::patch().to(events::amend))
+    });
+    route(config, "/v1/events/{event_id}/publish", "POST", |at| at.route(web::post().to(events::publish)));
+    route(config, "/v1/events/{event_id}/availability", "GET, HEAD", |at| {
+        at.route(reading().to(events::availability))
+    });
+    route(config, "/v1/events/{event_id}/audit", "GET, HEAD", |at| at.route(reading().to(audit::audit)));
+    route(config, "/v1/events/{event_id}/bookings", "GET, HEAD, POST", |at| {
+        at.route(web::post().to(bookings::create)).route(reading().to(bookings::of_event))
+    });
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}", "GET, HEAD", |at| {
+        at.route(reading().to(bookings::read))
+    });
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}/confirm", "POST", |at| {
+        at.route(web::post().to(bookings::confirm))
+    });
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}/cancel", "POST", |at| {
+        at.route(web::post().to(bookings::cancel))
+    });
+    route(config, "/v1/customers/{customer}/bookings", "GET, HEAD", |at| {
+        at.route(reading().to(bookings::of_customer))
+    });
+    route(config, "/livez", "GET, HEAD", |at| at.route(reading().to(machines::livez)));
+    route(config, "/readyz", "GET, HEAD", |at| at.route(reading().to(machines::readyz)));
+    route(config, "/metrics", "GET, HEAD", |at| at.route(reading().to(machines::metrics)));
+    route(config, "/openapi.json", "GET, HEAD", |at| at.route(reading().to(machines::openapi)));
+    let nowhere = async || Err::<HttpResponse, Problem>(Problem::new(Code::NotFound));
+    config.default_service(web::to(nowhere).wrap(from_fn(|request, next| observe("unknown", request, next))));
+}
+
+/// A resource: observed under its path, and with an answer for the methods that it does not have.
+fn route(
+    config: &mut ServiceConfig,
+    path: &'static str,
+    allow: &'static str,
+    add: impl FnOnce(Resource) -> Resource,
+) {
+    let refuse = move || async move { Err::<HttpResponse, Problem>(Problem::method_not_allowed(allow)) };
+    let resource = add(web::resource(path)).default_service(web::to(refuse));
+    config.service(resource.wrap(from_fn(move |request, next| observe(path, request, next))));
+}
+
+/// GET, and HEAD as HTTP has it: the same without the body.
+fn reading() -> Route {
+    web::route().guard(Any(Get()).or(Head()))
+}

@@ -1,0 +1,80 @@
+//! Logs to standard error, and the metrics of the process.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use anyhow::Context;
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Requests by method, route and status.
+pub(crate) const HTTP_REQUESTS: &str = "boxoffice_http_requests_total";
+/// Time from a request's head to its answer.
+pub(crate) const HTTP_SECONDS: &str = "boxoffice_http_request_seconds";
+
+const SECONDS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5];
+const BATCH: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// Starts the logs: for a person on a terminal, JSON otherwise.
+///
+/// # Errors
+/// Where BOXOFFICE_LOG is not a filter, or the process has logs already.
+pub fn start_logs(filter: &str) -> anyhow::Result<()> {
+    // Kafka's client says the same thing many times while a broker is away; what matters of it is logged here.
+    let quieter = format!("warn,rdkafka=error,librdkafka=error,boxoffice_api={filter}");
+    let filter = EnvFilter::try_new(if filter.contains(['=', ',']) { filter } else { &quieter })
+        .context("BOXOFFICE_LOG")?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        logs.finish().try_init()?;
+    } else {
+        logs.json().flatten_event(true).finish().try_init()?;
+    }
+    Ok(())
+}
+
+/// The metrics of this process; the first call starts them. Every application of a process shares them.
+///
+/// # Errors
+/// Where something else in the process records metrics already.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| start_metrics().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(anyhow::Error::msg)
+}
+
+fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)?
+        .set_buckets_for_metric(Matcher::Full("boxoffice_batch_requests".to_owned()), &BATCH)?
+        .install_recorder()?;
+    describe_counter!(HTTP_REQUESTS, Unit::Count, "Requests by method, route and status");
+    describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time from a request's head to its answer, by route");
+    describe_counter!(
+        "boxoffice_decisions_total",
+        Unit::Count,
+        "Decisions asked of Redis, by script and outcome"
+    );
+    describe_histogram!("boxoffice_batch_requests", Unit::Count, "Requests in one script call, by script");
+    describe_histogram!("boxoffice_script_seconds", Unit::Seconds, "Time of one script call, by script");
+    describe_counter!("boxoffice_relayed_records_total", Unit::Count, "Decisions that Kafka confirmed");
+    describe_gauge!(
+        "boxoffice_outbox_frames",
+        Unit::Count,
+        "Batches of decisions that wait for Kafka, by shard"
+    );
+    describe_gauge!("boxoffice_outbox_age_seconds", Unit::Seconds, "Age of the oldest of them, by shard");
+    describe_gauge!(
+        "boxoffice_relay_lag_records",
+        Unit::Count,
+        "Decisions that Kafka has not confirmed, by shard"
+    );
+    describe_gauge!("boxoffice_redis_used_memory_bytes", Unit::Bytes, "Memory that Redis uses");
+    describe_gauge!("boxoffice_dependency_up", Unit::Count, "1 where PostgreSQL, Redis or Kafka answers");
+    Ok(handle)
+}

@@ -1,0 +1,197 @@
+//! Writes folded changes: a statement a table, whatever the number of rows.
+
+use std::collections::HashMap;
+
+use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
+use boxoffice_schema::record::Totals;
+use boxoffice_schema::status::BookingStatus;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::findings::Alarm;
+use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
+
+/// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs.
+pub(crate) async fn write(connection: &mut PgConnection, changes: &Changes<'_>) -> sqlx::Result<Vec<Alarm>> {
+    let mut capacities = HashMap::new();
+    if !changes.events.is_empty() {
+        capacities = write_events(connection, changes).await?;
+    }
+    let mut moved = HashMap::new();
+    if !changes.bookings.is_empty() {
+        let rows = write_bookings(connection, changes).await?;
+        write_items(connection, changes, &rows).await?;
+        moved = deltas(changes, &rows);
+    }
+    if changes.totals.is_empty() {
+        return Ok(Vec::new());
+    }
+    write_counts(connection, changes, &capacities, &moved).await
+}
+
+/// Returns the capacities of the events that really changed.
+async fn write_events(
+    connection: &mut PgConnection,
+    changes: &Changes<'_>,
+) -> sqlx::Result<HashMap<TicketTypeId, u32>> {
+    let events: Vec<_> = changes.events.values().collect();
+    let changed: Vec<Uuid> = sqlx::query_scalar(include_str!("upsert_events.sql"))
+        .bind(column(&events, |e| e.image.id.as_uuid()))
+        .bind(column(&events, |e| int2(e.shard.number())))
+        .bind(column(&events, |e| e.image.name.to_string()))
+        .bind(column(&events, |e| e.image.starts_at))
+        .bind(column(&events, |e| e.image.sales_open_at))
+        .bind(column(&events, |e| e.image.sales_close_at))
+        .bind(column(&events, |e| e.image.per_customer_limit.map(int4)))
+        .bind(column(&events, |e| int4(e.image.hold_seconds)))
+        .bind(column(&events, |e| e.image.currency.to_string()))
+        .bind(column(&events, |e| e.image.status.as_str()))
+        .bind(column(&events, |e| int4(e.image.slots)))
+        .bind(column(&events, |e| e.image.created_at))
+        .bind(column(&events, |e| e.image.updated_at))
+        .bind(column(&events, |e| int4(e.position.epoch)))
+        .bind(column(&events, |e| int8(e.position.sequence)))
+        .fetch_all(&mut *connection)
+        .await?;
+    let types: Vec<_> = changed
+        .iter()
+        .filter_map(|id| changes.events.get(&EventId::from_uuid(*id)))
+        .flat_map(|event| (0_i16..).zip(&event.image.ticket_types).map(|(ordinal, t)| (event.image.id, ordinal, t)))
+        .collect();
+    sqlx::query(include_str!("upsert_ticket_types.sql"))
+        .bind(column(&types, |(_, _, t)| t.id.as_uuid()))
+        .bind(column(&types, |(event, _, _)| event.as_uuid()))
+        .bind(column(&types, |(_, ordinal, _)| *ordinal))
+        .bind(column(&types, |(_, _, t)| t.name.to_string()))
+        .bind(column(&types, |(_, _, t)| int8(t.price)))
+        .bind(column(&types, |(_, _, t)| t.per_customer_limit.map(int4)))
+        .bind(column(&types, |(_, _, t)| int4(t.capacity)))
+        .execute(&mut *connection)
+        .await?;
+    Ok(types.into_iter().map(|(_, _, t)| (t.id, t.capacity)).collect())
+}
+
+async fn write_bookings(connection: &mut PgConnection, changes: &Changes<'_>) -> sqlx::Result<Vec<ChangedRow>> {
+    let bookings: Vec<(&BookingId, &BookingChange<'_>)> = changes.bookings.iter().collect();
+    let rows = sqlx::query(include_str!("upsert_bookings.sql"))
+        .bind(column(&bookings, |(id, _)| id.as_uuid()))
+        .bind(column(&bookings, |(_, b)| b.event_id.as_uuid()))
+        .bind(column(&bookings, |(_, b)| b.image.caller.as_str()))
+        .bind(column(&bookings, |(_, b)| b.image.idempotency_key.as_str()))
+        .bind(column(&bookings, |(_, b)| b.image.fingerprint.as_bytes().as_slice()))
+        .bind(column(&bookings, |(_, b)| b.image.customer.as_str()))
+        .bind(column(&bookings, |(_, b)| b.image.status.as_str()))
+        .bind(column(&bookings, |(_, b)| b.image.first_status.as_str()))
+        .bind(column(&bookings, |(_, b)| b.image.currency.as_str()))
+        .bind(column(&bookings, |(_, b)| int8(b.image.total())))
+        .bind(column(&bookings, |(_, b)| b.image.created_at))
+        .bind(column(&bookings, |(_, b)| b.image.hold_expires_at))
+        .bind(column(&bookings, |(_, b)| b.image.payment_reference.as_ref().map(|p| p.as_str())))
+        .bind(column(&bookings, |(_, b)| b.decided_at))
+        .bind(column(&bookings, |(_, b)| int4(b.image.position.epoch)))
+        .bind(column(&bookings, |(_, b)| int8(b.image.position.sequence)))
+        .fetch_all(&mut *connection)
+        .await?;
+    rows.iter().map(changed_row).collect()
+}
+
+fn changed_row(row: &PgRow) -> sqlx::Result<ChangedRow> {
+    let before: Option<&str> = row.try_get(1)?;
+    let before = before
+        .map(BookingStatus::parse)
+        .transpose()
+        .map_err(|error| sqlx::Error::ColumnDecode { index: "status".to_owned(), source: Box::new(error) })?;
+    Ok(ChangedRow { id: BookingId::from_uuid(row.try_get(0)?), before })
+}
+
+async fn write_items(
+    connection: &mut PgConnection,
+    changes: &Changes<'_>,
+    rows: &[ChangedRow],
+) -> sqlx::Result<()> {
+    let items: Vec<_> = rows
+        .iter()
+        .filter(|row| row.before.is_none())
+        .filter_map(|row| changes.bookings.get_key_value(&row.id))
+        .flat_map(|(id, booking)| (0_i16..).zip(&booking.image.items).map(move |(at, item)| (id, at, item)))
+        .collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(include_str!("insert_items.sql"))
+        .bind(column(&items, |(id, _, _)| id.as_uuid()))
+        .bind(column(&items, |(_, at, _)| *at))
+        .bind(column(&items, |(_, _, item)| item.ticket_type_id.as_uuid()))
+        .bind(column(&items, |(_, _, item)| i32::from(item.quantity)))
+        .bind(column(&items, |(_, _, item)| int8(item.unit_price)))
+        .execute(&mut *connection)
+        .await?;
+    Ok(())
+}
+
+async fn write_counts(
+    connection: &mut PgConnection,
+    changes: &Changes<'_>,
+    capacities: &HashMap<TicketTypeId, u32>,
+    moved: &HashMap<TicketTypeId, Delta>,
+) -> sqlx::Result<Vec<Alarm>> {
+    let touched: Vec<TicketTypeId> = changes.totals.keys().copied().collect();
+    let delta = |id: &TicketTypeId| moved.get(id).copied().unwrap_or_default();
+    let rows = sqlx::query(include_str!("update_ticket_types.sql"))
+        .bind(column(&touched, TicketTypeId::as_uuid))
+        .bind(column(&touched, |id| capacities.get(id).copied().map(int4)))
+        .bind(column(&touched, |id| delta(id).held))
+        .bind(column(&touched, |id| delta(id).sold))
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut alarms = Vec::new();
+    for row in rows {
+        let id = TicketTypeId::from_uuid(row.try_get(0)?);
+        let (capacity, held, sold): (i32, i32, i32) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let Some((shard, event_id, totals)) = changes.totals.get(&id) else { continue };
+        if let Some(detail) = difference(totals, [capacity, held, sold]) {
+            alarms.push(Alarm { shard: *shard, event_id: Some(*event_id), kind: "counts_differ", detail });
+        }
+    }
+    Ok(alarms)
+}
+
+/// In words, by how much PostgreSQL's counts differ from Redis' at the same position. Differences, not counts: while
+/// tickets are sold they stay the same, and so does the alarm.
+fn difference(redis: &Totals, postgres: [i32; 3]) -> Option<String> {
+    let [capacity, held, sold] = [redis.capacity, redis.held, redis.sold].map(i64::from);
+    let differences = [
+        i64::from(postgres[0]) - capacity,
+        i64::from(postgres[1]) - held,
+        i64::from(postgres[2]) - sold,
+    ];
+    let [capacity, held, sold] = differences;
+    (differences != [0; 3]).then(|| {
+        format!(
+            "ticket type {}: PostgreSQL differs from Redis at the same position by capacity {capacity:+}, held \
+             {held:+}, sold {sold:+}",
+            redis.ticket_type_id
+        )
+    })
+}
+
+/// One column of many rows, as an array parameter.
+fn column<T, C>(rows: &[T], value: impl Fn(&T) -> C) -> Vec<C> {
+    rows.iter().map(value).collect()
+}
+
+/// The decoder has refused what does not fit; should it ever not have, a constraint of the table refuses this.
+pub(crate) fn int2(value: u16) -> i16 {
+    i16::try_from(value).unwrap_or(i16::MIN)
+}
+
+/// See [`int2`].
+pub(crate) fn int4(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MIN)
+}
+
+/// See [`int2`].
+pub(crate) fn int8(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MIN)
+}

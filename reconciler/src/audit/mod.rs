@@ -1,0 +1,232 @@
+//! Compares Redis with PostgreSQL: at the same position, not at the same time.
+//!
+//! A snapshot of Redis gives an event's counters and the position at which they are so, in one atomic step; a
+//! statement gives the same of PostgreSQL. Where the positions are equal, the counters must be. Where PostgreSQL is
+//! behind, it is asked again until it has come to that position; where it went past it, a new snapshot is taken. An
+//! event whose shard moves on during all tries is counted as not compared: lag is not drift.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use redis::RedisError;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::redis_link::RedisLink;
+use crate::snapshot::{self, Counts, LiveShard, Recorded};
+
+mod compare;
+mod record;
+mod rows;
+mod service;
+
+pub(crate) use record::record;
+pub(crate) use service::run;
+
+/// Shards that are compared at the same time.
+const PARALLEL: usize = 8;
+
+/// What an audit looks at.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) shards: Vec<Shard>,
+    /// One event only.
+    pub(crate) event: Option<EventId>,
+    /// Whether PostgreSQL's counts are compared with its own bookings, which reads all of them.
+    pub(crate) with_rows: bool,
+    /// How long PostgreSQL may take to come to a position of Redis.
+    pub(crate) patience: Duration,
+    /// Snapshots of an event that is being sold, before it counts as not compared.
+    pub(crate) tries: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuditError {
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] sqlx::Error),
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+}
+
+/// What an audit found.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) duration_ms: u64,
+    /// Decisions that Redis had made and PostgreSQL had not, when the audit began.
+    pub(crate) lag: u64,
+    /// Ticket types compared at equal positions.
+    pub(crate) compared: usize,
+    /// Ticket types whose shard moved on during all tries.
+    pub(crate) not_compared: usize,
+    /// The sums over all that was compared.
+    pub(crate) totals: Totals,
+    /// Tickets by which counts differ, over all findings.
+    pub(crate) drift: u64,
+    /// Where the shards stood when the audit began.
+    pub(crate) shards: BTreeMap<u16, ShardPositions>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing that was found needs mending.
+    pub(crate) fn is_ok(&self) -> bool {
+        self.findings.iter().all(|finding| finding.kind.is_notice())
+    }
+}
+
+/// What both stores count, over many ticket types.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) redis: Counts,
+    pub(crate) postgres: Counts,
+}
+
+/// Where a shard stood in both stores.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct ShardPositions {
+    pub(crate) certified: bool,
+    /// None where Redis does not know the shard.
+    pub(crate) redis: Option<Position>,
+    pub(crate) postgres: Position,
+}
+
+/// Something that is not as it should be.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) shard: Shard,
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) ticket_type_id: Option<TicketTypeId>,
+    pub(crate) kind: FindingKind,
+    pub(crate) detail: String,
+    /// Tickets by which counts differ.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) drift: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What kinds of findings there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FindingKind {
+    /// Redis and PostgreSQL count differently at the same position.
+    Drift,
+    /// PostgreSQL's counts are not those of its own bookings.
+    RowsDiffer,
+    /// Held and sold exceed the capacity.
+    Oversold,
+    /// An event on sale is not in Redis, at a position where it must be.
+    MissingInventory,
+    /// An event in Redis is not what the scripts write.
+    UnreadableInventory,
+    /// Redis is behind PostgreSQL.
+    RedisBehind,
+    /// Holds that should have expired: nobody runs the expiry.
+    OverdueHolds,
+}
+
+impl FindingKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drift => "drift",
+            Self::RowsDiffer => "rows_differ",
+            Self::Oversold => "oversold",
+            Self::MissingInventory => "missing_inventory",
+            Self::UnreadableInventory => "unreadable_inventory",
+            Self::RedisBehind => "redis_behind",
+            Self::OverdueHolds => "overdue_holds",
+        }
+    }
+
+    /// Overdue holds are worth a word, but the stores agree about them: they wait for an API instance.
+    pub(crate) const fn is_notice(self) -> bool {
+        matches!(self, Self::OverdueHolds)
+    }
+}
+
+/// Audits once.
+pub(crate) async fn audit(
+    pool: &PgPool,
+    redis: &RedisLink,
+    keys: &Keys,
+    scope: &Scope,
+) -> Result<Report, AuditError> {
+    let started_at = Utc::now();
+    let start = Instant::now();
+    // PostgreSQL first: what Redis lacks after that, it lost.
+    let recorded = snapshot::recorded(pool, &scope.shards, scope.event).await?;
+    let live = snapshot::live_shards(redis, keys, &scope.shards).await?;
+    let mut report = opened(started_at, &recorded, &live);
+    let mut comparisons = Vec::with_capacity(recorded.len());
+    for (shard, recorded) in &recorded {
+        comparisons.push(compare::shard(compare::Sources { pool, redis, keys }, *shard, recorded, scope).boxed());
+    }
+    let found: Vec<compare::Compared> =
+        stream::iter(comparisons).buffer_unordered(PARALLEL).try_collect().await?;
+    for compared in found {
+        report.compared += compared.compared;
+        report.not_compared += compared.not_compared;
+        report.totals.redis += compared.totals.redis;
+        report.totals.postgres += compared.totals.postgres;
+        report.findings.extend(compared.findings);
+    }
+    if scope.with_rows {
+        report.findings.extend(rows::differing(pool, scope.event).await?);
+    }
+    report.findings.extend(rows::overdue_holds(pool, scope.event, &report.shards).await?);
+    report.findings.sort_by_key(|finding| (finding.shard, finding.event_id, finding.ticket_type_id));
+    report.drift = report.findings.iter().map(|finding| finding.drift).sum();
+    report.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// The report as it begins: positions, and shards of which Redis lost decisions.
+fn opened(
+    started_at: DateTime<Utc>,
+    recorded: &BTreeMap<Shard, Recorded>,
+    live: &BTreeMap<Shard, LiveShard>,
+) -> Report {
+    let mut report = Report {
+        started_at,
+        duration_ms: 0,
+        lag: 0,
+        compared: 0,
+        not_compared: 0,
+        totals: Totals::default(),
+        drift: 0,
+        shards: BTreeMap::new(),
+        findings: Vec::new(),
+    };
+    for (shard, Recorded { position: postgres, .. }) in recorded {
+        let live = live.get(shard);
+        let redis = live.and_then(|live| live.position);
+        let live_sequence = redis.unwrap_or_default().sequence;
+        report.lag += live_sequence.saturating_sub(postgres.sequence);
+        let certified = live.is_some_and(|live| live.certified);
+        report.shards.insert(shard.number(), ShardPositions { certified, redis, postgres: *postgres });
+        if live_sequence < postgres.sequence {
+            report.findings.push(Finding {
+                shard: *shard,
+                event_id: None,
+                ticket_type_id: None,
+                kind: FindingKind::RedisBehind,
+                detail: format!(
+                    "Redis is at sequence {live_sequence} and PostgreSQL at {}: Redis lost decisions",
+                    postgres.sequence
+                ),
+                drift: 0,
+            });
+        }
+    }
+    report
+}

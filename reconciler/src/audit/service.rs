@@ -1,0 +1,106 @@
+//! The audit that runs every few seconds beside the reconciliation, and the gauges that belong to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::BaseConsumer;
+use sqlx::{PgPool, Row};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::kafka;
+use crate::redis_link::RedisLink;
+use crate::telemetry::name;
+
+use super::{FindingKind, Report, Scope, audit, record};
+
+/// How long the audit lets PostgreSQL catch up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Snapshots of an event that is being sold.
+const TRIES: usize = 5;
+
+/// Audits every few seconds until the shutdown.
+pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown: CancellationToken) {
+    let keys = config.keys();
+    let scope = Scope {
+        shards: config.shards.shards().collect(),
+        event: None,
+        with_rows: false,
+        patience: PATIENCE,
+        tries: TRIES,
+    };
+    let mut interval = tokio::time::interval(config.audit_interval);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut log = None;
+    let mut said = String::new();
+    while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
+        let round = async {
+            let report = audit(&pool, &redis, &keys, &scope).await?;
+            record(&pool, &report).await?;
+            publish(&report);
+            count_open(&pool).await?;
+            anyhow::Ok(report)
+        };
+        let Some(result) = shutdown.run_until_cancelled(round).await else { return };
+        let summary = result.as_ref().map_or_else(ToString::to_string, summary);
+        if said != summary {
+            match result {
+                Ok(report) if report.is_ok() => tracing::info!(result = summary, "audit"),
+                Ok(_) => tracing::error!(result = summary, "audit"),
+                Err(_) => tracing::warn!(error = summary, "the audit could not be made"),
+            }
+            said = summary;
+        }
+        log = publish_lag(&config, &pool, log).await;
+    }
+}
+
+/// What is worth a new line in the log when it changes.
+fn summary(report: &Report) -> String {
+    let found: Vec<_> = report.findings.iter().map(|f| format!("{} {}: {}", f.shard, f.kind.as_str(), f.detail)).collect();
+    if found.is_empty() { "the stores agree".to_owned() } else { found.join("; ") }
+}
+
+fn publish(report: &Report) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    metrics::gauge!(name::DRIFT_TICKETS).set(report.drift as f64);
+    for (gauge, kind) in
+        [(name::OVERDUE_EVENTS, FindingKind::OverdueHolds), (name::REDIS_LOST_SHARDS, FindingKind::RedisBehind)]
+    {
+        let found = report.findings.iter().filter(|finding| finding.kind == kind).count();
+        metrics::gauge!(gauge).set(u32::try_from(found).unwrap_or(u32::MAX));
+    }
+}
+
+async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
+                (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
+                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL)",
+    )
+    .fetch_one(pool)
+    .await?;
+    for (index, gauge) in [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN].into_iter().enumerate() {
+        let count: i64 = row.try_get(index)?;
+        metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    Ok(())
+}
+
+/// Publishes how many records each shard has still to apply; keeps the client for the next time.
+async fn publish_lag(config: &Config, pool: &PgPool, client: Option<Arc<BaseConsumer>>) -> Option<Arc<BaseConsumer>> {
+    let client = client.or_else(|| kafka::consumer(config).ok().map(Arc::new))?;
+    let (asked, topic, shards) = (Arc::clone(&client), config.kafka_topic.clone(), config.shards);
+    let ask = move || kafka::watermarks(&asked, &topic, shards.shards());
+    // Kafka being away is said by the pipeline.
+    let Ok(Ok(watermarks)) = tokio::task::spawn_blocking(ask).await else { return Some(client) };
+    let offsets: sqlx::Result<Vec<(i16, i64)>> =
+        sqlx::query_as("SELECT shard, next_offset FROM shards ORDER BY shard").fetch_all(pool).await;
+    for ((shard, found), (_, next_offset)) in watermarks.iter().zip(offsets.unwrap_or_default()) {
+        let lag = u32::try_from(found.high - next_offset).unwrap_or(0);
+        metrics::gauge!(name::LAG_RECORDS, "shard" => shard.number().to_string()).set(lag);
+    }
+    Some(client)
+}

@@ -1,0 +1,157 @@
+//! Reads the log: partitions assigned by hand at PostgreSQL's offsets, in batches without a timer.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use boxoffice_schema::shard::Shard;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::config::Config;
+use crate::decode::Fetched;
+use crate::kafka::{self, Watermarks};
+
+/// The most records of a batch.
+pub(crate) const BATCH_MAX: usize = 2_000;
+
+/// How long an empty log is waited for before the caller may look around.
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// A reader of the partitions of some shards. It blocks: it belongs on a thread of its own.
+pub(crate) struct LogReader {
+    consumer: BaseConsumer,
+    topic: String,
+    /// Where each assigned shard goes on.
+    offsets: BTreeMap<Shard, i64>,
+    /// An error that came behind records which were given first.
+    pending: Option<KafkaError>,
+}
+
+/// An offset at which a shard would go on, and which the log does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LostOffset {
+    pub(crate) shard: Shard,
+    pub(crate) wanted: i64,
+    pub(crate) found: Watermarks,
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// Whatever was there, up to a batch.
+    Records(Vec<Fetched>),
+    /// Some shards were taken out of the assignment, because their offsets are not in the log.
+    Lost(Vec<LostOffset>),
+}
+
+impl LogReader {
+    pub(crate) fn new(config: &Config) -> Result<Self, KafkaError> {
+        Ok(Self {
+            consumer: kafka::consumer(config)?,
+            topic: config.kafka_topic.clone(),
+            offsets: BTreeMap::new(),
+            pending: None,
+        })
+    }
+
+    /// Begins to read shards at offsets; returns those whose offsets the log does not have, and leaves them out.
+    /// A new shard has offset 0, which is the beginning only if nothing was removed from the log.
+    pub(crate) fn assign(&mut self, offsets: &[(Shard, i64)]) -> Result<Vec<LostOffset>, KafkaError> {
+        let shards = offsets.iter().map(|(shard, _)| *shard);
+        let found = kafka::watermarks(&self.consumer, &self.topic, shards)?;
+        let mut lost = Vec::new();
+        let mut list = TopicPartitionList::new();
+        for ((shard, wanted), (_, found)) in offsets.iter().copied().zip(found) {
+            if (found.low..=found.high).contains(&wanted) {
+                list.add_partition_offset(&self.topic, shard.partition(), Offset::Offset(wanted))?;
+                self.offsets.insert(shard, wanted);
+            } else {
+                lost.push(LostOffset { shard, wanted, found });
+            }
+        }
+        if list.count() > 0 {
+            self.consumer.incremental_assign(&list)?;
+        }
+        Ok(lost)
+    }
+
+    /// Stops reading a shard. What was read ahead of it is dropped.
+    pub(crate) fn unassign(&mut self, shard: Shard) -> Result<(), KafkaError> {
+        if self.offsets.remove(&shard).is_none() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.topic, shard.partition());
+        self.consumer.incremental_unassign(&list)
+    }
+
+    /// Whatever is there, up to a batch; waits a little where nothing is.
+    pub(crate) fn read(&mut self) -> Result<Read, KafkaError> {
+        let mut records = Vec::new();
+        let mut timeout = POLL_TIMEOUT;
+        while self.pending.is_none() && records.len() < BATCH_MAX {
+            match self.consumer.poll(timeout) {
+                None => break,
+                Some(Ok(message)) => records.extend(fetched(&message)),
+                // What was read before the error comes first.
+                Some(Err(error)) => self.pending = Some(error),
+            }
+            timeout = Duration::ZERO;
+        }
+        for record in &records {
+            self.offsets.insert(record.shard, record.offset + 1);
+        }
+        match self.pending.take_if(|_| records.is_empty()) {
+            Some(error) if is_lost_offset(&error) => self.find_lost(),
+            Some(error) => Err(error),
+            None => Ok(Read::Records(records)),
+        }
+    }
+
+    /// The client says that an offset is out of range, and not which: the brokers are asked.
+    fn find_lost(&mut self) -> Result<Read, KafkaError> {
+        let found = kafka::watermarks(&self.consumer, &self.topic, self.offsets.keys().copied())?;
+        let lost: Vec<_> = found
+            .into_iter()
+            .filter_map(|(shard, found)| {
+                let wanted = *self.offsets.get(&shard)?;
+                (!(found.low..=found.high).contains(&wanted)).then_some(LostOffset { shard, wanted, found })
+            })
+            .collect();
+        for LostOffset { shard, .. } in &lost {
+            self.unassign(*shard)?;
+        }
+        Ok(Read::Lost(lost))
+    }
+}
+
+fn fetched(message: &BorrowedMessage<'_>) -> Option<Fetched> {
+    let partition = u16::try_from(message.partition()).ok()?;
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+            .collect()
+    });
+    Some(Fetched {
+        shard: Shard::from_number(partition),
+        offset: message.offset(),
+        payload: message.payload().unwrap_or_default().to_vec(),
+        headers,
+    })
+}
+
+fn is_lost_offset(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}
+
+/// Whether the client must be replaced; from all other errors it recovers by itself.
+pub(crate) fn is_fatal(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+}

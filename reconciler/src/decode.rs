@@ -1,0 +1,143 @@
+//! From the bytes of a Kafka record to a decision, or to poison. Pure.
+
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::{Change, Record, header};
+use boxoffice_schema::shard::Shard;
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of a record's value.
+pub(crate) type Digest = [u8; 32];
+
+/// A record as Kafka gave it.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    pub(crate) shard: Shard,
+    pub(crate) offset: i64,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
+/// A record as the rest of the pipeline takes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Incoming {
+    pub(crate) shard: Shard,
+    pub(crate) offset: i64,
+    /// Kept for the case that it must be put aside.
+    pub(crate) payload: Vec<u8>,
+    pub(crate) digest: Digest,
+    pub(crate) content: Content,
+}
+
+/// What the bytes were.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Record(Box<Record>),
+    /// Not to be read, for the reason given; its position where the headers tell it.
+    Poison { position: Option<Position>, reason: String },
+}
+
+impl Incoming {
+    pub(crate) fn position(&self) -> Option<Position> {
+        match &self.content {
+            Content::Record(record) => Some(record.position),
+            Content::Poison { position, .. } => *position,
+        }
+    }
+}
+
+/// Reads a record.
+pub(crate) fn decode(fetched: Fetched) -> Incoming {
+    let digest = Sha256::digest(&fetched.payload).into();
+    let stated = stated_position(&fetched);
+    let content = match read(&fetched, stated) {
+        Ok(record) => Content::Record(Box::new(record)),
+        Err(Unreadable { position, reason }) => Content::Poison { position, reason },
+    };
+    let Fetched { shard, offset, payload, .. } = fetched;
+    Incoming { shard, offset, payload, digest, content }
+}
+
+struct Unreadable {
+    position: Option<Position>,
+    reason: String,
+}
+
+fn read(fetched: &Fetched, stated: Option<Position>) -> Result<Record, Unreadable> {
+    let unreadable = |position, reason| Unreadable { position, reason };
+    let record = Record::decode(&fetched.payload).map_err(|error| unreadable(stated, error.to_string()))?;
+    if record.shard != fetched.shard {
+        let reason = format!("the record of shard {} lies in the partition of {}", record.shard, fetched.shard);
+        return Err(unreadable(None, reason));
+    }
+    match stated {
+        // Which of the two is true cannot be known; a gap will show where it mattered.
+        Some(stated) if stated != record.position => {
+            let reason = format!("its headers state position {stated} and its value {}", record.position);
+            Err(unreadable(None, reason))
+        }
+        _ => check_ranges(&record).map_err(|reason| unreadable(stated, reason)).map(|()| record),
+    }
+}
+
+/// PostgreSQL's integers are signed; what is beyond them was not written by a script.
+fn check_ranges(record: &Record) -> Result<(), String> {
+    let int4 = |what: &str, value: u32| match i32::try_from(value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{what} {value} is out of range")),
+    };
+    let int8 = |what: &str, value: u64| match i64::try_from(value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("{what} {value} is out of range")),
+    };
+    int4("epoch", record.position.epoch)?;
+    int8("sequence", record.position.sequence)?;
+    match &record.change {
+        Change::Booking(change) => {
+            let image = &change.image;
+            let mut total: u64 = 0;
+            for item in &image.items {
+                int8("unit price", item.unit_price)?;
+                total = item
+                    .unit_price
+                    .checked_mul(u64::from(item.quantity))
+                    .and_then(|price| total.checked_add(price))
+                    .ok_or("the total price is out of range")?;
+            }
+            int8("the total price", total)?;
+            for totals in &change.totals {
+                int4("capacity", totals.capacity)?;
+            }
+        }
+        Change::Event(event) => {
+            int4("hold seconds", event.hold_seconds)?;
+            int4("slots", event.slots)?;
+            int4("limit", event.per_customer_limit.unwrap_or(0))?;
+            for ticket_type in &event.ticket_types {
+                int4("capacity", ticket_type.capacity)?;
+                int4("limit", ticket_type.per_customer_limit.unwrap_or(0))?;
+                int8("price", ticket_type.price)?;
+            }
+            if event.ticket_types.len() > usize::from(u8::MAX) {
+                return Err(format!("{} ticket types are too many", event.ticket_types.len()));
+            }
+            if Some(event.id) != record.event_id {
+                return Err("the event that it carries is not the one that it names".to_owned());
+            }
+        }
+        Change::Barrier { .. } => {}
+    }
+    Ok(())
+}
+
+/// The position that the headers give, if they give one of this shard.
+fn stated_position(fetched: &Fetched) -> Option<Position> {
+    let text = |name: &str| {
+        let (_, value) = fetched.headers.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let shard: u16 = text(header::SHARD)?.parse().ok()?;
+    let epoch: u32 = text(header::EPOCH)?.parse().ok()?;
+    let sequence: u64 = text(header::SEQUENCE)?.parse().ok()?;
+    let in_range = i32::try_from(epoch).is_ok() && i64::try_from(sequence).is_ok();
+    (in_range && shard == fetched.shard.number()).then_some(Position { epoch, sequence })
+}

@@ -1,0 +1,167 @@
+//! Rows for what is not as it should be: gaps, alarms, dead letters. Each is logged when its row is new.
+
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use sqlx::{PgConnection, PgPool};
+
+use crate::apply::write::{int2, int4, int8};
+use crate::decode::Incoming;
+use crate::sequence::{Complaint, Gap};
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alarm {
+    pub(crate) shard: Shard,
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
+}
+
+impl Alarm {
+    pub(crate) fn of(shard: Shard, complaint: Complaint) -> Self {
+        Self { shard, event_id: None, kind: complaint.kind, detail: complaint.detail }
+    }
+}
+
+/// Raises an alarm, unless the same one is open.
+pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx::Result<()> {
+    let raised = sqlx::query(
+        "INSERT INTO alarms (shard, event_id, kind, detail) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+    )
+    .bind(int2(alarm.shard.number()))
+    .bind(alarm.event_id.map(|id| id.as_uuid()))
+    .bind(alarm.kind)
+    .bind(&alarm.detail)
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if raised > 0 {
+        tracing::error!(shard = %alarm.shard, kind = alarm.kind, detail = alarm.detail, "alarm");
+    }
+    Ok(())
+}
+
+impl Alarm {
+    /// That a guard of the tables refused a record.
+    pub(crate) fn of_refusal(incoming: &Incoming, event_id: Option<EventId>, reason: &str) -> Self {
+        let position = incoming.position().map_or_else(String::new, |position| position.to_string());
+        let detail = format!("{}decision {position} was refused: {reason}", refusal_prefix(incoming.offset));
+        Self { shard: incoming.shard, event_id, kind: REFUSED, detail }
+    }
+}
+
+const REFUSED: &str = "refused";
+
+/// How the detail of a refusal begins, by which its dead letter finds it.
+fn refusal_prefix(offset: i64) -> String {
+    format!("offset {offset}: ")
+}
+
+/// Resolves the alarm that belongs to a dead letter.
+pub(crate) async fn resolve_refusal(connection: &mut PgConnection, shard: i16, offset: i64) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE alarms SET resolved_at = now() \
+         WHERE shard = $1 AND kind = $2 AND starts_with(detail, $3) AND resolved_at IS NULL",
+    )
+    .bind(shard)
+    .bind(REFUSED)
+    .bind(refusal_prefix(offset))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Resolves one alarm on an operator's word; `false` where it is not open.
+pub(crate) async fn resolve_one(pool: &PgPool, id: i64) -> sqlx::Result<bool> {
+    let resolved = sqlx::query("UPDATE alarms SET resolved_at = now() WHERE id = $1 AND resolved_at IS NULL")
+        .bind(id)
+        .execute(pool)
+        .await?;
+    Ok(resolved.rows_affected() == 1)
+}
+
+/// Resolves what recovery has put right.
+pub(crate) async fn resolve(connection: &mut PgConnection, shard: Shard, kinds: &[&str]) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE alarms SET resolved_at = now() WHERE shard = $1 AND kind = ANY ($2) AND resolved_at IS NULL",
+    )
+    .bind(int2(shard.number()))
+    .bind(kinds)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Records a gap, unless it is open already.
+pub(crate) async fn record_gap(connection: &mut PgConnection, shard: Shard, gap: Gap) -> sqlx::Result<()> {
+    let recorded = sqlx::query(
+        "INSERT INTO gaps (shard, epoch, from_sequence, to_sequence, kafka_offset) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(int2(shard.number()))
+    .bind(int4(gap.epoch))
+    .bind(int8(gap.from))
+    .bind(int8(gap.to))
+    .bind(gap.offset)
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if recorded > 0 {
+        tracing::error!(%shard, from = gap.from, to = gap.to, offset = gap.offset, "gap: the shard stops here");
+    }
+    Ok(())
+}
+
+/// Why a record was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeadLetterKind {
+    /// It could not be read.
+    Poisoned,
+    /// A guard of the tables said no.
+    Refused,
+}
+
+impl DeadLetterKind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Poisoned => "poisoned",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Keeps a record that was put aside, once.
+pub(crate) async fn record_dead_letter(
+    connection: &mut PgConnection,
+    kind: DeadLetterKind,
+    incoming: &Incoming,
+    position: Option<Position>,
+    reason: &str,
+) -> sqlx::Result<()> {
+    let recorded = sqlx::query(
+        "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+    )
+    .bind(int2(incoming.shard.number()))
+    .bind(position.map(|position| int4(position.epoch)))
+    .bind(position.map(|position| int8(position.sequence)))
+    .bind(incoming.offset)
+    .bind(kind.as_str())
+    .bind(reason)
+    .bind(&incoming.payload)
+    .execute(connection)
+    .await?
+    .rows_affected();
+    if recorded > 0 {
+        tracing::error!(
+            shard = %incoming.shard,
+            offset = incoming.offset,
+            position = position.map(tracing::field::display),
+            kind = kind.as_str(),
+            reason,
+            "dead letter"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Kafka clients: how each is configured, and what is asked of the brokers besides consuming.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use boxoffice_schema::record::Record;
+use boxoffice_schema::shard::{Shard, ShardCount};
+use futures_util::future::try_join_all;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
+use tokio::sync::Mutex;
+
+use crate::config::Config;
+
+/// For questions to the brokers; each is asked again later.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bounds how long a record may wait for its delivery report before the sender is told that it failed.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn client(config: &Config) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.kafka_brokers)
+        .set("client.id", "boxoffice-reconciler")
+        .set("socket.keepalive.enable", "true")
+        .set("reconnect.backoff.max.ms", "2000");
+    client
+}
+
+/// A consumer of partitions that are assigned by hand, at offsets that PostgreSQL holds.
+pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
+    client(config)
+        // The client asks for a name of a group even where none is joined.
+        .set("group.id", "boxoffice-reconciler")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        // What the client reads ahead, over all partitions.
+        .set("queued.max.messages.kbytes", "32768")
+        .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.error.backoff.ms", "200")
+        .create()
+}
+
+/// The offsets of a partition's oldest record and of the next one to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watermarks {
+    pub(crate) low: i64,
+    pub(crate) high: i64,
+}
+
+/// Asks the brokers for the bounds of each shard's partition. Blocks.
+pub(crate) fn watermarks(
+    consumer: &BaseConsumer,
+    topic: &str,
+    shards: impl IntoIterator<Item = Shard>,
+) -> Result<Vec<(Shard, Watermarks)>, KafkaError> {
+    shards
+        .into_iter()
+        .map(|shard| {
+            let (low, high) = consumer.fetch_watermarks(topic, shard.partition(), REQUEST_TIMEOUT)?;
+            Ok((shard, Watermarks { low, high }))
+        })
+        .collect()
+}
+
+/// The same, by a client of its own.
+pub(crate) async fn watermarks_of(config: &Config, shards: Vec<Shard>) -> anyhow::Result<Vec<(Shard, Watermarks)>> {
+    let config = config.clone();
+    let ask = move || watermarks(&consumer(&config)?, &config.kafka_topic, shards);
+    tokio::task::spawn_blocking(ask).await?.context("Kafka does not tell the bounds of the log")
+}
+
+/// Whether a broker answers.
+pub(crate) async fn ping(config: &Config) -> anyhow::Result<()> {
+    let config = config.clone();
+    let ask = move || consumer(&config)?.fetch_metadata(None, REQUEST_TIMEOUT).map(|_| ());
+    Ok(tokio::task::spawn_blocking(ask).await??)
+}
+
+/// The number of partitions of a topic; 0 where there is none.
+pub(crate) async fn count_partitions(config: &Config, topic: &str) -> anyhow::Result<usize> {
+    let (config, topic) = (config.clone(), topic.to_owned());
+    let ask = move || {
+        let metadata = consumer(&config)?.fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
+        Ok::<_, KafkaError>(metadata.topics().iter().find(|t| t.name() == topic).map_or(0, |t| t.partitions().len()))
+    };
+    Ok(tokio::task::spawn_blocking(ask).await??)
+}
+
+/// Refuses a log with fewer partitions than shards.
+///
+/// The outer error is Kafka being away, which passes; the inner one is final.
+pub(crate) async fn check_topic(config: &Config) -> anyhow::Result<anyhow::Result<()>> {
+    let found = count_partitions(config, &config.kafka_topic).await?;
+    Ok(enough_partitions(&config.kafka_topic, found, config.shards))
+}
+
+/// See [`check_topic`].
+pub(crate) fn enough_partitions(topic: &str, found: usize, shards: ShardCount) -> anyhow::Result<()> {
+    let wanted = usize::from(shards.get());
+    match found {
+        0 => bail!("Kafka has no topic {topic}; run `boxoffice-reconciler migrate` first"),
+        _ if found < wanted => bail!(
+            "topic {topic} has {found} partitions and there are {wanted} shards; each shard needs the partition of \
+             its number: add partitions, or name another topic"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// A record that was not delivered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    #[error("Kafka refused a record: {0}")]
+    Refused(#[from] KafkaError),
+    #[error("the producer was replaced while a record was under way")]
+    Replaced,
+}
+
+/// Writes to Kafka and waits for the brokers' confirmation.
+pub(crate) struct LogWriter {
+    config: ClientConfig,
+    topic: String,
+    dead_letter_topic: String,
+    producer: Mutex<FutureProducer>,
+}
+
+/// Where a record that is put aside came from, and why.
+pub(crate) struct DeadLetterOrigin<'a> {
+    pub(crate) shard: Shard,
+    pub(crate) offset: i64,
+    pub(crate) position: Option<boxoffice_schema::position::Position>,
+    pub(crate) reason: &'a str,
+}
+
+impl LogWriter {
+    pub(crate) fn new(config: &Config) -> Result<Self, KafkaError> {
+        let mut client = client(config);
+        client
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("linger.ms", "1")
+            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
+        let producer = Mutex::new(client.create()?);
+        Ok(Self {
+            config: client,
+            topic: config.kafka_topic.clone(),
+            dead_letter_topic: config.dead_letter_topic.clone(),
+            producer,
+        })
+    }
+
+    /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all.
+    pub(crate) async fn append(&self, records: &[Record]) -> Result<(), SendError> {
+        let producer = self.producer().await?;
+        let mut deliveries = Vec::with_capacity(records.len());
+        for record in records {
+            let (key, value) = (record.key(), record.encode());
+            let headers = record.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
+            let message = FutureRecord::to(&self.topic)
+                .partition(record.shard.partition())
+                .key(&key)
+                .payload(value.as_slice())
+                .headers(headers);
+            deliveries.push(enqueue(&producer, message).await?);
+        }
+        confirmed(deliveries).await
+    }
+
+    /// Sends a record that was put aside to the dead-letter topic; returns when the brokers have confirmed it.
+    pub(crate) async fn put_aside(&self, payload: &[u8], origin: &DeadLetterOrigin<'_>) -> Result<(), SendError> {
+        let producer = self.producer().await?;
+        let number = |key, value: String| (key, value);
+        let mut fields = vec![
+            number("boxoffice-origin-topic", self.topic.clone()),
+            number("boxoffice-origin-partition", origin.shard.partition().to_string()),
+            number("boxoffice-origin-offset", origin.offset.to_string()),
+            number("boxoffice-reason", origin.reason.to_owned()),
+        ];
+        if let Some(position) = origin.position {
+            fields.push(number("boxoffice-epoch", position.epoch.to_string()));
+            fields.push(number("boxoffice-sequence", position.sequence.to_string()));
+        }
+        let headers = fields
+            .iter()
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
+        let key = origin.shard.to_string();
+        let message = FutureRecord::to(&self.dead_letter_topic)
+            .partition(origin.shard.partition())
+            .key(&key)
+            .payload(payload)
+            .headers(headers);
+        let delivery = enqueue(&producer, message).await?;
+        confirmed(vec![delivery]).await
+    }
+
+    /// The producer; a new one where the last met an error after which it sends nothing any more.
+    async fn producer(&self) -> Result<FutureProducer, SendError> {
+        let mut producer = self.producer.lock().await;
+        if producer.client().fatal_error().is_some() {
+            *producer = self.config.create()?;
+        }
+        Ok(producer.clone())
+    }
+}
+
+/// Hands a record to the producer. A full queue empties as the brokers confirm, or as deliveries time out.
+async fn enqueue(
+    producer: &FutureProducer,
+    mut message: FutureRecord<'_, String, [u8]>,
+) -> Result<DeliveryFuture, SendError> {
+    loop {
+        match producer.send_result(message) {
+            Ok(delivery) => return Ok(delivery),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                message = returned;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err((error, _)) => return Err(error.into()),
+        }
+    }
+}
+
+async fn confirmed(deliveries: Vec<DeliveryFuture>) -> Result<(), SendError> {
+    let each = deliveries.into_iter().map(|delivery| async {
+        match delivery.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err((error, _))) => Err(SendError::Refused(error)),
+            Err(_) => Err(SendError::Replaced),
+        }
+    });
+    try_join_all(each).await.map(|_| ())
+}

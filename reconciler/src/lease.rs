@@ -1,0 +1,103 @@
+//! Who does the work that one process alone shall do: the holder of a row in PostgreSQL.
+//!
+//! Losing it is not a matter of safety, since every batch checks positions and every step of a recovery its epoch; it
+//! only keeps two processes from doing the same work. A holder that cannot reach PostgreSQL therefore goes on, and
+//! steps down when it learns that another took over.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::telemetry::name;
+
+/// For how long a lease is given.
+const TTL_SECONDS: f64 = 5.0;
+
+/// How often it is renewed, and how often it is asked for.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The lease of the process that consumes, audits and recovers.
+pub(crate) const RECONCILER: &str = "reconciler";
+
+/// A candidate for a lease, or its holder.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pool: PgPool,
+    name: &'static str,
+    holder: String,
+}
+
+impl Lease {
+    pub(crate) fn new(pool: PgPool, name: &'static str) -> Self {
+        Self { pool, name, holder: Uuid::now_v7().to_string() }
+    }
+
+    /// Takes or renews the lease; `false` where another holds it.
+    pub(crate) async fn take(&self) -> sqlx::Result<bool> {
+        let taken = sqlx::query(
+            "INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3)) \
+             ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at \
+             WHERE leases.holder = excluded.holder OR leases.expires_at < now()",
+        )
+        .bind(self.name)
+        .bind(&self.holder)
+        .bind(TTL_SECONDS)
+        .execute(&self.pool)
+        .await?;
+        Ok(taken.rows_affected() == 1)
+    }
+
+    /// Waits until the lease is taken; `false` where the shutdown came first.
+    pub(crate) async fn acquire(&self, shutdown: &CancellationToken) -> bool {
+        let mut said = false;
+        while !shutdown.is_cancelled() {
+            match self.take().await {
+                Ok(true) => {
+                    metrics::gauge!(name::LEADER).set(1.0);
+                    tracing::info!(holder = self.holder, "this process holds the lease");
+                    return true;
+                }
+                Ok(false) if said => {}
+                Ok(false) => {
+                    tracing::info!("another process holds the lease; standing by");
+                    said = true;
+                }
+                Err(error) => tracing::warn!(%error, "the lease cannot be asked for; waiting for PostgreSQL"),
+            }
+            shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
+        }
+        false
+    }
+
+    /// Renews the lease until another has it, or the shutdown.
+    pub(crate) async fn keep(self, shutdown: CancellationToken) {
+        loop {
+            if shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
+                return;
+            }
+            match self.take().await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!("another process took the lease over; standing by");
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "the lease was not renewed; trying again"),
+            }
+        }
+    }
+
+    /// Gives the lease back, so that a standby need not wait for it to run out.
+    pub(crate) async fn release(&self) {
+        metrics::gauge!(name::LEADER).set(0.0);
+        let deleted = sqlx::query("DELETE FROM leases WHERE name = $1 AND holder = $2")
+            .bind(self.name)
+            .bind(&self.holder)
+            .execute(&self.pool)
+            .await;
+        if let Err(error) = deleted {
+            tracing::warn!(%error, "the lease was not given back; it runs out by itself");
+        }
+    }
+}

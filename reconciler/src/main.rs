@@ -1,0 +1,15 @@
+//! The reconciler's binary; see the library for what it does.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match boxoffice_reconciler::cli::main().await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("boxoffice-reconciler: {error:#}");
+            // 2 says that a command could not finish; 1 is left to findings.
+            ExitCode::from(2)
+        }
+    }
+}

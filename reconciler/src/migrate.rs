@@ -1,0 +1,99 @@
+//! `migrate`: prepares PostgreSQL and Kafka for an installation; run again, it changes nothing.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use boxoffice_schema::shard::ShardCount;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::RDKafkaErrorCode;
+use sqlx::PgPool;
+use sqlx::migrate::Migrator;
+
+use crate::config::Config;
+use crate::servers::wait_for;
+use crate::{kafka, postgres};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../schema/migrations");
+
+/// How long a server may take to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Creates the tables and topics, and records the number of shards.
+///
+/// # Errors
+/// Where a server stays away for a minute, or where what exists contradicts the configuration.
+pub async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let pool = postgres::pool(config)?;
+    wait_for("PostgreSQL", PATIENCE, || async { sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()) }).await?;
+    MIGRATIONS.run(&pool).await.context("the migrations failed")?;
+    install(&pool, config.shards).await?;
+    tracing::info!(shards = config.shards.get(), "PostgreSQL is prepared");
+
+    wait_for("Kafka", PATIENCE, || kafka::ping(config)).await?;
+    create_topics(config).await?;
+    tracing::info!(topic = config.kafka_topic, dead_letters = config.dead_letter_topic, "Kafka is prepared");
+    pool.close().await;
+    Ok(())
+}
+
+async fn install(pool: &PgPool, shards: ShardCount) -> anyhow::Result<()> {
+    let count = i16::try_from(shards.get())?;
+    let mut transaction = pool.begin().await?;
+    sqlx::query("INSERT INTO installation (shards) VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(count)
+        .execute(&mut *transaction)
+        .await?;
+    let recorded: i16 = sqlx::query_scalar("SELECT shards FROM installation").fetch_one(&mut *transaction).await?;
+    postgres::same_shards(recorded, shards)?;
+    sqlx::query("INSERT INTO shards (shard) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING")
+        .bind(i32::from(count))
+        .execute(&mut *transaction)
+        .await?;
+    Ok(transaction.commit().await?)
+}
+
+async fn create_topics(config: &Config) -> anyhow::Result<()> {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &config.kafka_brokers).create()?;
+    let retention_ms = config.kafka_retention.as_millis().to_string();
+    // With three copies or more, a record counts as written when two have it.
+    let min_in_sync = if config.kafka_replication >= 3 { "2" } else { "1" };
+    let topic = |name| {
+        NewTopic::new(
+            name,
+            i32::from(config.shards.get()),
+            TopicReplication::Fixed(i32::from(config.kafka_replication)),
+        )
+        .set("retention.ms", &retention_ms)
+        .set("cleanup.policy", "delete")
+        .set("min.insync.replicas", min_in_sync)
+    };
+    let topics = [topic(&config.kafka_topic), topic(&config.dead_letter_topic)];
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
+    for created in admin.create_topics(&topics, &options).await.context("Kafka did not create the topics")? {
+        match created {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => bail!("Kafka did not create topic {name}: {code}"),
+        }
+    }
+    for name in [&config.kafka_topic, &config.dead_letter_topic] {
+        wait_for_partitions(config, name).await?;
+    }
+    Ok(())
+}
+
+/// A new topic is known to all brokers a moment after its creation was confirmed.
+async fn wait_for_partitions(config: &Config, topic: &str) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let found = kafka::count_partitions(config, topic).await?;
+        match kafka::enough_partitions(topic, found, config.shards) {
+            Err(_) if found == 0 && start.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            verdict => return verdict,
+        }
+    }
+}

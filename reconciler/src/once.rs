@@ -1,0 +1,162 @@
+//! `once`: the job for cron. It consumes to the end of the log as it stood at start, audits, and says what is wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use boxoffice_schema::shard::Shard;
+use serde::Serialize;
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{self, Report, Scope};
+use crate::config::Config;
+use crate::kafka::{self, LogWriter};
+use crate::lease::{self, Lease};
+use crate::open::{self, Open};
+use crate::redis_link::RedisLink;
+use crate::{pipeline, postgres, servers};
+
+/// The longest that the log may stand still before the job gives up.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often PostgreSQL is asked how far the log is applied.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long events that are being sold may keep the audit busy.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Snapshots of an event that is being sold; the patience is the real bound.
+const AUDIT_TRIES: usize = 500;
+
+/// What the job found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    pub(crate) verdict: Verdict,
+    /// Whether another process holds the lease and applied the log.
+    pub(crate) applied_elsewhere: bool,
+    /// Records in Kafka, as the log stood at start, that are not applied: behind a gap.
+    pub(crate) unapplied_records: BTreeMap<u16, i64>,
+    pub(crate) audit: Report,
+    pub(crate) open: Open,
+}
+
+/// What a job comes to, and its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// Everything was compared, and the stores agree.
+    Agreement,
+    /// Something needs mending.
+    Findings,
+    /// Nothing wrong was found, but not everything could be compared.
+    Unfinished,
+}
+
+impl Verdict {
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Agreement => 0,
+            Self::Findings => 1,
+            Self::Unfinished => 2,
+        }
+    }
+}
+
+/// Consumes, audits, and sums up.
+pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
+    let pool = postgres::pool(config)?;
+    let redis = RedisLink::new(config)?;
+    servers::wait_for_all(config, &pool, &redis).await?;
+    let ends: Vec<(Shard, i64)> = kafka::watermarks_of(config, config.shards.shards().collect())
+        .await?
+        .into_iter()
+        .map(|(shard, found)| (shard, found.high))
+        .collect();
+    let lease = Lease::new(pool.clone(), lease::RECONCILER);
+    let applied_elsewhere = !lease.take().await?;
+    let stop = CancellationToken::new();
+    let _stop_at_the_end = stop.clone().drop_guard();
+    let job = async {
+        let unapplied_records = wait_for_end(&pool, &ends).await?;
+        let scope = Scope {
+            shards: config.shards.shards().collect(),
+            event: None,
+            with_rows: true,
+            patience: AUDIT_PATIENCE,
+            tries: AUDIT_TRIES,
+        };
+        let report = audit::audit(&pool, &redis, &config.keys(), &scope).await?;
+        audit::record(&pool, &report).await?;
+        let open = open::read(&pool).await?;
+        let verdict = verdict(&report, &open);
+        anyhow::Ok(Summary { verdict, applied_elsewhere, unapplied_records, audit: report, open })
+    };
+    let summary = if applied_elsewhere {
+        job.await
+    } else {
+        let log = Arc::new(LogWriter::new(config)?);
+        let (summary, (), ()) = tokio::join!(
+            async {
+                let summary = job.await;
+                stop.cancel();
+                summary
+            },
+            pipeline::run(config.clone(), pool.clone(), log, stop.clone()),
+            lease.clone().keep(stop.clone()),
+        );
+        lease.release().await;
+        summary
+    };
+    pool.close().await;
+    summary
+}
+
+fn verdict(report: &Report, open: &Open) -> Verdict {
+    if !report.is_ok() || !open.is_empty() {
+        Verdict::Findings
+    } else if report.not_compared > 0 {
+        Verdict::Unfinished
+    } else {
+        Verdict::Agreement
+    }
+}
+
+/// Waits until every shard is applied to its end or stands before a gap; returns what is left behind gaps.
+async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BTreeMap<u16, i64>> {
+    let mut last = Vec::new();
+    let mut moved_at = Instant::now();
+    loop {
+        let rows: Vec<(i16, i64, bool)> = sqlx::query_as(
+            "SELECT shard, next_offset, \
+                    EXISTS (SELECT FROM gaps WHERE gaps.shard = shards.shard AND resolved_at IS NULL) \
+             FROM shards ORDER BY shard",
+        )
+        .fetch_all(pool)
+        .await?;
+        let behind: Vec<_> = ends
+            .iter()
+            .zip(&rows)
+            .filter(|((_, end), (_, next_offset, _))| next_offset < end)
+            .map(|((shard, end), (_, next_offset, stopped))| (*shard, end - next_offset, *stopped))
+            .collect();
+        if behind.iter().all(|(_, _, stopped)| *stopped) {
+            return Ok(behind.into_iter().map(|(shard, records, _)| (shard.number(), records)).collect());
+        }
+        if rows != last {
+            last = rows;
+            moved_at = Instant::now();
+        } else if moved_at.elapsed() > STALL_TIMEOUT {
+            let (shard, records, _) =
+                behind.iter().find(|(_, _, stopped)| !stopped).context("no shard is behind")?;
+            bail!(
+                "the log was not applied to its end: shard {shard} has had {records} records to go for {} s; see the \
+                 log of the process that holds the lease (`boxoffice-reconciler status`)",
+                STALL_TIMEOUT.as_secs()
+            );
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! What is open: gaps, alarms and dead letters that nobody has resolved, each with the command that mends it.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+
+/// The most rows of a kind that are listed; their number is always told.
+const LIST_MAX: i64 = 100;
+
+/// Everything that waits for an operator.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Open {
+    pub(crate) gaps: i64,
+    pub(crate) alarms: i64,
+    pub(crate) dead_letters: i64,
+    /// The oldest of each kind.
+    pub(crate) items: Vec<OpenItem>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct OpenItem {
+    pub(crate) kind: &'static str,
+    pub(crate) id: i64,
+    pub(crate) shard: i16,
+    pub(crate) since: DateTime<Utc>,
+    pub(crate) what: String,
+    pub(crate) mend: String,
+}
+
+impl Open {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gaps + self.alarms + self.dead_letters == 0
+    }
+}
+
+/// Reads what is open.
+pub(crate) async fn read(pool: &PgPool) -> sqlx::Result<Open> {
+    let gaps = gaps(pool).await?;
+    let alarms = alarms(pool).await?;
+    let dead_letters = dead_letters(pool).await?;
+    let row = sqlx::query(
+        "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
+                (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
+                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL)",
+    )
+    .fetch_one(pool)
+    .await?;
+    Ok(Open {
+        gaps: row.try_get(0)?,
+        alarms: row.try_get(1)?,
+        dead_letters: row.try_get(2)?,
+        items: gaps.into_iter().chain(dead_letters).chain(alarms).collect(),
+    })
+}
+
+/// Open gaps, oldest first.
+pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
+    let rows = sqlx::query(
+        "SELECT id, shard, detected_at, epoch, from_sequence, to_sequence, kafka_offset FROM gaps \
+         WHERE resolved_at IS NULL ORDER BY id LIMIT $1",
+    )
+    .bind(LIST_MAX)
+    .fetch_all(pool)
+    .await?;
+    let item = |row: PgRow| {
+        let (id, epoch): (i64, i32) = (row.try_get("id")?, row.try_get("epoch")?);
+        let [from, to, offset]: [i64; 3] =
+            [row.try_get("from_sequence")?, row.try_get("to_sequence")?, row.try_get("kafka_offset")?];
+        Ok(OpenItem {
+            kind: "gap",
+            id,
+            shard: row.try_get("shard")?,
+            since: row.try_get("detected_at")?,
+            what: format!(
+                "decisions {from} to {to} (epoch {epoch}) are missing before offset {offset}; the shard's application \
+                 stands still"
+            ),
+            mend: format!("boxoffice-reconciler gaps retry {id}"),
+        })
+    };
+    rows.into_iter().map(item).collect()
+}
+
+/// Open alarms, oldest first.
+pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
+    let rows = sqlx::query(
+        "SELECT id, shard, raised_at, kind, detail FROM alarms WHERE resolved_at IS NULL ORDER BY id LIMIT $1",
+    )
+    .bind(LIST_MAX)
+    .fetch_all(pool)
+    .await?;
+    let item = |row: PgRow| {
+        let (id, kind, detail): (i64, &str, &str) = (row.try_get("id")?, row.try_get("kind")?, row.try_get("detail")?);
+        Ok(OpenItem {
+            kind: "alarm",
+            id,
+            shard: row.try_get("shard")?,
+            since: row.try_get("raised_at")?,
+            what: format!("{kind}: {detail}"),
+            mend: format!("boxoffice-reconciler alarms resolve {id}"),
+        })
+    };
+    rows.into_iter().map(item).collect()
+}
+
+/// Open dead letters, oldest first.
+pub(crate) async fn dead_letters(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
+    let rows = sqlx::query(
+        "SELECT id, shard, received_at, kind, reason, kafka_offset, sequence FROM dead_letters \
+         WHERE outcome IS NULL ORDER BY id LIMIT $1",
+    )
+    .bind(LIST_MAX)
+    .fetch_all(pool)
+    .await?;
+    let item = |row: PgRow| {
+        let (id, offset): (i64, i64) = (row.try_get("id")?, row.try_get("kafka_offset")?);
+        let (kind, reason): (&str, &str) = (row.try_get("kind")?, row.try_get("reason")?);
+        let sequence: Option<i64> = row.try_get("sequence")?;
+        let sequence = sequence.map_or_else(|| "unknown".to_owned(), |sequence| sequence.to_string());
+        Ok(OpenItem {
+            kind: "dead letter",
+            id,
+            shard: row.try_get("shard")?,
+            since: row.try_get("received_at")?,
+            what: format!("{kind} at offset {offset}, decision {sequence}: {reason}"),
+            mend: format!("boxoffice-reconciler dead-letters retry {id}"),
+        })
+    };
+    rows.into_iter().map(item).collect()
+}

@@ -1,0 +1,234 @@
+//! The way of a record: a thread that reads and decodes, a channel of two batches, and a task that applies.
+//!
+//! While PostgreSQL is away the task tries one batch again and again, the channel fills, and the thread waits in it
+//! without reading on; no group expects it to poll. When PostgreSQL is back the batch goes through, the channel
+//! empties, and reading goes on where it was.
+//!
+//! A shard that meets a gap stops: it is taken out of the assignment, and what was read ahead of it is dropped. It is
+//! read again from PostgreSQL's offset when its gap is resolved. All shards begin in that state.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_schema::shard::Shard;
+use rdkafka::error::KafkaError;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Applier;
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::consumer::{LogReader, LostOffset, Read, is_fatal};
+use crate::decode::{Incoming, decode};
+use crate::kafka::LogWriter;
+
+/// Batches between the thread and the task; with the one being applied it bounds what is in memory.
+const BATCHES_AHEAD: usize = 2;
+
+/// How often stopped shards are looked at.
+const RESUME_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What the thread sends.
+enum Delivery {
+    Batch(Vec<Incoming>),
+    /// From here on the shard's records are those from PostgreSQL's offset.
+    Resumed(Shard),
+    Lost(LostOffset),
+}
+
+/// What the thread is told.
+enum Command {
+    Stop(Shard),
+    Resume(Shard, i64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Stopped,
+    /// The thread was told; what comes before its answer was read earlier and is dropped.
+    Resuming,
+    Running,
+}
+
+/// Applies the log until the shutdown.
+pub(crate) async fn run(config: Config, pool: PgPool, log: Arc<LogWriter>, shutdown: CancellationToken) {
+    let mut backoff = Backoff::of_a_server();
+    while !shutdown.is_cancelled() {
+        let applier = Applier { pool: pool.clone(), log: Arc::clone(&log) };
+        match run_once(&config, applier, &shutdown).await {
+            Ok(()) => backoff.reset(),
+            Err(error) => tracing::error!(%error, "reading the log failed; starting over at PostgreSQL's offsets"),
+        }
+        backoff.wait(&shutdown).await;
+    }
+}
+
+async fn run_once(config: &Config, applier: Applier, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let (deliveries, received) = mpsc::channel(BATCHES_AHEAD);
+    let (commands, commanded) = std::sync::mpsc::channel();
+    let stop = shutdown.child_token();
+    let _stop_thread = stop.clone().drop_guard();
+    let reader = LogReader::new(config)?;
+    let thread = tokio::task::spawn_blocking(move || read_log(reader, &deliveries, &commanded, &stop));
+    let states = config.shards.shards().map(|shard| (shard, State::Stopped)).collect();
+    Pipeline { applier, commands, states }.run(received, shutdown).await;
+    drop(_stop_thread);
+    Ok(thread.await??)
+}
+
+/// The thread: blocks in Kafka's client and in the channel, nowhere else.
+fn read_log(
+    mut reader: LogReader,
+    deliveries: &mpsc::Sender<Delivery>,
+    commands: &std::sync::mpsc::Receiver<Command>,
+    stop: &CancellationToken,
+) -> Result<(), KafkaError> {
+    let mut resuming: BTreeMap<Shard, i64> = BTreeMap::new();
+    while !stop.is_cancelled() {
+        for command in commands.try_iter() {
+            match command {
+                Command::Stop(shard) => reader.unassign(shard)?,
+                Command::Resume(shard, offset) => {
+                    resuming.insert(shard, offset);
+                }
+            }
+        }
+        let step = resume(&mut reader, &mut resuming).and_then(|resumed| Ok((resumed, reader.read()?)));
+        let (resumed, read) = match step {
+            Ok(step) => step,
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "Kafka's log cannot be read now");
+                std::thread::sleep(Duration::from_millis(200));
+                continue;
+            }
+        };
+        for delivery in resumed.into_iter().chain(delivered(read)) {
+            if deliveries.blocking_send(delivery).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Assigns the shards that are to be resumed; they stay in `resuming` where Kafka is away.
+fn resume(reader: &mut LogReader, resuming: &mut BTreeMap<Shard, i64>) -> Result<Vec<Delivery>, KafkaError> {
+    if resuming.is_empty() {
+        return Ok(Vec::new());
+    }
+    for shard in resuming.keys() {
+        reader.unassign(*shard)?;
+    }
+    let offsets: Vec<_> = resuming.iter().map(|(shard, offset)| (*shard, *offset)).collect();
+    let lost = reader.assign(&offsets)?;
+    resuming.clear();
+    let resumed = offsets.into_iter().map(|(shard, _)| Delivery::Resumed(shard));
+    Ok(resumed.chain(lost.into_iter().map(Delivery::Lost)).collect())
+}
+
+fn delivered(read: Read) -> Vec<Delivery> {
+    match read {
+        Read::Records(records) if records.is_empty() => Vec::new(),
+        Read::Records(records) => vec![Delivery::Batch(records.into_iter().map(decode).collect())],
+        Read::Lost(lost) => lost.into_iter().map(Delivery::Lost).collect(),
+    }
+}
+
+struct Pipeline {
+    applier: Applier,
+    commands: std::sync::mpsc::Sender<Command>,
+    states: BTreeMap<Shard, State>,
+}
+
+impl Pipeline {
+    /// Ends with the shutdown, or when the thread has ended.
+    async fn run(mut self, mut received: mpsc::Receiver<Delivery>, shutdown: &CancellationToken) {
+        let mut look = tokio::time::interval(RESUME_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = look.tick() => {
+                    if let Err(error) = self.resume_stopped().await {
+                        tracing::warn!(%error, "PostgreSQL does not tell which shards may go on; asking again");
+                    }
+                }
+                delivery = received.recv() => match delivery {
+                    Some(delivery) => if self.take(delivery, shutdown).await.is_none() { return },
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// `None` where the shutdown came first.
+    async fn take(&mut self, delivery: Delivery, shutdown: &CancellationToken) -> Option<()> {
+        match delivery {
+            Delivery::Resumed(shard) => {
+                self.states.insert(shard, State::Running);
+            }
+            Delivery::Lost(lost) => self.record_lost(lost, shutdown).await?,
+            Delivery::Batch(mut batch) => {
+                batch.retain(|incoming| self.states.get(&incoming.shard) == Some(&State::Running));
+                if batch.is_empty() {
+                    return Some(());
+                }
+                let outcome = self.applier.apply(&batch, shutdown).await?;
+                for shard in outcome.stopped {
+                    self.states.insert(shard, State::Stopped);
+                    // A closed channel means that the thread has ended; `run` sees that next.
+                    let _ = self.commands.send(Command::Stop(shard));
+                }
+            }
+        }
+        Some(())
+    }
+
+    async fn record_lost(&mut self, lost: LostOffset, shutdown: &CancellationToken) -> Option<()> {
+        let LostOffset { shard, wanted, found } = lost;
+        tracing::error!(
+            %shard, wanted, oldest = found.low, next = found.high,
+            "Kafka does not have the offset at which this shard goes on"
+        );
+        let mut backoff = Backoff::of_a_server();
+        while let Err(error) = self.applier.record_lost_offset(shard, wanted).await {
+            tracing::warn!(%error, "a gap was not recorded; trying again");
+            if !backoff.wait(shutdown).await {
+                return None;
+            }
+        }
+        self.states.insert(shard, State::Stopped);
+        Some(())
+    }
+
+    /// Reads on where a stopped shard has no open gap (any more).
+    async fn resume_stopped(&mut self) -> sqlx::Result<()> {
+        let stopped: Vec<i16> = self
+            .states
+            .iter()
+            .filter(|(_, state)| **state == State::Stopped)
+            .filter_map(|(shard, _)| i16::try_from(shard.number()).ok())
+            .collect();
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<(i16, i64)> = sqlx::query_as(
+            "SELECT shard, next_offset FROM shards WHERE shard = ANY ($1) \
+             AND NOT EXISTS (SELECT FROM gaps WHERE gaps.shard = shards.shard AND resolved_at IS NULL)",
+        )
+        .bind(&stopped)
+        .fetch_all(&self.applier.pool)
+        .await?;
+        for (shard, offset) in rows {
+            let Ok(number) = u16::try_from(shard) else { continue };
+            let shard = Shard::from_number(number);
+            self.states.insert(shard, State::Resuming);
+            let _ = self.commands.send(Command::Resume(shard, offset));
+        }
+        Ok(())
+    }
+}

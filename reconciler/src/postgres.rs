@@ -1,0 +1,71 @@
+//! The connection to PostgreSQL, and what every start checks there.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use boxoffice_schema::shard::ShardCount;
+use secrecy::ExposeSecret;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Row};
+
+use crate::config::Config;
+
+/// How long a connection may take; also the bound of a wait for a free one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A pool that connects when it is first used.
+pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
+    // The parser's error does not repeat the URL.
+    let options = PgConnectOptions::from_str(config.database_url.expose_secret())
+        .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
+        .application_name("boxoffice-reconciler")
+        // A statement that PostgreSQL itself gives up is better than one that is waited for in vain.
+        .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s")]);
+    Ok(PgPoolOptions::new().max_connections(10).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(options))
+}
+
+/// Whether an error is about the data of a statement, so that the same statement would fail for ever; all other
+/// errors are about servers and networks, and pass.
+pub(crate) fn is_about_data(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            // Data exceptions, violated constraints, and values too large for an index.
+            ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+        }
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether the installation is what the configuration says.
+///
+/// The outer error is PostgreSQL being away, which passes; the inner one is final.
+pub(crate) async fn check_installation(
+    pool: &PgPool,
+    shards: ShardCount,
+) -> Result<anyhow::Result<()>, sqlx::Error> {
+    let installed: Option<String> =
+        sqlx::query_scalar("SELECT to_regclass('installation')::text").fetch_one(pool).await?;
+    let row = match installed {
+        Some(_) => sqlx::query("SELECT shards FROM installation").fetch_optional(pool).await?,
+        None => None,
+    };
+    let Some(row) = row else {
+        return Ok(Err(anyhow::anyhow!("PostgreSQL is not prepared; run `boxoffice-reconciler migrate` first")));
+    };
+    let recorded: i16 = row.try_get(0)?;
+    Ok(same_shards(recorded, shards))
+}
+
+/// Refuses a number of shards other than the one that was recorded.
+pub(crate) fn same_shards(recorded: i16, configured: ShardCount) -> anyhow::Result<()> {
+    if i32::from(recorded) != i32::from(configured.get()) {
+        bail!(
+            "this installation has {recorded} shards and BOXOFFICE_SHARDS is {}; the number is fixed at installation",
+            configured.get()
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! The last question before a certificate: does Redis hold what PostgreSQL holds?
+
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+
+use crate::snapshot::{self, live_counts};
+
+use super::{Recoverer, RecoveryError};
+
+impl Recoverer<'_> {
+    /// Compares positions and all counters of events on sale. Nothing moves meanwhile: the shard has no certificate,
+    /// and the log is applied up to the barrier.
+    pub(super) async fn compare(&self, shard: Shard, redis: Position) -> Result<(), RecoveryError> {
+        let recorded = snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
+        if recorded.position.epoch != redis.epoch {
+            return Err(RecoveryError::TakenOver);
+        }
+        if recorded.position.sequence > redis.sequence {
+            return Err(RecoveryError::RedisLost { redis: redis.sequence, postgres: recorded.position.sequence });
+        }
+        if recorded.position.sequence < redis.sequence {
+            return Err(RecoveryError::Mismatch(format!(
+                "Redis is at sequence {} and PostgreSQL, behind the barrier, at {}",
+                redis.sequence, recorded.position.sequence
+            )));
+        }
+        let events: Vec<_> = recorded.events.keys().copied().collect();
+        for (event, snapshot) in snapshot::live(self.redis, self.keys, shard, &events).await? {
+            let snapshot = snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
+            if snapshot.position != Some(redis) {
+                return Err(RecoveryError::TakenOver);
+            }
+            let Some(image) = snapshot.event else {
+                return Err(RecoveryError::Mismatch(format!("event {event} is not in Redis")));
+            };
+            for (recorded, live) in recorded.events[&event].iter().zip(live_counts(&image)) {
+                if *recorded != live {
+                    return Err(RecoveryError::Mismatch(format!(
+                        "ticket type {}: Redis has {}; PostgreSQL has {}",
+                        recorded.0, live.1, recorded.1
+                    )));
+                }
+            }
+        }
+        self.check_customers(shard, &events).await
+    }
+
+    /// The counters of the customers' limits are not counted anywhere else, but they must be there.
+    async fn check_customers(
+        &self,
+        shard: Shard,
+        events: &[boxoffice_schema::ids::EventId],
+    ) -> Result<(), RecoveryError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for event in events {
+            pipeline.cmd("HEXISTS").arg(self.keys.customers(shard, *event)).arg("");
+        }
+        let found: Vec<bool> = pipeline.query_async(&mut self.redis.connection()).await?;
+        match events.iter().zip(found).find(|(_, found)| !found) {
+            Some((event, _)) => {
+                Err(RecoveryError::Mismatch(format!("event {event} has lost its customers' counters in Redis")))
+            }
+            None => Ok(()),
+        }
+    }
+}

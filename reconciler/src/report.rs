@@ -1,0 +1,245 @@
+//! Reports for a person who was woken up: what is wrong first, then where, then the command that mends it.
+
+use std::fmt::Write as _;
+
+use crate::audit::{Finding, FindingKind, Report};
+use crate::dead_letters::DeadLetter;
+use crate::once::{Summary, Verdict};
+use crate::open::{Open, OpenItem};
+use crate::snapshot::Counts;
+use crate::status::Status;
+
+/// Lines of a kind of finding that are printed; their number is always told.
+const LINES_MAX: usize = 50;
+
+/// Writing into a `String` does not fail.
+macro_rules! line {
+    ($out:expr) => { $out.push('\n') };
+    ($out:expr, $($part:tt)*) => { { let _ = writeln!($out, $($part)*); } };
+}
+
+/// The report of `once`.
+pub(crate) fn of_once(summary: &Summary) -> String {
+    let Summary { verdict, applied_elsewhere, unapplied_records, audit, open } = summary;
+    let mut out = String::new();
+    line!(out, "Boxoffice reconciliation, {} UTC", audit.started_at.format("%Y-%m-%d %H:%M:%S"));
+    line!(out);
+    let by = if *applied_elsewhere { " (by the process that holds the lease)" } else { "" };
+    match unapplied_records.values().sum::<i64>() {
+        0 => line!(out, "  log           applied to its end{by}, {} shards", audit.shards.len()),
+        behind => line!(out, "  log           {behind} records are not applied: they lie behind gaps"),
+    }
+    audit_lines(&mut out, audit);
+    line!(
+        out,
+        "  open          {} gaps, {} dead letters, {} alarms",
+        open.gaps,
+        open.dead_letters,
+        open.alarms
+    );
+    line!(out);
+    totals_table(&mut out, audit);
+    problems(&mut out, audit, open);
+    line!(out, "{}", verdict_line(*verdict, audit));
+    out
+}
+
+/// The report of `audit`.
+pub(crate) fn of_audit(report: &Report) -> String {
+    let mut out = String::new();
+    line!(out, "Boxoffice audit, {} UTC", report.started_at.format("%Y-%m-%d %H:%M:%S"));
+    line!(out);
+    audit_lines(&mut out, report);
+    line!(out);
+    totals_table(&mut out, report);
+    problems(&mut out, report, &Open::default());
+    let verdict = audit_verdict(report);
+    line!(out, "{}", verdict_line(verdict, report));
+    out
+}
+
+/// What an audit alone comes to.
+pub(crate) fn audit_verdict(report: &Report) -> Verdict {
+    match (report.is_ok(), report.not_compared) {
+        (false, _) => Verdict::Findings,
+        (true, 0) => Verdict::Agreement,
+        (true, _) => Verdict::Unfinished,
+    }
+}
+
+fn audit_lines(out: &mut String, audit: &Report) {
+    line!(out, "  compared      {} ticket types at equal positions, in {} ms", audit.compared, audit.duration_ms);
+    if audit.not_compared > 0 {
+        line!(out, "  not compared  {} ticket types: PostgreSQL was never at Redis' position", audit.not_compared);
+    }
+    if audit.lag > 0 {
+        line!(out, "  lag           PostgreSQL was {} decisions behind Redis when the audit began", audit.lag);
+    }
+    line!(out, "  drift         {} tickets", audit.drift);
+}
+
+fn totals_table(out: &mut String, audit: &Report) {
+    if audit.compared == 0 {
+        return;
+    }
+    let row = |out: &mut String, store: &str, counts: &Counts| {
+        let available = counts.capacity - counts.held - counts.sold;
+        line!(
+            out,
+            "  {store:<12} {:>12} {available:>12} {:>12} {:>12}",
+            counts.capacity,
+            counts.held,
+            counts.sold
+        );
+    };
+    line!(out, "  {:<12} {:>12} {:>12} {:>12} {:>12}", "on sale", "capacity", "available", "held", "sold");
+    row(out, "Redis", &audit.totals.redis);
+    row(out, "PostgreSQL", &audit.totals.postgres);
+    line!(out);
+}
+
+fn problems(out: &mut String, audit: &Report, open: &Open) {
+    for finding in audit.findings.iter().take(LINES_MAX) {
+        finding_lines(out, finding);
+    }
+    if audit.findings.len() > LINES_MAX {
+        line!(out, "  ... and {} more findings (--json lists all)", audit.findings.len() - LINES_MAX);
+    }
+    for item in open.items.iter().take(LINES_MAX) {
+        line!(out, "{}", item_lines(item));
+    }
+    if open.items.len() > LINES_MAX {
+        line!(out, "  ... and {} more open items", open.items.len() - LINES_MAX);
+    }
+    if !audit.findings.is_empty() || !open.items.is_empty() {
+        line!(out);
+    }
+}
+
+fn finding_lines(out: &mut String, finding: &Finding) {
+    let mark = if finding.kind.is_notice() { "note" } else { "WRONG" };
+    line!(out, "  {mark:<5} {} {}: {}", finding.shard, finding.kind.as_str(), finding.detail);
+    if let Some(event) = finding.event_id {
+        let ticket_type = finding.ticket_type_id.map_or_else(String::new, |id| format!(", ticket type {id}"));
+        line!(out, "        event {event}{ticket_type}");
+    }
+    line!(out, "        next: {}", next_step(finding));
+}
+
+/// The command that mends a finding, or shows more of it.
+fn next_step(finding: &Finding) -> String {
+    let event = finding.event_id.map_or_else(String::new, |event| format!(" --event {event}"));
+    match finding.kind {
+        FindingKind::Drift | FindingKind::RowsDiffer | FindingKind::Oversold => format!(
+            "boxoffice-reconciler audit{event}   (again: a real drift stays; open dead letters and gaps explain most)"
+        ),
+        FindingKind::MissingInventory | FindingKind::UnreadableInventory | FindingKind::RedisBehind => {
+            format!("boxoffice-reconciler status   (shard {} must be rebuilt; it does not sell meanwhile)", finding.shard)
+        }
+        FindingKind::OverdueHolds => "start an API instance; it expires holds".to_owned(),
+    }
+}
+
+fn item_lines(item: &OpenItem) -> String {
+    format!(
+        "  WRONG s{:02} {} {}: {}\n        since {} UTC; next: {}",
+        item.shard,
+        item.kind,
+        item.id,
+        item.what,
+        item.since.format("%Y-%m-%d %H:%M:%S"),
+        item.mend
+    )
+}
+
+fn verdict_line(verdict: Verdict, audit: &Report) -> String {
+    match verdict {
+        Verdict::Agreement => "Redis and PostgreSQL agree.".to_owned(),
+        Verdict::Findings => "Something is wrong; each line above names the next step.".to_owned(),
+        Verdict::Unfinished => format!(
+            "Not finished: {} ticket types were not compared. Tickets may be selling too fast for a moment of rest, or \
+             decisions wait in Redis for an API instance to relay them; run it again.",
+            audit.not_compared
+        ),
+    }
+}
+
+/// The report of `status`.
+pub(crate) fn of_status(status: &Status) -> String {
+    let mut out = String::new();
+    match &status.lease {
+        Some(lease) => line!(out, "lease        {} until {} UTC", lease.holder, lease.expires_at.format("%H:%M:%S")),
+        None => line!(out, "lease        nobody"),
+    }
+    match &status.last_reconciliation {
+        Some(last) => line!(
+            out,
+            "last audit   {} UTC, {} ms: compared {}, not compared {}, lag {}, drift {}{}",
+            last.started_at.format("%Y-%m-%d %H:%M:%S"),
+            last.duration_ms,
+            last.compared,
+            last.not_compared,
+            last.lag,
+            last.drift,
+            if last.ok { "" } else { "  NOT OK" }
+        ),
+        None => line!(out, "last audit   never"),
+    }
+    line!(out);
+    line!(out, "shard  certified  redis            postgresql       kafka offset          lag");
+    for shard in &status.shards {
+        let text = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
+        line!(
+            out,
+            "{:<6} {:<10} {:<16} {:<16} {:<12} {:>12}",
+            shard.shard.to_string(),
+            match shard.certified {
+                Some(true) => "yes",
+                Some(false) => "NO",
+                None => "?",
+            },
+            text(shard.redis.map(|position| position.to_string())),
+            shard.postgres.to_string(),
+            shard.next_offset,
+            text(shard.lag_records.map(|lag| lag.to_string()))
+        );
+    }
+    line!(out);
+    for item in status.open.items.iter().take(LINES_MAX) {
+        line!(out, "{}", item_lines(item));
+    }
+    if status.healthy {
+        line!(out, "Healthy.");
+    }
+    for problem in &status.problems {
+        line!(out, "Problem: {problem}.");
+    }
+    out
+}
+
+/// A list of open items.
+pub(crate) fn of_items(items: &[OpenItem]) -> String {
+    if items.is_empty() {
+        return "Nothing is open.\n".to_owned();
+    }
+    items.iter().fold(String::new(), |out, item| out + &item_lines(item) + "\n")
+}
+
+/// A dead letter in full.
+pub(crate) fn of_dead_letter(letter: &DeadLetter) -> String {
+    let mut out = String::new();
+    let position = match (letter.epoch, letter.sequence) {
+        (Some(epoch), Some(sequence)) => format!("{epoch}-{sequence}"),
+        _ => "unknown".to_owned(),
+    };
+    line!(out, "dead letter {}: {}", letter.id, letter.outcome.as_deref().unwrap_or("open"));
+    line!(out, "  kind       {}", letter.kind);
+    line!(out, "  reason     {}", letter.reason);
+    line!(out, "  place      shard s{:02}, offset {}, position {position}", letter.shard, letter.kafka_offset);
+    line!(out, "  received   {} UTC", letter.received_at.format("%Y-%m-%d %H:%M:%S"));
+    line!(out, "  payload    {}", letter.payload);
+    if letter.outcome.is_none() {
+        line!(out, "  next       boxoffice-reconciler dead-letters retry {0}, or discard {0}", letter.id);
+    }
+    out
+}

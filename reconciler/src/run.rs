@@ -1,0 +1,85 @@
+//! `run`: the service. It waits for its servers, then for the lease, and then does three things side by side.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::kafka::LogWriter;
+use crate::lease::{self, Lease};
+use crate::redis_link::RedisLink;
+use crate::{audit, kafka, pipeline, postgres, recovery};
+
+/// Reconciles until the shutdown.
+///
+/// # Errors
+/// Where the installation contradicts the configuration, or was not prepared. A server that is away is waited for.
+pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let pool = postgres::pool(&config)?;
+    let redis = RedisLink::new(&config)?;
+    if !wait_until_ready(&config, &pool, &shutdown).await? {
+        return Ok(());
+    }
+    let lease = Lease::new(pool.clone(), lease::RECONCILER);
+    while lease.acquire(&shutdown).await {
+        lead(&config, &pool, &redis, &lease, &shutdown).await?;
+        lease.release().await;
+    }
+    pool.close().await;
+    Ok(())
+}
+
+/// `false` where the shutdown came first.
+async fn wait_until_ready(
+    config: &Config,
+    pool: &sqlx::PgPool,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<bool> {
+    let mut backoff = Backoff::of_a_server();
+    loop {
+        match postgres::check_installation(pool, config.shards).await {
+            Ok(verdict) => break verdict?,
+            Err(error) => tracing::warn!(server = "PostgreSQL", %error, "waiting for a server"),
+        }
+        if !backoff.wait(shutdown).await {
+            return Ok(false);
+        }
+    }
+    backoff.reset();
+    loop {
+        match kafka::check_topic(config).await {
+            Ok(verdict) => break verdict?,
+            Err(error) => tracing::warn!(server = "Kafka", %error, "waiting for a server"),
+        }
+        if !backoff.wait(shutdown).await {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The work of the lease's holder; ends when the lease is lost or the shutdown comes.
+async fn lead(
+    config: &Config,
+    pool: &sqlx::PgPool,
+    redis: &RedisLink,
+    lease: &Lease,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let log = Arc::new(LogWriter::new(config)?);
+    let stop = shutdown.child_token();
+    let mut work = JoinSet::new();
+    work.spawn(pipeline::run(config.clone(), pool.clone(), Arc::clone(&log), stop.clone()));
+    work.spawn(recovery::run(config.clone(), pool.clone(), redis.clone(), log, stop.clone()));
+    work.spawn(audit::run(config.clone(), pool.clone(), redis.clone(), stop.clone()));
+    work.spawn(Lease::keep(lease.clone(), stop.clone()));
+    // Whichever ends first, by a lost lease, the shutdown or a panic, ends the others.
+    let mut failure = None;
+    while let Some(ended) = work.join_next().await {
+        stop.cancel();
+        failure = failure.or(ended.err());
+    }
+    failure.map_or(Ok(()), |panic| Err(panic.into()))
+}

@@ -1,0 +1,144 @@
+//! Judges records by their positions: what comes next is applied, what came before is skipped, and what should not
+//! be is named. Pure: the state of a shard is a row that the caller has locked.
+
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::Change;
+
+use crate::decode::{Content, Digest, Incoming};
+
+/// How far a shard's log is applied: its row in `shards`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
+    /// Of the last applied record.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) next_offset: i64,
+}
+
+/// A run of sequence numbers that are missing in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) epoch: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) offset: i64,
+}
+
+/// What must be told to an operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Complaint {
+    pub(crate) kind: &'static str,
+    pub(crate) detail: String,
+}
+
+/// What is to be done with a record. All but a gap move the shard's offset past it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The next decision.
+    Apply,
+    /// The next decision, of an epoch whose barrier is not in the log.
+    ApplyUnannounced(Complaint),
+    /// Known already, or a barrier, which changes no table but the shard's row.
+    Pass,
+    /// Must not be; not applied.
+    Refuse(Complaint),
+    /// Unreadable; set aside. Where its position was the next one, it was taken.
+    SetAside,
+    /// Decisions are missing before this one: the shard stops here.
+    Stop(Gap),
+}
+
+impl Progress {
+    /// Judges the shard's next record, and moves past it unless it stops the shard.
+    pub(crate) fn judge(&mut self, incoming: &Incoming) -> Verdict {
+        if incoming.offset < self.next_offset {
+            return Verdict::Pass;
+        }
+        // Without transactions and compaction the offsets of a partition have no holes.
+        if incoming.offset > self.next_offset {
+            let next = incoming.position().map_or(0, |position| position.sequence).max(self.sequence + 2);
+            return Verdict::Stop(self.gap_before(next, self.epoch, self.next_offset));
+        }
+        let verdict = match (&incoming.content, incoming.position()) {
+            (Content::Record(record), Some(position)) => match record.change {
+                Change::Barrier { .. } => self.judge_barrier(position, incoming),
+                _ => self.judge_decision(position, incoming),
+            },
+            (_, Some(position)) => match self.judge_decision(position, incoming) {
+                Verdict::Apply | Verdict::ApplyUnannounced(_) => Verdict::SetAside,
+                other => other,
+            },
+            (_, None) => Verdict::SetAside,
+        };
+        if !matches!(verdict, Verdict::Stop(_)) {
+            self.next_offset = incoming.offset + 1;
+        }
+        verdict
+    }
+
+    fn judge_decision(&mut self, position: Position, incoming: &Incoming) -> Verdict {
+        if position.sequence <= self.sequence {
+            return self.judge_known(position, incoming);
+        }
+        if position.epoch < self.epoch {
+            return Verdict::Refuse(Complaint {
+                kind: "ended_epoch",
+                detail: format!(
+                    "decision {position} (offset {}) came after epoch {} had begun; it was not applied",
+                    incoming.offset, self.epoch
+                ),
+            });
+        }
+        if position.sequence > self.sequence + 1 {
+            return Verdict::Stop(self.gap_before(position.sequence, position.epoch, incoming.offset));
+        }
+        let announced = position.epoch == self.epoch;
+        self.take(position, incoming);
+        if announced {
+            return Verdict::Apply;
+        }
+        Verdict::ApplyUnannounced(Complaint {
+            kind: "missing_barrier",
+            detail: format!("epoch {} began at decision {position} without its barrier", position.epoch),
+        })
+    }
+
+    /// A position that was applied: once more the same record, unless something is wrong.
+    fn judge_known(&self, position: Position, incoming: &Incoming) -> Verdict {
+        let is_last = position.sequence == self.sequence && position.epoch == self.epoch;
+        match self.digest {
+            Some(digest) if is_last && digest != incoming.digest => Verdict::Refuse(Complaint {
+                kind: "contradiction",
+                detail: format!(
+                    "offset {} holds another record for the applied position {position}; it was not applied",
+                    incoming.offset
+                ),
+            }),
+            _ => Verdict::Pass,
+        }
+    }
+
+    /// A barrier states how far the older epochs went. Where Redis knew less than was applied, Redis lost decisions,
+    /// which is recovery's matter: the sequence never goes back.
+    fn judge_barrier(&mut self, position: Position, incoming: &Incoming) -> Verdict {
+        if position.epoch <= self.epoch {
+            return Verdict::Pass;
+        }
+        if position.sequence > self.sequence {
+            return Verdict::Stop(self.gap_before(position.sequence + 1, self.epoch, incoming.offset));
+        }
+        self.take(Position { epoch: position.epoch, sequence: self.sequence }, incoming);
+        Verdict::Pass
+    }
+
+    fn take(&mut self, position: Position, incoming: &Incoming) {
+        self.epoch = position.epoch;
+        self.sequence = position.sequence;
+        self.digest = Some(incoming.digest);
+    }
+
+    fn gap_before(&self, sequence: u64, epoch: u32, offset: i64) -> Gap {
+        Gap { epoch, from: self.sequence + 1, to: sequence - 1, offset }
+    }
+}

@@ -1,0 +1,144 @@
+//! What PostgreSQL and Redis say of a shard, each with the position at which it is so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use boxoffice_schema::DecodeError;
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::{EventReply, EventSnapshot, read_event};
+use boxoffice_schema::shard::Shard;
+use redis::RedisError;
+use serde::Serialize;
+use sqlx::{PgPool, Row};
+
+use crate::apply::write::int2;
+use crate::redis_link::RedisLink;
+
+/// The counters of a ticket type, as a store has them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Counts {
+    pub(crate) capacity: i64,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
+}
+
+impl Counts {
+    /// Promise P1.
+    pub(crate) fn add_up(&self) -> bool {
+        self.held >= 0 && self.sold >= 0 && self.held + self.sold <= self.capacity
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.capacity += other.capacity;
+        self.held += other.held;
+        self.sold += other.sold;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "capacity {}, held {}, sold {}", self.capacity, self.held, self.sold)
+    }
+}
+
+/// The counters of an event's ticket types, in their order.
+pub(crate) type EventCounts = Vec<(TicketTypeId, Counts)>;
+
+/// A shard in PostgreSQL: its events that are on sale or paused.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorded {
+    pub(crate) position: Position,
+    pub(crate) events: BTreeMap<EventId, EventCounts>,
+}
+
+/// Reads shards from PostgreSQL, all at one moment; of one event only, where it is given.
+pub(crate) async fn recorded(
+    pool: &PgPool,
+    shards: &[Shard],
+    event: Option<EventId>,
+) -> sqlx::Result<BTreeMap<Shard, Recorded>> {
+    let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+    let rows = sqlx::query(include_str!("snapshot.sql"))
+        .bind(numbers)
+        .bind(event.map(|event| event.as_uuid()))
+        .fetch_all(pool)
+        .await?;
+    let mut found: BTreeMap<Shard, Recorded> = BTreeMap::new();
+    for row in rows {
+        let (shard, epoch, sequence): (i16, i32, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let shard = found.entry(Shard::from_number(u16::try_from(shard).unwrap_or(0))).or_default();
+        shard.position =
+            Position { epoch: u32::try_from(epoch).unwrap_or(0), sequence: u64::try_from(sequence).unwrap_or(0) };
+        let Some(event) = row.try_get::<Option<_>, _>(3)? else { continue };
+        let counts = shard.events.entry(EventId::from_uuid(event)).or_default();
+        let Some(ticket_type) = row.try_get::<Option<_>, _>(4)? else { continue };
+        let count = |index| row.try_get::<i32, _>(index).map(i64::from);
+        let of_type = Counts { capacity: count(5)?, held: count(6)?, sold: count(7)? };
+        counts.push((TicketTypeId::from_uuid(ticket_type), of_type));
+    }
+    Ok(found)
+}
+
+/// The counters of an event as Redis has them.
+pub(crate) fn live_counts(image: &EventImage) -> EventCounts {
+    image
+        .ticket_types
+        .iter()
+        .map(|t| {
+            let counts =
+                Counts { capacity: i64::from(t.capacity), held: i64::from(t.held), sold: i64::from(t.sold) };
+            (t.id, counts)
+        })
+        .collect()
+}
+
+/// The most events that are read in one round trip.
+const READ_MAX: usize = 64;
+
+/// Reads events from Redis, each at one moment with its shard's position. An event whose hash is not what the scripts
+/// write is an error of its own.
+pub(crate) async fn live(
+    redis: &RedisLink,
+    keys: &Keys,
+    shard: Shard,
+    events: &[EventId],
+) -> Result<Vec<(EventId, Result<EventSnapshot, DecodeError>)>, RedisError> {
+    let mut snapshots = Vec::with_capacity(events.len());
+    for events in events.chunks(READ_MAX) {
+        let calls: Vec<_> = events.iter().map(|event| read_event(keys, shard, *event)).collect();
+        let replies: Vec<EventReply> = redis.run_all(&calls).await?;
+        snapshots.extend(events.iter().copied().zip(replies.iter().map(EventSnapshot::parse)));
+    }
+    Ok(snapshots)
+}
+
+/// A shard in Redis, without its events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LiveShard {
+    pub(crate) certified: bool,
+    /// None where Redis has never seen the shard, or lost it.
+    pub(crate) position: Option<Position>,
+}
+
+/// Reads where shards stand in Redis, in one round trip.
+pub(crate) async fn live_shards(
+    redis: &RedisLink,
+    keys: &Keys,
+    shards: &[Shard],
+) -> Result<BTreeMap<Shard, LiveShard>, RedisError> {
+    // No event has this id; what is asked for is what comes with every event.
+    let nobody = EventId::from_bytes([0; 16]);
+    let calls: Vec<_> = shards.iter().map(|shard| read_event(keys, *shard, nobody)).collect();
+    let replies: Vec<EventReply> = redis.run_all(&calls).await?;
+    let state = |(certified, epoch, sequence, _, _): EventReply| {
+        let position = u32::try_from(epoch).ok().zip(u64::try_from(sequence).ok());
+        let position = position.map(|(epoch, sequence)| Position { epoch, sequence });
+        LiveShard { certified: certified == 1, position }
+    };
+    Ok(shards.iter().copied().zip(replies.into_iter().map(state)).collect())
+}

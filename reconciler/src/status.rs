@@ -1,0 +1,162 @@
+//! `status`: where everything stands, and whether that is healthy.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::config::Config;
+use crate::open::{self, Open};
+use crate::redis_link::RedisLink;
+use crate::snapshot::{self, LiveShard};
+use crate::{kafka, postgres, servers};
+
+/// A status is asked for when something is wrong: it says so soon.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where everything stands.
+#[derive(Debug, Serialize)]
+pub(crate) struct Status {
+    pub(crate) healthy: bool,
+    /// Why not.
+    pub(crate) problems: Vec<String>,
+    pub(crate) lease: Option<LeaseHolder>,
+    pub(crate) shards: Vec<ShardStatus>,
+    pub(crate) open: Open,
+    pub(crate) last_reconciliation: Option<LastReconciliation>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LeaseHolder {
+    pub(crate) holder: String,
+    pub(crate) expires_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize, sqlx::FromRow)]
+pub(crate) struct LastReconciliation {
+    pub(crate) started_at: DateTime<Utc>,
+    pub(crate) duration_ms: i64,
+    pub(crate) lag: i64,
+    pub(crate) compared: i32,
+    pub(crate) not_compared: i32,
+    pub(crate) drift: i64,
+    pub(crate) ok: bool,
+}
+
+/// One shard in all three stores; what a store that is away would say is none.
+#[derive(Debug, Serialize)]
+pub(crate) struct ShardStatus {
+    pub(crate) shard: Shard,
+    pub(crate) certified: Option<bool>,
+    pub(crate) redis: Option<Position>,
+    pub(crate) postgres: Position,
+    pub(crate) recovery_epoch: i32,
+    pub(crate) next_offset: i64,
+    /// Records in Kafka that are not applied.
+    pub(crate) lag_records: Option<i64>,
+}
+
+/// Asks all servers. PostgreSQL must answer; what another does not say is a problem in the answer.
+pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
+    let pool = postgres::pool(config)?;
+    let installation = || async { postgres::check_installation(&pool, config.shards).await };
+    servers::wait_for("PostgreSQL", PATIENCE, installation).await??;
+    let mut problems = Vec::new();
+    let shards: Vec<Shard> = config.shards.shards().collect();
+    let redis = RedisLink::new(config)?;
+    let live = snapshot::live_shards(&redis, &config.keys(), &shards).await.unwrap_or_else(|error| {
+        problems.push(format!("Redis does not answer: {error}"));
+        BTreeMap::new()
+    });
+    let ends: BTreeMap<Shard, i64> = match kafka::watermarks_of(config, shards).await {
+        Ok(ends) => ends.into_iter().map(|(shard, found)| (shard, found.high)).collect(),
+        Err(error) => {
+            problems.push(format!("{error:#}"));
+            BTreeMap::new()
+        }
+    };
+    let shards = read_shards(&pool, &live, &ends).await?;
+    let lease = read_lease(&pool).await?;
+    let open = open::read(&pool).await?;
+    let last_reconciliation: Option<LastReconciliation> =
+        sqlx::query_as("SELECT * FROM reconciliations ORDER BY started_at DESC LIMIT 1").fetch_optional(&pool).await?;
+    problems.extend(find_problems(&shards, lease.as_ref(), &open, last_reconciliation.as_ref()));
+    pool.close().await;
+    Ok(Status { healthy: problems.is_empty(), problems, lease, shards, open, last_reconciliation })
+}
+
+async fn read_shards(
+    pool: &PgPool,
+    live: &BTreeMap<Shard, LiveShard>,
+    ends: &BTreeMap<Shard, i64>,
+) -> sqlx::Result<Vec<ShardStatus>> {
+    let rows: Vec<(i16, i32, i32, i64, i64)> =
+        sqlx::query_as("SELECT shard, recovery_epoch, epoch, sequence, next_offset FROM shards ORDER BY shard")
+            .fetch_all(pool)
+            .await?;
+    let status = |(number, recovery_epoch, epoch, sequence, next_offset)| {
+        let shard = Shard::from_number(u16::try_from(number).unwrap_or(0));
+        let live = live.get(&shard);
+        ShardStatus {
+            shard,
+            certified: live.map(|live| live.certified),
+            redis: live.and_then(|live| live.position),
+            postgres: Position {
+                epoch: u32::try_from(epoch).unwrap_or(0),
+                sequence: u64::try_from(sequence).unwrap_or(0),
+            },
+            recovery_epoch,
+            next_offset,
+            lag_records: ends.get(&shard).map(|end| end - next_offset),
+        }
+    };
+    Ok(rows
+        .into_iter()
+        .map(|(a, b, c, d, e): (i16, i32, i32, i64, i64)| status((a, b, c, d, e)))
+        .collect())
+}
+
+async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {
+    let row: Option<(String, DateTime<Utc>)> =
+        sqlx::query_as("SELECT holder, expires_at FROM leases WHERE name = $1 AND expires_at > now()")
+            .bind(crate::lease::RECONCILER)
+            .fetch_optional(pool)
+            .await?;
+    Ok(row.map(|(holder, expires_at)| LeaseHolder { holder, expires_at }))
+}
+
+fn find_problems(
+    shards: &[ShardStatus],
+    lease: Option<&LeaseHolder>,
+    open: &Open,
+    last: Option<&LastReconciliation>,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    if lease.is_none() {
+        problems.push("no reconciler is running: start `boxoffice-reconciler run`".to_owned());
+    }
+    let uncertified: Vec<_> =
+        shards.iter().filter(|s| s.certified == Some(false)).map(|s| s.shard.to_string()).collect();
+    if !uncertified.is_empty() {
+        problems.push(format!("not certified, and therefore not selling: {}", uncertified.join(", ")));
+    }
+    if !open.is_empty() {
+        problems.push(format!(
+            "{} gaps, {} dead letters and {} alarms are open",
+            open.gaps, open.dead_letters, open.alarms
+        ));
+    }
+    match last {
+        None => problems.push("nothing was ever reconciled".to_owned()),
+        Some(last) if !last.ok => problems.push(format!(
+            "the last reconciliation found differences ({} tickets): see `boxoffice-reconciler audit`",
+            last.drift
+        )),
+        Some(_) => {}
+    }
+    problems
+}

@@ -1,0 +1,140 @@
+//! The comparison of the stores, and the commands that tell of it.
+
+use boxoffice_schema::scripts::Outcome;
+
+use crate::recovering::{LiveSale, restart_redis};
+use crate::stack::{FIRST, Stack};
+
+/// An installation with one event, sold by the scripts and applied.
+async fn sold() -> (Stack, LiveSale) {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    for key in ["a", "b", "c"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    // The recovery drains the outbox, which is a relay's work otherwise.
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    (stack, sale)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stores_that_agree_make_once_exit_with_0() {
+    let (stack, sale) = sold().await;
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("Redis and PostgreSQL agree"), "{printed}");
+    assert_eq!(stack.number("SELECT count(*) FROM leases").await, 0);
+
+    let (code, printed) = stack.command(&["once", "--json"]).await;
+    assert_eq!(code, 0, "{printed}");
+    let json: serde_json::Value = serde_json::from_str(&printed[..=printed.rfind('}').unwrap()]).unwrap_or_else(|_| {
+        let end = printed.find("\n}\n").unwrap() + 3;
+        serde_json::from_str(&printed[..end]).unwrap()
+    });
+    assert_eq!(json["verdict"], "agreement");
+    assert_eq!(json["audit"]["compared"], 1);
+    assert_eq!(json["audit"]["totals"]["redis"]["sold"], 3);
+    let (code, printed) = stack.command(&["audit", "--event", &sale.id().to_string()]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn once_works_beside_the_service() {
+    let (stack, _) = sold().await;
+    let service = stack.start();
+    stack.wait_for_number("the service holds the lease", "SELECT count(*) FROM leases", 1).await;
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("by the process that holds the lease"), "{printed}");
+    stack
+        .wait_for_number(
+            "an agreeing audit is recorded",
+            "SELECT count(*) FROM (SELECT ok FROM reconciliations ORDER BY id DESC LIMIT 1) AS last WHERE ok",
+            1,
+        )
+        .await;
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 0, "{printed}");
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_is_found_recorded_and_told_with_exit_code_1() {
+    let (stack, sale) = sold().await;
+    let key = stack.config.keys().event(FIRST, sale.id());
+    let _: i64 = redis::cmd("HSET").arg(&key).arg("sold0").arg(5).query_async(&mut stack.redis.clone()).await.unwrap();
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("Redis has capacity 100, held 0, sold 5"), "{printed}");
+    assert_eq!(stack.number("SELECT drift FROM reconciliations ORDER BY id DESC LIMIT 1").await, 2);
+    assert_eq!(stack.words("SELECT DISTINCT kind FROM reconciliation_findings").await, ["drift"]);
+
+    stack.execute("UPDATE ticket_types SET sold = 5").await;
+    let (code, printed) = stack.command(&["audit"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("rows_differ"), "{printed}");
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_redis_lost_is_found() {
+    let (stack, sale) = sold().await;
+    let key = stack.config.keys().event(FIRST, sale.id());
+    let _: i64 = redis::cmd("DEL").arg(&key).query_async(&mut stack.redis.clone()).await.unwrap();
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("missing_inventory"), "{printed}");
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_that_wait_in_redis_are_lag_and_not_drift() {
+    let (stack, sale) = sold().await;
+    assert!(matches!(sale.book(&stack, "d").await, Outcome::Changed(_)));
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("1 decisions behind Redis"), "{printed}");
+    assert_eq!(stack.number("SELECT drift FROM reconciliations ORDER BY id DESC LIMIT 1").await, 0);
+    assert_eq!(stack.number("SELECT not_compared::int8 FROM reconciliations ORDER BY id DESC LIMIT 1").await, 1);
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_cannot_finish_says_why_and_hides_the_password() {
+    let (stack, _) = sold().await;
+    let output = stack
+        .binary(&["once"])
+        .env("BOXOFFICE_REDIS_URL", "redis://user:hunter2@127.0.0.1:1/")
+        .output()
+        .await
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("Redis did not answer"), "{printed}");
+    assert!(!printed.contains("hunter2"), "{printed}");
+
+    for (variable, value, said) in [
+        ("BOXOFFICE_SHARDS", "0", "BOXOFFICE_SHARDS"),
+        ("BOXOFFICE_SHARDS", "many", "BOXOFFICE_SHARDS"),
+        ("BOXOFFICE_SHARDS", "3", "this installation has 2 shards"),
+        ("BOXOFFICE_REDIS_PREFIX", "{x}", "BOXOFFICE_REDIS_PREFIX"),
+        ("BOXOFFICE_DATABASE_URL", "mysql://a:hunter2@b/", "BOXOFFICE_DATABASE_URL"),
+        ("BOXOFFICE_REDIS_URL", "http://a:hunter2@b/", "BOXOFFICE_REDIS_URL"),
+        ("BOXOFFICE_KAFKA_BROKERS", "", "BOXOFFICE_KAFKA_BROKERS"),
+        ("BOXOFFICE_KAFKA_TOPIC", "no such topic", "BOXOFFICE_KAFKA_TOPIC"),
+        ("BOXOFFICE_KAFKA_TOPIC", "no-such-topic", "run `boxoffice-reconciler migrate` first"),
+    ] {
+        let output = stack.binary(&["once"]).env(variable, value).output().await.unwrap();
+        let printed = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{variable}={value}: {printed}");
+        assert!(printed.contains(said), "{variable}={value}: {printed}");
+        assert!(!printed.contains("hunter2"), "{variable}={value}: {printed}");
+    }
+    stack.remove().await;
+}

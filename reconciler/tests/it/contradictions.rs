@@ -1,0 +1,74 @@
+//! Records that contradict what was applied are rows and alarms, and are never applied.
+
+use boxoffice_schema::record::Change;
+use boxoffice_schema::text::PaymentReference;
+
+use crate::sale::Sale;
+use crate::stack::{FIRST, Stack};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_record_for_an_applied_position_is_an_alarm() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    let mut forged = booked.clone();
+    let Change::Booking(change) = &mut forged.change else { unreachable!() };
+    change.image.payment_reference = Some(PaymentReference::try_from("other".to_owned()).unwrap());
+    stack.append(&[published, booked, forged]).await;
+    stack.wait_for_offset(FIRST, 4).await;
+
+    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["contradiction"]);
+    assert_eq!(stack.number("SELECT count(*) FROM bookings WHERE payment_reference IS NULL").await, 1);
+    stack.append(&[sale.book("b", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    let (code, printed) = stack.command(&["alarms", "list"]).await;
+    assert_eq!(code, 0);
+    assert!(printed.contains("alarms resolve 1"), "{printed}");
+    assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 0);
+    assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 1);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_an_ended_epoch_behind_the_barrier_is_never_applied() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    // The old Redis decided once more; the new one knows nothing of it.
+    let mut old = Sale { shard: FIRST, position: sale.position, event: sale.event.clone() };
+    let late = old.book("late", 1);
+    sale.position.epoch = 2;
+    let barrier = sale.barrier();
+    stack.append(&[published, booked.clone(), barrier, booked, late, sale.book("b", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+
+    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["ended_epoch"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
+    assert_eq!(stack.position(FIRST).await.0, 2);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_differ_from_redis_at_the_same_position_are_one_alarm_and_are_not_overwritten() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish()]).await;
+    sale.ticket_type().sold = 4;
+    for key in ["a", "b", "c"] {
+        stack.append(&[sale.book(key, 1)]).await;
+    }
+    stack.wait_for_sequence(FIRST, 4).await;
+
+    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["counts_differ"]);
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 3);
+    service.stop().await;
+    stack.remove().await;
+}

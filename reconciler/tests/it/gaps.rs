@@ -1,0 +1,113 @@
+//! Decisions that are missing in the log stop their shard, and nothing else.
+
+use crate::sale::Sale;
+use crate::stack::{FIRST, SECOND, Stack, wait_until};
+
+const OPEN_GAPS: &str = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_stops_its_shard_and_no_other() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let log: Vec<_> = std::iter::once(sale.publish()).chain((0..5).map(|n| sale.book(&format!("{n}"), 1))).collect();
+    stack.append(&[log[0].clone(), log[1].clone(), log[4].clone(), log[5].clone()]).await;
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    let gap: (i16, i64, i64, i64) =
+        sqlx::query_as("SELECT shard, from_sequence, to_sequence, kafka_offset FROM gaps")
+            .fetch_one(&stack.pool)
+            .await
+            .unwrap();
+    assert_eq!(gap, (0, 3, 4, 3));
+
+    let mut other = Sale::new(SECOND, 10);
+    stack.append(&[other.publish(), other.book("a", 1)]).await;
+    stack.wait_for_sequence(SECOND, 2).await;
+    assert_eq!(stack.position(FIRST).await, (1, 2, 3));
+    service.stop().await;
+
+    // It stays stopped over a restart.
+    let service = stack.start();
+    stack.append(&[other.book("b", 1)]).await;
+    stack.wait_for_sequence(SECOND, 3).await;
+    assert_eq!(stack.position(FIRST).await, (1, 2, 3));
+    assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 1);
+
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1);
+    assert!(printed.contains("decisions 3 to 4"), "{printed}");
+    let (code, _) = stack.command(&["gaps", "accept", "1"]).await;
+    assert_eq!(code, 0);
+    stack.wait_for_sequence(FIRST, 6).await;
+    assert_eq!(stack.number("SELECT count(*) FROM bookings").await, 5);
+    assert_eq!(stack.number(OPEN_GAPS).await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_out_of_order_are_a_gap_until_the_missing_one_is_sent_in_time() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let [published, first, second] = [sale.publish(), sale.book("a", 1), sale.book("b", 1)];
+    stack.append(&[published, second, first]).await;
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    assert_eq!(stack.position(FIRST).await, (1, 1, 2));
+
+    // What is missing before the offset is missing still.
+    stack.command(&["gaps", "retry", "1"]).await;
+    wait_until("the gap is found again", async || {
+        stack.number("SELECT coalesce(max(id), 0) FROM gaps WHERE resolved_at IS NULL").await > 1
+    })
+    .await;
+    assert_eq!(stack.number("SELECT count(*) FROM bookings").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offset_that_kafka_does_not_have_is_a_gap_and_never_a_jump() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    service.stop().await;
+    stack.execute("UPDATE shards SET next_offset = 1000 WHERE shard = 0").await;
+    let service = stack.start();
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    stack.append(&[sale.book("b", 1)]).await;
+    assert_eq!(stack.position(FIRST).await, (1, 2, 1_000));
+
+    // The log has everything after all: read from its beginning, the sequence proves it.
+    let (code, printed) = stack.command(&["gaps", "retry", "1"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.wait_for_sequence(FIRST, 3).await;
+    assert_eq!(stack.number(OPEN_GAPS).await, 0);
+    assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, 2);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_barrier_beyond_the_applied_sequence_is_a_gap() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish()]).await;
+    sale.book("lost", 1);
+    sale.position.epoch = 2;
+    stack.append(&[sale.barrier()]).await;
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    let gap: (i64, i64) =
+        sqlx::query_as("SELECT from_sequence, to_sequence FROM gaps").fetch_one(&stack.pool).await.unwrap();
+    assert_eq!(gap, (2, 2));
+    assert_eq!(stack.position(FIRST).await, (1, 1, 2));
+    service.stop().await;
+    stack.remove().await;
+}

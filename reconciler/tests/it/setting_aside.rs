@@ -1,0 +1,198 @@
+//! What cannot be read or applied is set aside: a row, a record in the dead-letter topic, and a command.
+
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::record::{Change, Kind, Record};
+use rdkafka::message::{Headers, Message, OwnedMessage};
+
+use crate::sale::Sale;
+use crate::stack::{FIRST, Stack};
+
+const OPEN: &str = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
+
+fn header(message: &OwnedMessage, name: &str) -> String {
+    let header = message.headers().unwrap().iter().find(|header| header.key == name);
+    String::from_utf8(header.unwrap().value.unwrap().to_vec()).unwrap()
+}
+
+async fn append_poison(stack: &Stack, value: &[u8], record: &Record) {
+    let headers = record.headers();
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    stack.append_raw(FIRST, value, &headers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_json_is_set_aside_and_its_position_taken() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    stack.append(&[published]).await;
+    append_poison(&stack, b"not JSON", &booked).await;
+    stack.append(&[sale.book("b", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+
+    assert_eq!(stack.words("SELECT kind || ' ' || epoch || '-' || sequence FROM dead_letters").await, ["poisoned 1-2"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["b"]);
+    let sent = stack.dead_letter_topic();
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].payload().unwrap(), b"not JSON");
+    assert_eq!(header(&sent[0], "boxoffice-origin-topic"), stack.config.kafka_topic);
+    assert_eq!(header(&sent[0], "boxoffice-origin-partition"), "0");
+    assert_eq!(header(&sent[0], "boxoffice-origin-offset"), "2");
+    assert_eq!(header(&sent[0], "boxoffice-sequence"), "2");
+    assert!(header(&sent[0], "boxoffice-reason").contains("JSON"));
+
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("still cannot be read"), "{printed}");
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    assert_eq!(stack.number(OPEN).await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, held) = (sale.publish(), sale.hold("a", 1));
+    let confirmed = sale.decide(&held, Kind::Confirmed);
+    stack.append(&[published]).await;
+    let unknown = String::from_utf8(held.encode()).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    append_poison(&stack, unknown.as_bytes(), &held).await;
+    stack.append(&[confirmed]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    let (_, printed) = stack.command(&["dead-letters", "show", "1"]).await;
+    assert!(printed.contains("unknown version 2"), "{printed}");
+
+    // A build that reads the version is played by putting the version right.
+    sqlx::query("UPDATE dead_letters SET payload = $1").bind(held.encode()).execute(&stack.pool).await.unwrap();
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!((code, printed.trim().lines().next().unwrap()), (0, "dead letter 1: superseded"));
+    assert_eq!(stack.words("SELECT status FROM bookings").await, ["confirmed"]);
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 1);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unreadable_record_without_a_position_leaves_a_gap_that_a_retry_fills() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    stack.append(&[published]).await;
+    stack.append_raw(FIRST, b"\xff\xfe", &[("boxoffice-epoch", "one")]).await;
+    stack.append(&[sale.book("b", 1)]).await;
+    stack.wait_for_number("the gap shows", "SELECT count(*) FROM gaps WHERE resolved_at IS NULL", 1).await;
+    assert_eq!(stack.number("SELECT count(*) FROM dead_letters WHERE sequence IS NULL").await, 1);
+    assert_eq!(stack.position(FIRST).await, (1, 1, 3));
+
+    sqlx::query("UPDATE dead_letters SET payload = $1").bind(booked.encode()).execute(&stack.pool).await.unwrap();
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.wait_for_sequence(FIRST, 3).await;
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
+    assert_eq!(stack.number("SELECT count(*) FROM gaps WHERE resolved_at IS NULL").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_of_an_unknown_event_is_refused_and_the_rest_of_its_batch_applied() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, first) = (sale.publish(), sale.book("a", 1));
+    let mut stray = sale.book("stray", 1);
+    stray.event_id = Some(EventId::new());
+    sale.ticket_type().sold -= 1;
+    let last = sale.book("b", 1);
+    stack.append(&[published, first, stray, last]).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+
+    assert_eq!(stack.words("SELECT kind FROM dead_letters").await, ["refused"]);
+    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["refused"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 2);
+    assert_eq!(stack.dead_letter_topic().len(), 1);
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("refused again"), "{printed}");
+    assert_eq!(stack.number(OPEN).await, 1);
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms WHERE resolved_at IS NULL").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_booking_under_one_key_is_refused() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let log = [sale.publish(), sale.book("a", 1), sale.book("a", 1), sale.book("b", 1)];
+    stack.append(&log).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+
+    let reasons = stack.words("SELECT reason FROM dead_letters").await;
+    assert_eq!(reasons.len(), 1);
+    assert!(reasons[0].contains("one_booking_a_key"), "{reasons:?}");
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 2);
+    // Redis counts the refused booking and PostgreSQL does not: that is said, too.
+    assert_eq!(stack.words("SELECT kind FROM alarms ORDER BY kind").await, ["counts_differ", "refused"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_would_oversell_is_refused_and_applied_when_there_is_room() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 2);
+    stack.append(&[sale.publish(), sale.book("a", 2), sale.book("b", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    stack.append(&[sale.change_capacity(3)]).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+    let reasons = stack.words("SELECT reason FROM dead_letters").await;
+    assert!(reasons[0].contains("never_oversold"), "{reasons:?}");
+    assert_eq!(stack.words("SELECT capacity || ' ' || sold FROM ticket_types").await, ["3 2"]);
+
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!((code, printed.trim().lines().next().unwrap()), (0, "dead letter 1: applied"));
+    assert_eq!(stack.words("SELECT capacity || ' ' || sold FROM ticket_types").await, ["3 3"]);
+    let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
+    assert_eq!(code, 2, "{printed}");
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 3);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_that_postgresql_cannot_hold_is_refused() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let published = sale.publish();
+    let mut odd = sale.book("a", 1);
+    let Change::Booking(change) = &mut odd.change else { unreachable!() };
+    change.image.caller = boxoffice_schema::text::Caller::from_stored("nul \0".to_owned());
+    let mut long = sale.book("b", 1);
+    let Change::Booking(change) = &mut long.change else { unreachable!() };
+    let digits: String = (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
+    change.image.caller = boxoffice_schema::text::Caller::from_stored(digits);
+    stack.append(&[published, odd, long, sale.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+    assert_eq!(stack.words("SELECT kind FROM dead_letters").await, ["refused", "refused"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["c"]);
+    service.stop().await;
+    stack.remove().await;
+}

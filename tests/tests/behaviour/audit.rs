@@ -1,0 +1,53 @@
+//! The live invariant, and the audit that proves it again and again.
+
+use serde_json::json;
+
+use crate::world::{World, eventually};
+
+#[tokio::test]
+async fn the_audit_shows_both_sides_and_no_drift() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.book(&event.id, "b", &event.hold("bob", 2)).await.expect(201);
+    let audit = world.drained(&event).await;
+    assert_eq!(audit["certified"], true);
+    assert_eq!(audit["gaps"], json!([]));
+    assert_eq!(audit["ticket_types"][0], json!({
+        "ticket_type_id": event.types[0],
+        "redis": {"capacity": 10, "available": 5, "held": 2, "sold": 3},
+        "postgres": {"capacity": 10, "held": 2, "sold": 3},
+        "drift": 0,
+    }));
+    assert_eq!(audit["redis"]["sequence"], audit["postgres"]["sequence"]);
+    eventually("a reconciliation that is in agreement", || async {
+        let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+        audit["last_reconciliation"]["ok"] == true
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.drained(&event).await;
+    let key = world.event_key(&event);
+    let _: () = world.redis(redis::cmd("HSET").arg(&key).arg("sold0").arg(1)).await;
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert_eq!(audit["ticket_types"][0]["drift"], 2);
+    eventually("the reconciler to record the drift", || async {
+        let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+        audit["last_reconciliation"]["ok"] == false
+    })
+    .await;
+    let sold: String = world.redis(redis::cmd("HGET").arg(&key).arg("sold0")).await;
+    assert_eq!(sold, "1", "a difference is an alarm, never an overwrite");
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 3));
+    let drift: i64 = sqlx::query_scalar("SELECT drift FROM reconciliations WHERE NOT ok ORDER BY id DESC LIMIT 1")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(drift, 2);
+}

@@ -1,0 +1,138 @@
+//! Redis, Kafka or PostgreSQL away: at start, and during the sale.
+
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Gate;
+use crate::http::id;
+use crate::world::{Settings, World, eventually};
+
+/// `host:port` of a URL.
+fn address(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap();
+    host.rsplit('@').next().unwrap().to_owned()
+}
+
+/// A world whose API and reconciler reach one server through a gate.
+async fn gated(pick: fn(&mut Settings) -> &mut String) -> (World, Gate) {
+    let direct = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
+    let mut settings = direct.clone();
+    let url = pick(&mut settings);
+    let target = address(url);
+    let gate = Gate::to(target.clone()).await;
+    *url = url.replace(&target, &gate.address);
+    let stop = CancellationToken::new();
+    settings.start_reconciler(&stop);
+    let base = settings.start_api(&[], &stop).await;
+    // The test itself looks around the gate.
+    let world = World::looking_at(direct, base, stop).await;
+    world.selling().await;
+    (world, gate)
+}
+
+#[tokio::test]
+async fn while_redis_is_away_bookings_are_refused_in_time_and_reads_say_that_they_are_stale() {
+    let (world, gate) = gated(|settings| &mut settings.redis_url).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booking = id(&world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201));
+    world.drained(&event).await;
+    gate.shut();
+    for n in 0..20 {
+        let started = Instant::now();
+        let reply = world.book(&event.id, &format!("away-{n}"), &event.request("bob", 1)).await;
+        reply.refused(503, "redis_unavailable");
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    }
+    let read = world.booking(&event.id, &booking).await;
+    assert_eq!(read.expect(200)["status"], "confirmed");
+    assert_eq!(read.header("boxoffice-stale"), Some("true"));
+    let availability = world.get(&format!("/v1/events/{}/availability", event.id)).await;
+    assert_eq!(availability.header("boxoffice-stale"), Some("true"));
+    let availability = availability.expect(200);
+    assert_eq!(availability["stale"], true);
+    assert_eq!(availability["ticket_types"][0]["on_sale"], false);
+    assert_eq!(availability["ticket_types"][0]["sold"], 1);
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert!(audit["redis"].is_null(), "{audit}");
+    let ready = world.get("/readyz").await;
+    assert_eq!(ready.status, 503);
+    assert!(String::from_utf8_lossy(&ready.body).contains("redis"));
+    world.get("/livez").await.expect(200);
+
+    gate.open();
+    eventually("bookings to go on", || async {
+        world.book(&event.id, "back", &event.request("bob", 1)).await.status == 201
+    })
+    .await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+}
+
+#[tokio::test]
+async fn while_postgresql_is_away_the_sale_goes_on_and_the_reconciler_catches_up() {
+    let (world, gate) = gated(|settings| &mut settings.database_url).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    world.book(&event.id, "before", &event.request("ann", 1)).await.expect(201);
+    world.drained(&event).await;
+    gate.shut();
+    for n in 0..30 {
+        let booking = world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
+        world.booking(&event.id, &id(&booking)).await.expect(200);
+    }
+    assert_eq!(world.availability(&event.id).await["ticket_types"][0]["sold"], 31);
+    world.get("/v1/events").await.refused(503, "postgres_unavailable");
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert!(audit["postgres"].is_null() && audit["ticket_types"][0]["drift"].is_null(), "{audit}");
+    eventually("readiness to name PostgreSQL", || async {
+        let ready = world.get("/readyz").await;
+        ready.status == 503 && String::from_utf8_lossy(&ready.body).contains("postgres")
+    })
+    .await;
+    gate.open();
+    eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 31 }).await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 31));
+}
+
+#[tokio::test]
+async fn an_api_whose_servers_are_not_there_yet_starts_and_says_which_are_missing() {
+    let mut settings = Settings::fresh().await;
+    let closed = "127.0.0.1:9";
+    let (redis, database) = (address(&settings.redis_url), address(&settings.database_url));
+    settings.redis_url = settings.redis_url.replace(&redis, closed);
+    settings.database_url = settings.database_url.replace(&database, closed);
+    settings.kafka_brokers = closed.to_owned();
+    let stop = CancellationToken::new();
+    let base = settings.start_api(&[], &stop).await;
+    let http = reqwest::Client::new();
+    assert_eq!(http.get(format!("{base}/livez")).send().await.unwrap().status(), 200);
+    eventually("readiness to name all three", || async {
+        let ready = http.get(format!("{base}/readyz")).send().await.unwrap();
+        let (status, text) = (ready.status(), ready.text().await.unwrap());
+        status == 503 && ["redis", "kafka", "postgres"].iter().all(|name| text.contains(name))
+    })
+    .await;
+    let event = uuid::Uuid::now_v7();
+    let started = Instant::now();
+    let reply = http.get(format!("{base}/v1/events/{event}")).send().await.unwrap();
+    assert_eq!(reply.status(), 503);
+    assert!(started.elapsed() < Duration::from_secs(2));
+    stop.cancel();
+}
+
+#[tokio::test]
+async fn without_a_reconciler_nothing_is_sold_because_nothing_was_verified() {
+    let settings = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    let world = World::around(settings.clone(), &[], stop.clone()).await;
+    let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
+    eventually("redis to answer", || async { world.publish(&id(&draft)).await.json()["code"] == "inventory_unverified" }).await;
+    world.publish(&id(&draft)).await.refused(503, "inventory_unverified");
+    settings.start_reconciler(&stop);
+    world.selling().await;
+    assert_eq!(world.publish(&id(&draft)).await.expect(200)["status"], "on_sale");
+}

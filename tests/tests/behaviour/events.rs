@@ -1,0 +1,145 @@
+//! Drafts, publication, and changes during the sale.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::http::id;
+use crate::world::World;
+
+#[tokio::test]
+async fn a_draft_is_shown_but_not_sold_until_it_is_published() {
+    let world = World::start().await;
+    let reply = world.post("/v1/events", &World::draft(&[10])).await;
+    let draft = reply.expect(201);
+    let event = id(&draft);
+    assert_eq!(reply.header("location"), Some(format!("/v1/events/{event}").as_str()));
+    assert_eq!(draft["status"], "draft");
+    assert_eq!(draft["hold_seconds"], 600);
+    for absent in ["sales_open_at", "sales_close_at", "per_customer_limit"] {
+        assert!(draft.get(absent).is_some_and(serde_json::Value::is_null), "{absent} is null, not absent");
+    }
+    assert_eq!(world.get(&format!("/v1/events/{event}")).await.expect(200), draft);
+    let availability = world.availability(&event).await;
+    assert_eq!(availability["status"], "draft");
+    assert_eq!(availability["ticket_types"][0]["available"], 0);
+    assert_eq!(availability["ticket_types"][0]["on_sale"], false);
+    let body = json!({"customer": "ann", "items": [{"ticket_type_id": draft["ticket_types"][0]["id"], "quantity": 1}]});
+    world.book(&event, "k", &body).await.refused(409, "not_on_sale");
+
+    let published = world.publish(&event).await.expect(200);
+    assert_eq!(published["status"], "on_sale");
+    let availability = world.availability(&event).await;
+    assert_eq!(availability["ticket_types"][0]["available"], 10);
+    assert_eq!(availability["ticket_types"][0]["on_sale"], true);
+    assert_eq!(availability["stale"], false);
+    world.book(&event, "k", &body).await.expect(201);
+}
+
+#[tokio::test]
+async fn publishing_again_or_many_times_at_once_changes_nothing() {
+    let world = World::start().await;
+    let event = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
+    let replies = join_all((0..8).map(|_| world.publish(&event))).await;
+    for reply in &replies {
+        assert_eq!(reply.expect(200), replies[0].expect(200));
+    }
+    let audit = world.get(&format!("/v1/events/{event}/audit")).await.expect(200);
+    assert_eq!(audit["redis"]["sequence"], 1, "one decision: {audit}");
+}
+
+#[tokio::test]
+async fn a_draft_can_be_changed_freely() {
+    let world = World::start().await;
+    let draft = world.post("/v1/events", &World::draft(&[10, 20])).await.expect(201);
+    let change = json!({
+        "name": "Another night", "sales_close_at": "2099-05-01T00:00:00Z", "per_customer_limit": 3,
+        "ticket_types": [{"id": draft["ticket_types"][1]["id"], "capacity": 5}],
+    });
+    let changed = world.patch(&id(&draft), &change).await.expect(200);
+    assert_eq!(changed["name"], "Another night");
+    assert_eq!(changed["ticket_types"][1]["capacity"], 5);
+    assert_eq!(changed["ticket_types"][0], draft["ticket_types"][0]);
+    let published = world.publish(&id(&draft)).await.expect(200);
+    assert_eq!(published["per_customer_limit"], 3);
+    for status in ["on_sale", "paused", "closed"] {
+        let other = id(&world.post("/v1/events", &World::draft(&[1])).await.expect(201));
+        world.patch(&other, &json!({"status": status})).await.refused(409, "not_on_sale");
+    }
+}
+
+#[tokio::test]
+async fn an_event_can_be_paused_resumed_and_closed_for_good() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    world.book(&event.id, "a", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+    assert_eq!(world.availability(&event.id).await["ticket_types"][0]["on_sale"], false);
+    world.patch(&event.id, &json!({"status": "on_sale"})).await.expect(200);
+    world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+    assert_eq!(world.patch(&event.id, &json!({"status": "closed"})).await.expect(200)["status"], "closed");
+    world.patch(&event.id, &json!({"status": "closed"})).await.expect(200);
+    world.patch(&event.id, &json!({"status": "on_sale"})).await.refused(409, "not_on_sale");
+    world.publish(&event.id).await.refused(409, "not_on_sale");
+    world.book(&event.id, "b", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+    world.drained(&event).await;
+    let status: String =
+        sqlx::query_scalar("SELECT status FROM events WHERE id = $1::uuid").bind(&event.id).fetch_one(&world.pool).await.unwrap();
+    assert_eq!(status, "closed");
+}
+
+#[tokio::test]
+async fn a_capacity_can_be_raised_and_lowered_but_not_below_what_is_gone() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[5])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.book(&event.id, "h", &event.hold("ann", 1)).await.expect(201);
+    let to = |capacity: i64| json!({"name": "renamed", "ticket_types": [{"id": event.types[0], "capacity": capacity}]});
+    world.patch(&event.id, &to(3)).await.refused(409, "capacity_below_sold");
+    let unchanged = world.get(&format!("/v1/events/{}", event.id)).await.expect(200);
+    assert_eq!(unchanged["name"], "A night out", "all or nothing");
+    world.patch(&event.id, &to(4)).await.expect(200);
+    world.book(&event.id, "b", &event.request("bob", 1)).await.refused(409, "sold_out");
+    world.patch(&event.id, &to(6)).await.expect(200);
+    world.book(&event.id, "b", &event.request("bob", 2)).await.expect(201);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (1, 5));
+    let row: (i32, String) = sqlx::query_as(
+        "SELECT t.capacity, e.name FROM ticket_types t JOIN events e ON e.id = t.event_id WHERE e.id = $1::uuid",
+    )
+    .bind(&event.id)
+    .fetch_one(&world.pool)
+    .await
+    .unwrap();
+    assert_eq!(row, (6, "renamed".into()));
+}
+
+#[tokio::test]
+async fn the_same_value_changes_nothing() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[5])).await;
+    let before = world.get(&format!("/v1/events/{}", event.id)).await.expect(200);
+    let same = json!({"name": "A night out", "status": "on_sale", "ticket_types": [{"id": event.types[0], "capacity": 5}]});
+    assert_eq!(world.patch(&event.id, &same).await.expect(200), before);
+    assert_eq!(world.patch(&event.id, &json!({})).await.expect(200), before);
+}
+
+#[tokio::test]
+async fn sales_open_and_close_by_their_window() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[5]);
+    draft["sales_open_at"] = json!("2098-01-01T00:00:00Z");
+    let event = world.on_sale(&draft).await;
+    assert_eq!(world.availability(&event.id).await["ticket_types"][0]["on_sale"], false);
+    world.book(&event.id, "a", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+    world.patch(&event.id, &json!({"sales_open_at": null})).await.expect(200);
+    assert_eq!(world.availability(&event.id).await["ticket_types"][0]["on_sale"], true);
+    world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+
+    let soon = chrono::Utc::now() + chrono::Duration::milliseconds(1_500);
+    world.patch(&event.id, &json!({"sales_close_at": soon.to_rfc3339()})).await.expect(200);
+    crate::world::eventually("sales to close", || async {
+        world.availability(&event.id).await["ticket_types"][0]["on_sale"] == false
+    })
+    .await;
+    world.book(&event.id, "b", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+}

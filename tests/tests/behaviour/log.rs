@@ -1,0 +1,90 @@
+//! The way through Kafka: duplicates, poison, restarts, takeovers. Records that only a producer can make are tested
+//! in the reconciler's own tests.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::id;
+use crate::world::{Settings, World, eventually};
+
+#[tokio::test]
+async fn poison_in_the_log_is_set_aside_and_the_sale_goes_on() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", &world.settings.kafka_brokers).create().unwrap();
+    let topic = world.settings.topic();
+    let shard = world.shard_of(&event);
+    let poison = FutureRecord::to(&topic).partition(shard.partition()).key("x").payload("not json at all");
+    producer.send(poison, Duration::from_secs(5)).await.unwrap();
+    world.book(&event.id, "k", &event.request("ann", 1)).await.expect(201);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 1));
+    eventually("a dead letter", || async {
+        let letters: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters WHERE shard = $1")
+            .bind(i16::try_from(shard.number()).unwrap())
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        letters == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reconciler_that_is_replaced_counts_nothing_twice() {
+    let settings = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let (first, api) = (CancellationToken::new(), CancellationToken::new());
+    settings.start_reconciler(&first);
+    let world = World::around(settings.clone(), &[], api.clone()).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    for n in 0..40 {
+        world.book(&event.id, &format!("a{n}"), &event.request("ann", 1)).await.expect(201);
+    }
+    first.cancel();
+    for n in 0..40 {
+        world.book(&event.id, &format!("b{n}"), &event.request("ann", 1)).await.expect(201);
+    }
+    settings.start_reconciler(&api);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 80));
+}
+
+#[tokio::test]
+async fn a_second_api_takes_over_relay_and_expiry_when_the_first_ends() {
+    let world = World::start().await;
+    let stop = CancellationToken::new();
+    let mut draft = World::draft(&[10]);
+    draft["hold_seconds"] = serde_json::json!(2);
+    let event = world.on_sale(&draft).await;
+    let second = World::around(world.settings.clone(), &[], stop).await;
+    world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+    let held = id(&second.book(&event.id, "b", &event.hold("bob", 1)).await.expect(201));
+    world.stop();
+    second.book(&event.id, "c", &event.request("cleo", 1)).await.expect(201);
+    eventually("the hold to expire by the second instance", || async {
+        second.booking(&event.id, &held).await.expect(200)["status"] == "expired"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn with_ack_kafka_an_answer_means_that_kafka_has_it() {
+    let world = World::start_with(&["--ack", "kafka"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let key = world.keys.shard(world.shard_of(&event));
+    for n in 0..5 {
+        let booking = world.book(&event.id, &format!("k{n}"), &event.hold("ann", 1)).await.expect(201);
+        let confirmed: u64 = world.redis(redis::cmd("HGET").arg(&key).arg("conf_seq")).await;
+        assert!(confirmed >= n + 2, "publication and {} bookings, {confirmed} confirmed", n + 1);
+        world.confirm(&event.id, &id(&booking), "pay").await.expect(200);
+        world.cancel(&event.id, &id(&booking)).await.expect(200);
+    }
+    world.drained(&event).await;
+    assert_eq!(world.rows_of(&event).await, 5);
+}

@@ -1,0 +1,20 @@
+#![expect(unreachable_pub, reason = "a test binary has no outside")]
+//! Boxoffice through its front door: HTTP in, PostgreSQL and Redis read back. API and reconciler run in this process,
+//! on the real servers that `BOXOFFICE_REDIS_URL`, `BOXOFFICE_DATABASE_URL` and `BOXOFFICE_KAFKA_BROKERS` name
+//! (`eval "$(scripts/stack env)"`). Each test has a world of its own: database, keys, topics.
+
+mod audit;
+mod bad_input;
+mod bookings;
+mod dependencies;
+mod events;
+mod gate;
+mod holds;
+mod http;
+mod limits;
+mod log;
+mod races;
+mod private_redis;
+mod reads;
+mod recovery;
+mod world;

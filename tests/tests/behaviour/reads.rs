@@ -1,0 +1,113 @@
+//! Lists, pages, and what a reader sees right after a decision.
+
+use serde_json::json;
+
+use crate::http::id;
+use crate::world::{World, eventually};
+
+#[tokio::test]
+async fn a_booking_is_readable_right_after_its_answer() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[50])).await;
+    for n in 0..20 {
+        let booking = world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
+        assert_eq!(world.booking(&event.id, &id(&booking)).await.expect(200), booking);
+    }
+}
+
+#[tokio::test]
+async fn lists_go_newest_first_in_pages_that_lose_and_repeat_nothing() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[50])).await;
+    let mut made = Vec::new();
+    for n in 0..7 {
+        let customer = if n % 2 == 0 { "ann" } else { "bob/%? ü" };
+        made.push(id(&world.book(&event.id, &format!("k{n}"), &event.request(customer, 1)).await.expect(201)));
+    }
+    world.drained(&event).await;
+    made.reverse();
+    let mut seen = Vec::new();
+    let mut path = format!("/v1/events/{}/bookings?limit=3", event.id);
+    loop {
+        let page = world.get(&path).await.expect(200);
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 3);
+        seen.extend(items.iter().map(id));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/v1/events/{}/bookings?limit=3&cursor={cursor}", event.id);
+    }
+    assert_eq!(seen, made);
+
+    let bobs = world.get("/v1/customers/bob%2F%25%3F%20%C3%BC/bookings").await.expect(200);
+    assert_eq!(bobs["items"].as_array().unwrap().len(), 3);
+    assert!(bobs["next_cursor"].is_null());
+    world.cancel(&event.id, &made[0]).await.expect(200);
+    world.drained(&event).await;
+    let cancelled = world.get(&format!("/v1/events/{}/bookings?status=cancelled", event.id)).await.expect(200);
+    assert_eq!(cancelled["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>(), made[..1]);
+}
+
+#[tokio::test]
+async fn events_are_listed_newest_first() {
+    let world = World::start().await;
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        made.push(id(&world.post("/v1/events", &World::draft(&[1])).await.expect(201)));
+    }
+    made.reverse();
+    let first = world.get("/v1/events?limit=2").await.expect(200);
+    assert_eq!(first["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>(), made[..2]);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = world.get(&format!("/v1/events?limit=2&cursor={cursor}")).await.expect(200);
+    assert_eq!(second["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>(), made[2..]);
+}
+
+#[tokio::test]
+async fn a_bad_page_is_a_malformed_request() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[1])).await;
+    for query in ["limit=0", "limit=201", "limit=x", "limit=-1", "cursor=%00", "cursor=!!", "cursor=AAAA", "status=sold", "page=2"] {
+        let reply = world.get(&format!("/v1/events/{}/bookings?{query}", event.id)).await;
+        reply.refused(400, "malformed_request");
+    }
+    world.get("/v1/events?limit=201").await.refused(400, "malformed_request");
+    world.get("/v1/customers/ann/bookings?cursor=zzz").await.refused(400, "malformed_request");
+}
+
+#[tokio::test]
+async fn machines_can_ask_for_health_metrics_and_the_contract() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[5])).await;
+    world.book(&event.id, "k", &event.request("ann", 1)).await.expect(201);
+    world.get("/livez").await.expect(200);
+    world.get("/readyz").await.expect(200);
+    let openapi = world.get("/openapi.json").await.expect(200);
+    assert!(openapi["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(openapi["paths"]["/v1/events/{event_id}/bookings"]["post"].is_object());
+    for metric in [
+        "boxoffice_decisions_total",
+        "boxoffice_batch_requests",
+        "boxoffice_script_seconds",
+        "boxoffice_outbox_frames",
+        "boxoffice_outbox_age_seconds",
+        "boxoffice_relay_lag_records",
+        "boxoffice_http_requests",
+    ] {
+        eventually(metric, || async {
+            let text = world.get("/metrics").await;
+            text.status == 200 && String::from_utf8_lossy(&text.body).contains(metric)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_id_is_taken_or_made_and_always_returned() {
+    let world = World::start().await;
+    let ask = |value: &'static str| world.http.get(world.url("/livez")).header("X-Request-Id", value).send();
+    assert_eq!(ask("abc-1").await.unwrap().headers()["x-request-id"], "abc-1");
+    assert_ne!(ask("has space").await.unwrap().headers()["x-request-id"], "has space");
+    assert!(world.get("/livez").await.header("x-request-id").is_some_and(|made| !made.is_empty()));
+    let problem = world.http.get(world.url("/nowhere")).header("X-Request-Id", "abc-2").send().await.unwrap();
+    assert_eq!(problem.json::<serde_json::Value>().await.unwrap()["request_id"], json!("abc-2"));
+}

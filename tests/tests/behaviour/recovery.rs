@@ -1,0 +1,69 @@
+//! Redis killed in the middle of a sale: nothing is sold until it was verified, and nothing is lost.
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::http::Event;
+use crate::private_redis::PrivateRedis;
+use crate::world::{Settings, World, eventually};
+
+async fn world_on(redis: &PrivateRedis) -> World {
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = redis.url();
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    settings.start_reconciler(&stop);
+    let world = World::around(settings, &[], stop).await;
+    world.selling().await;
+    world
+}
+
+async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<Vec<u8>> {
+    let book = |n: usize| async move {
+        let reply = world.book(&event.id, &format!("{prefix}-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        reply.expect(201);
+        reply.body
+    };
+    join_all((0..count).map(book)).await
+}
+
+#[tokio::test]
+async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_every_booking_is_there() {
+    let mut redis = PrivateRedis::start().await;
+    let world = world_on(&redis).await;
+    let event = world.on_sale(&World::draft(&[500])).await;
+    let sold = sell(&world, &event, "before", 100).await;
+    redis.kill();
+    world.book(&event.id, "while-dead", &event.request("ann", 1)).await.refused(503, "redis_unavailable");
+    redis.start_again().await;
+    eventually("sales to go on", || async {
+        let reply = world.book(&event.id, "after", &event.request("ann", 1)).await;
+        assert!([201, 503].contains(&reply.status), "{reply:?}");
+        reply.status == 201
+    })
+    .await;
+    for (n, body) in sold.iter().enumerate() {
+        let replay = world.book(&event.id, &format!("before-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        assert_eq!((replay.status, &replay.body), (201, body));
+    }
+    let audit = world.drained(&event).await;
+    assert_eq!(audit["epoch"], 2, "a recovery took place: {audit}");
+    assert_eq!(audit["certified"], true);
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 101));
+    assert_eq!(world.rows_of(&event).await, 101);
+}
+
+#[tokio::test]
+async fn a_redis_that_lost_its_data_sells_nothing() {
+    let redis = PrivateRedis::start().await;
+    let world = world_on(&redis).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 4)).await.expect(201);
+    world.drained(&event).await;
+    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
+    // Whatever recovery makes of it: a ticket may be sold again only where the four are still counted.
+    for n in 0..50 {
+        let reply = world.book(&event.id, &format!("k{n}"), &event.request("bob", 10)).await;
+        assert!(matches!((reply.status, reply.json()["code"].as_str()), (503, Some(_)) | (409, Some("sold_out"))), "{reply:?}");
+    }
+}
