@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::scripts::OutboxBounds;
 use boxoffice_schema::shard::ShardCount;
+use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::inventory::Acknowledge;
@@ -162,9 +163,9 @@ impl Options {
         Ok(Config {
             listen: self.listen,
             workers: self.workers.map_or_else(cores, usize::from),
-            database_url: required("BOXOFFICE_DATABASE_URL", self.database_url)?,
+            database_url: required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)?,
             database_pool: self.database_pool,
-            redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url)?,
+            redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url).and_then(redis_url)?,
             kafka_brokers: brokers.context("BOXOFFICE_KAFKA_BROKERS is not set")?,
             kafka_topic: self.kafka_topic,
             shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
@@ -185,4 +186,17 @@ impl Options {
 
 fn required(name: &'static str, value: Option<SecretString>) -> anyhow::Result<SecretString> {
     value.filter(|secret| !secret.expose_secret().is_empty()).with_context(|| format!("{name} is not set"))
+}
+
+fn database_url(url: SecretString) -> anyhow::Result<SecretString> {
+    let is_postgres =
+        ["postgres://", "postgresql://"].iter().any(|scheme| url.expose_secret().starts_with(scheme));
+    ensure!(is_postgres, "BOXOFFICE_DATABASE_URL is not a PostgreSQL URL");
+    Ok(url)
+}
+
+/// The parser's error does not repeat the URL.
+fn redis_url(url: SecretString) -> anyhow::Result<SecretString> {
+    url.expose_secret().into_connection_info().context("BOXOFFICE_REDIS_URL is not a Redis URL")?;
+    Ok(url)
 }

@@ -65,19 +65,31 @@ impl Found {
 impl Stores {
     /// The event, wherever it is.
     pub(crate) async fn find(&self, id: EventId) -> Result<Found, Problem> {
-        let redis = match self.snapshot(id).await {
-            Ok(EventSnapshot { event: Some(event), certified, now, .. }) => {
-                return Ok(Found::Live { event: Box::new(event), certified, now });
-            }
-            Ok(_) => None,
+        let redis = match self.live(id).await {
+            Ok(Some(live)) => return Ok(live),
+            Ok(None) => None,
             Err(error) => Some(error),
         };
-        match self.recorded(id).await {
-            Ok(Some(stored)) => Ok(Found::Recorded { stored: Box::new(stored), redis }),
+        let stored = match self.recorded(id).await {
+            Ok(Some(stored)) => Box::new(stored),
             // Every event begins in PostgreSQL, so that it knows.
-            Ok(None) => Err(Problem::new(Code::EventNotFound)),
-            Err(problem) => Err(redis.map_or(problem, Problem::from)),
+            Ok(None) => return Err(Problem::new(Code::EventNotFound)),
+            Err(problem) => return Err(redis.map_or(problem, Problem::from)),
+        };
+        // It may have been published after Redis was asked and before PostgreSQL was.
+        if stored.frozen && redis.is_none() {
+            return match self.live(id).await {
+                Ok(Some(live)) => Ok(live),
+                Ok(None) => Ok(Found::Recorded { stored, redis: None }),
+                Err(error) => Ok(Found::Recorded { stored, redis: Some(error) }),
+            };
         }
+        Ok(Found::Recorded { stored, redis })
+    }
+
+    async fn live(&self, id: EventId) -> Result<Option<Found>, InventoryError> {
+        let EventSnapshot { event, certified, now, .. } = self.snapshot(id).await?;
+        Ok(event.map(|event| Found::Live { event: Box::new(event), certified, now }))
     }
 
     /// As PostgreSQL has it.
@@ -87,22 +99,16 @@ impl Stores {
 
     /// As Redis has it; a Redis that is known to be away is not waited for.
     pub(crate) async fn snapshot(&self, id: EventId) -> Result<EventSnapshot, InventoryError> {
-        self.read(self.inventory.event(id)).await
-    }
-
-    /// A booking as Redis has it.
-    pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        self.read(self.inventory.booking(target)).await
-    }
-
-    /// Bounds a read of Redis.
-    async fn read<T>(
-        &self,
-        read: impl Future<Output = Result<T, InventoryError>>,
-    ) -> Result<T, InventoryError> {
         self.inventory.health().redis.map_err(InventoryError::RedisUnavailable)?;
         let late =
             || InventoryError::RedisUnavailable(format!("no answer within {} ms", READ_WITHIN.as_millis()));
-        tokio::time::timeout(READ_WITHIN, read).await.unwrap_or_else(|_| Err(late()))
+        let read = tokio::time::timeout(READ_WITHIN, self.inventory.event(id));
+        read.await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// A booking as Redis has it. It may wait for Kafka, and is bounded as the request is.
+    pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+        self.inventory.health().redis.map_err(InventoryError::RedisUnavailable)?;
+        self.inventory.booking(target).await
     }
 }

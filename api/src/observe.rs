@@ -103,20 +103,21 @@ fn log(
     request_id: &str,
     problem: Option<&Problem>,
 ) {
-    let (status, duration_ms) = (status.as_u16(), elapsed.as_secs_f64() * 1_000.0);
+    let status = status.as_u16();
+    let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     match problem {
         Some(problem) if status == 503 => {
             if let Some(unsaid) = once_a_second() {
-                tracing::warn!(%problem, route, %method, status, duration_ms, request_id, unsaid, "request refused");
+                tracing::warn!(%problem, route, %method, status, duration_us, request_id, unsaid, "request refused");
             }
         }
         Some(problem) if status >= 500 => {
-            tracing::error!(%problem, route, %method, status, duration_ms, request_id, "request failed");
+            tracing::error!(%problem, route, %method, status, duration_us, request_id, "request failed");
         }
         Some(problem) => {
-            tracing::debug!(%problem, route, %method, status, duration_ms, request_id, "request")
+            tracing::debug!(%problem, route, %method, status, duration_us, request_id, "request");
         }
-        None => tracing::debug!(route, %method, status, duration_ms, request_id, "request"),
+        None => tracing::debug!(route, %method, status, duration_us, request_id, "request"),
     }
 }
 
@@ -134,7 +135,43 @@ fn once_a_second() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::middleware::from_fn;
+    use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
+    use actix_web::{App, web};
+
     use super::*;
+
+    /// The status and the problem that a client gets from a handler.
+    macro_rules! answer_of {
+        ($handler:expr) => {{
+            let observed = from_fn(|request, next| observe("/", request, next));
+            let app = init_service(App::new().service(web::resource("/").wrap(observed).to($handler))).await;
+            let request = TestRequest::get().insert_header(("x-request-id", "abc")).to_request();
+            let response = call_service(&app, request).await;
+            assert_eq!(response.headers().get("x-request-id").unwrap(), "abc");
+            (response.status().as_u16(), read_body_json::<serde_json::Value, _>(response).await)
+        }};
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_an_internal_error_without_its_words() {
+        async fn panics() -> HttpResponse {
+            panic!("the password is hunter2")
+        }
+        let (status, problem) = answer_of!(panics);
+        assert_eq!(status, 500);
+        assert_eq!((&problem["code"], &problem["request_id"]), (&"internal_error".into(), &"abc".into()));
+        assert!(!problem.to_string().contains("hunter2"));
+    }
+
+    #[actix_web::test]
+    async fn an_error_of_the_framework_is_a_problem_too() {
+        async fn fails() -> Result<HttpResponse, Error> {
+            Err(actix_web::error::ErrorPayloadTooLarge("too large"))
+        }
+        let (status, problem) = answer_of!(fails);
+        assert_eq!((status, &problem["code"]), (413, &"body_too_large".into()));
+    }
 
     fn with_id(id: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -136,6 +136,12 @@ async fn wait_for(inventory: &Inventory) {
     while !ready() && since.elapsed() < FIRST_LOOK {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    let health = inventory.health();
+    for (dependency, health) in [("Redis", health.redis), ("Kafka", health.kafka)] {
+        if let Err(reason) = health {
+            tracing::error!(dependency, reason, "not there yet; serving what can be served, trying again");
+        }
+    }
 }
 
 async fn keep_up(metrics: PrometheusHandle) {
@@ -184,21 +190,13 @@ fn serve(
     Ok(server.run())
 }
 
-/// The route table.
+/// The route table. It is searched from its beginning, where the on-sale's own routes are.
 fn routes(config: &mut ServiceConfig) {
-    route(config, "/v1/events", "GET, HEAD, POST", |at| {
-        at.route(reading().to(events::list)).route(web::post().to(events::create))
-    });
-    route(config, "/v1/events/{event_id}", "GET, HEAD, PATCH", |at| {
-        at.route(reading().to(events::read)).route(web::patch().to(events::amend))
-    });
-    route(config, "/v1/events/{event_id}/publish", "POST", |at| at.route(web::post().to(events::publish)));
-    route(config, "/v1/events/{event_id}/availability", "GET, HEAD", |at| {
-        at.route(reading().to(events::availability))
-    });
-    route(config, "/v1/events/{event_id}/audit", "GET, HEAD", |at| at.route(reading().to(audit::audit)));
     route(config, "/v1/events/{event_id}/bookings", "GET, HEAD, POST", |at| {
         at.route(web::post().to(bookings::create)).route(reading().to(bookings::of_event))
+    });
+    route(config, "/v1/events/{event_id}/availability", "GET, HEAD", |at| {
+        at.route(reading().to(events::availability))
     });
     route(config, "/v1/events/{event_id}/bookings/{booking_id}", "GET, HEAD", |at| {
         at.route(reading().to(bookings::read))
@@ -212,6 +210,14 @@ fn routes(config: &mut ServiceConfig) {
     route(config, "/v1/customers/{customer}/bookings", "GET, HEAD", |at| {
         at.route(reading().to(bookings::of_customer))
     });
+    route(config, "/v1/events/{event_id}", "GET, HEAD, PATCH", |at| {
+        at.route(reading().to(events::read)).route(web::patch().to(events::amend))
+    });
+    route(config, "/v1/events", "GET, HEAD, POST", |at| {
+        at.route(reading().to(events::list)).route(web::post().to(events::create))
+    });
+    route(config, "/v1/events/{event_id}/publish", "POST", |at| at.route(web::post().to(events::publish)));
+    route(config, "/v1/events/{event_id}/audit", "GET, HEAD", |at| at.route(reading().to(audit::audit)));
     route(config, "/livez", "GET, HEAD", |at| at.route(reading().to(machines::livez)));
     route(config, "/readyz", "GET, HEAD", |at| at.route(reading().to(machines::readyz)));
     route(config, "/metrics", "GET, HEAD", |at| at.route(reading().to(machines::metrics)));

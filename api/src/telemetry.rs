@@ -23,8 +23,8 @@ const BATCH: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 /// # Errors
 /// Where BOXOFFICE_LOG is not a filter, or the process has logs already.
 pub fn start_logs(filter: &str) -> anyhow::Result<()> {
-    // Kafka's client says the same thing many times while a broker is away; what matters of it is logged here.
-    let quieter = format!("warn,rdkafka=error,librdkafka=error,boxoffice_api={filter}");
+    // Kafka's client says the same thing many times a second while a broker is away. What matters of it we say once.
+    let quieter = format!("warn,rdkafka=off,librdkafka=off,boxoffice_api={filter}");
     let filter = EnvFilter::try_new(if filter.contains(['=', ',']) { filter } else { &quieter })
         .context("BOXOFFICE_LOG")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -141,3 +141,108 @@ fn stated_position(fetched: &Fetched) -> Option<Position> {
     let in_range = i32::try_from(epoch).is_ok() && i64::try_from(sequence).is_ok();
     (in_range && shard == fetched.shard.number()).then_some(Position { epoch, sequence })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_records::{barrier, booked, published};
+
+    fn fetched(payload: &[u8], headers: &[(&str, &str)]) -> Fetched {
+        Fetched {
+            shard: Shard::from_number(0),
+            offset: 7,
+            payload: payload.to_vec(),
+            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+        }
+    }
+
+    fn with_headers(record: &Record, payload: &[u8]) -> Fetched {
+        let headers = record.headers();
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        fetched(payload, &headers)
+    }
+
+    fn poison(fetched: Fetched) -> (Option<Position>, String) {
+        match decode(fetched).content {
+            Content::Poison { position, reason } => (position, reason),
+            Content::Record(record) => panic!("read: {record:?}"),
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_with_and_without_its_headers() {
+        for record in [published(1, 1), booked(1, 2, "a"), barrier(2, 2)] {
+            for fetched in [with_headers(&record, &record.encode()), fetched(&record.encode(), &[])] {
+                match decode(fetched).content {
+                    Content::Record(read) => assert_eq!(*read, record),
+                    Content::Poison { reason, .. } => panic!("{reason}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_record_keeps_the_position_of_its_headers() {
+        let record = booked(3, 9, "a");
+        let value = String::from_utf8(record.encode()).unwrap();
+        let unreadable = [
+            String::new(),
+            "{}".to_owned(),
+            "[".repeat(100_000),
+            value[..value.len() / 2].to_owned(),
+            value.replace("\"v\":1", "\"v\":7"),
+            value.replace("booked", "gifted"),
+            value.replace("booked", "\\u0000"),
+            value.replace("\"quantity\":1", "\"quantity\":-1"),
+            value.replace("\"quantity\":1", "\"quantity\":1,\"more\":1"),
+            value.replace("\"capacity\":10", "\"capacity\":4000000000"),
+            value.replace("\"unit_price\":5000", "\"unit_price\":18446744073709551615"),
+            value.replace("\"unit_price\":5000", "\"unit_price\":9223372036854775807").replace("\"quantity\":1", "\"quantity\":9"),
+        ];
+        for payload in unreadable {
+            let (position, _) = poison(with_headers(&record, payload.as_bytes()));
+            assert_eq!(position, Some(record.position), "{}", payload.chars().take(300).collect::<String>());
+        }
+    }
+
+    #[test]
+    fn headers_that_are_no_position_of_the_shard_give_none() {
+        let good = [(header::SHARD, "0"), (header::EPOCH, "1"), (header::SEQUENCE, "5")];
+        assert_eq!(poison(fetched(b"x", &good)).0, Some(Position { epoch: 1, sequence: 5 }));
+        for (at, bad) in [
+            (0, "1"),
+            (0, ""),
+            (1, "-1"),
+            (1, "+1"),
+            (1, "2147483648"),
+            (2, "5.0"),
+            (2, "9223372036854775808"),
+            (2, "99999999999999999999999"),
+            (2, "\u{665}"),
+        ] {
+            let mut headers = good;
+            headers[at].1 = bad;
+            assert_eq!(poison(fetched(b"x", &headers)).0, None, "{headers:?}");
+        }
+        assert_eq!(poison(fetched(b"x", &good[..2])).0, None);
+    }
+
+    #[test]
+    fn a_record_that_contradicts_its_place_has_no_position() {
+        let record = booked(1, 2, "a");
+        let other = booked(1, 3, "a");
+        assert_eq!(poison(with_headers(&other, &record.encode())).0, None);
+        let mut elsewhere = with_headers(&record, &record.encode());
+        elsewhere.shard = Shard::from_number(1);
+        assert_eq!(poison(elsewhere).0, None);
+    }
+
+    #[test]
+    fn an_event_that_is_not_the_one_named_is_poison() {
+        let mut record = published(1, 1);
+        record.event_id = Some(boxoffice_schema::ids::EventId::new());
+        let (position, reason) = poison(with_headers(&record, &record.encode()));
+        assert_eq!(position, Some(record.position));
+        assert!(reason.contains("not the one that it names"), "{reason}");
+    }
+}

@@ -1,12 +1,11 @@
 //! Rows for what is not as it should be: gaps, alarms, dead letters. Each is logged when its row is new.
 
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, PgPool};
 
 use crate::apply::write::{int2, int4, int8};
-use crate::decode::Incoming;
+use crate::decode::{Content, Incoming};
 use crate::sequence::{Complaint, Gap};
 
 /// Something that must not be.
@@ -46,7 +45,8 @@ impl Alarm {
     /// That a guard of the tables refused a record.
     pub(crate) fn of_refusal(incoming: &Incoming, event_id: Option<EventId>, reason: &str) -> Self {
         let position = incoming.position().map_or_else(String::new, |position| position.to_string());
-        let detail = format!("{}decision {position} was refused: {reason}", refusal_prefix(incoming.offset));
+        let detail =
+            format!("{}decision {position} was refused: {}", refusal_prefix(incoming.offset), storable(reason));
         Self { shard: incoming.shard, event_id, kind: REFUSED, detail }
     }
 }
@@ -131,14 +131,42 @@ impl DeadLetterKind {
     }
 }
 
+/// A record that is put aside, and why.
+#[derive(Debug)]
+pub(crate) struct SetAside<'a> {
+    pub(crate) incoming: &'a Incoming,
+    pub(crate) kind: DeadLetterKind,
+    pub(crate) reason: String,
+}
+
+impl<'a> SetAside<'a> {
+    /// A record that could not be read.
+    pub(crate) fn poisoned(incoming: &'a Incoming) -> Option<Self> {
+        match &incoming.content {
+            Content::Poison { reason, .. } => Some(Self::new(incoming, DeadLetterKind::Poisoned, reason)),
+            Content::Record(_) => None,
+        }
+    }
+
+    /// A record that a guard of the tables refused.
+    pub(crate) fn refused(incoming: &'a Incoming, reason: &str) -> Self {
+        Self::new(incoming, DeadLetterKind::Refused, reason)
+    }
+
+    fn new(incoming: &'a Incoming, kind: DeadLetterKind, reason: &str) -> Self {
+        Self { incoming, kind, reason: storable(reason) }
+    }
+}
+
+/// A reason quotes what somebody sent: PostgreSQL holds no NUL, and nobody reads a page of it.
+fn storable(reason: &str) -> String {
+    reason.chars().take(1_000).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// Keeps a record that was put aside, once.
-pub(crate) async fn record_dead_letter(
-    connection: &mut PgConnection,
-    kind: DeadLetterKind,
-    incoming: &Incoming,
-    position: Option<Position>,
-    reason: &str,
-) -> sqlx::Result<()> {
+pub(crate) async fn record_dead_letter(connection: &mut PgConnection, aside: &SetAside<'_>) -> sqlx::Result<()> {
+    let SetAside { incoming, kind, reason } = aside;
+    let position = incoming.position();
     let recorded = sqlx::query(
         "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",

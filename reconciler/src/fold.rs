@@ -114,3 +114,70 @@ impl Delta {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_records::{booked, decided, held, published};
+    use boxoffice_schema::record::Kind;
+
+    fn rows(changes: &Changes<'_>, before: Option<BookingStatus>) -> Vec<ChangedRow> {
+        changes.bookings.keys().map(|id| ChangedRow { id: *id, before }).collect()
+    }
+
+    fn only_delta(changes: &Changes<'_>, rows: &[ChangedRow]) -> Delta {
+        deltas(changes, rows).into_values().next().unwrap_or_default()
+    }
+
+    #[test]
+    fn a_booking_that_is_decided_upon_twice_is_one_change_with_its_last_image() {
+        let held = held(1, 2, "a");
+        let confirmed = decided(&held, 3, Kind::Confirmed);
+        let log = [held, confirmed];
+        let changes = Changes::of(&log);
+        assert_eq!(changes.bookings.len(), 1);
+        let change = changes.bookings.values().next().unwrap();
+        assert_eq!(change.image.status, BookingStatus::Confirmed);
+        assert_eq!(change.image.first_status, BookingStatus::Held);
+        assert_eq!(change.image.position.sequence, 3);
+        assert_eq!(only_delta(&changes, &rows(&changes, None)), Delta { held: 0, sold: 1 });
+    }
+
+    #[test]
+    fn counts_move_from_the_status_before_to_the_status_after() {
+        let start = held(1, 2, "a");
+        let cases = [
+            (Kind::Confirmed, Some(BookingStatus::Held), Delta { held: -1, sold: 1 }),
+            (Kind::Cancelled, Some(BookingStatus::Held), Delta { held: -1, sold: 0 }),
+            (Kind::Cancelled, Some(BookingStatus::Confirmed), Delta { held: 0, sold: -1 }),
+            (Kind::Expired, Some(BookingStatus::Held), Delta { held: -1, sold: 0 }),
+            (Kind::Confirmed, Some(BookingStatus::Expired), Delta { held: 0, sold: 1 }),
+            (Kind::Cancelled, None, Delta { held: 0, sold: 0 }),
+            (Kind::Confirmed, None, Delta { held: 0, sold: 1 }),
+        ];
+        for (kind, before, wanted) in cases {
+            let log = [decided(&start, 3, kind)];
+            let changes = Changes::of(&log);
+            assert_eq!(only_delta(&changes, &rows(&changes, before)), wanted, "{kind:?} after {before:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_did_not_change_moves_no_count() {
+        let log = [booked(1, 2, "a"), booked(1, 3, "b")];
+        let changes = Changes::of(&log);
+        assert!(deltas(&changes, &[]).is_empty());
+    }
+
+    #[test]
+    fn the_totals_are_those_of_the_last_decision_that_touched_a_ticket_type() {
+        let log = [published(1, 1), booked(1, 2, "a")];
+        let changes = Changes::of(&log);
+        assert_eq!(changes.events.len(), 1);
+        let (_, _, totals) = changes.totals.values().next().unwrap();
+        assert_eq!((changes.totals.len(), totals.sold), (1, 1));
+        let log = [booked(1, 2, "a"), published(1, 3)];
+        let changes = Changes::of(&log);
+        assert_eq!(changes.totals.values().next().unwrap().2.sold, 0);
+    }
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use boxoffice_schema::record::Record;
+use boxoffice_schema::record::{self, Record};
 use boxoffice_schema::shard::{Shard, ShardCount};
 use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
@@ -14,6 +14,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::sync::Mutex;
 
 use crate::config::Config;
+use crate::findings::SetAside;
 
 /// For questions to the brokers; each is asked again later.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -130,12 +131,12 @@ pub(crate) struct LogWriter {
     producer: Mutex<FutureProducer>,
 }
 
-/// Where a record that is put aside came from, and why.
-pub(crate) struct DeadLetterOrigin<'a> {
-    pub(crate) shard: Shard,
-    pub(crate) offset: i64,
-    pub(crate) position: Option<boxoffice_schema::position::Position>,
-    pub(crate) reason: &'a str,
+/// Headers of the dead-letter topic, beside those of the position.
+mod header {
+    pub(super) const ORIGIN_TOPIC: &str = "boxoffice-origin-topic";
+    pub(super) const ORIGIN_PARTITION: &str = "boxoffice-origin-partition";
+    pub(super) const ORIGIN_OFFSET: &str = "boxoffice-origin-offset";
+    pub(super) const REASON: &str = "boxoffice-reason";
 }
 
 impl LogWriter {
@@ -144,6 +145,8 @@ impl LogWriter {
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
+            // A record that times out stops those behind it, so that a drain that failed leaves no gap in the log.
+            .set("enable.gapless.guarantee", "true")
             .set("linger.ms", "1")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
         let producer = Mutex::new(client.create()?);
@@ -174,31 +177,36 @@ impl LogWriter {
         confirmed(deliveries).await
     }
 
-    /// Sends a record that was put aside to the dead-letter topic; returns when the brokers have confirmed it.
-    pub(crate) async fn put_aside(&self, payload: &[u8], origin: &DeadLetterOrigin<'_>) -> Result<(), SendError> {
-        let producer = self.producer().await?;
-        let number = |key, value: String| (key, value);
-        let mut fields = vec![
-            number("boxoffice-origin-topic", self.topic.clone()),
-            number("boxoffice-origin-partition", origin.shard.partition().to_string()),
-            number("boxoffice-origin-offset", origin.offset.to_string()),
-            number("boxoffice-reason", origin.reason.to_owned()),
-        ];
-        if let Some(position) = origin.position {
-            fields.push(number("boxoffice-epoch", position.epoch.to_string()));
-            fields.push(number("boxoffice-sequence", position.sequence.to_string()));
+    /// Sends what was put aside to the dead-letter topic; returns when the brokers have confirmed all of it.
+    pub(crate) async fn put_aside(&self, set_aside: &[SetAside<'_>]) -> Result<(), SendError> {
+        if set_aside.is_empty() {
+            return Ok(());
         }
-        let headers = fields
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }));
-        let key = origin.shard.to_string();
-        let message = FutureRecord::to(&self.dead_letter_topic)
-            .partition(origin.shard.partition())
-            .key(&key)
-            .payload(payload)
-            .headers(headers);
-        let delivery = enqueue(&producer, message).await?;
-        confirmed(vec![delivery]).await
+        let producer = self.producer().await?;
+        let mut deliveries = Vec::with_capacity(set_aside.len());
+        for SetAside { incoming, reason, .. } in set_aside {
+            let mut fields = vec![
+                (header::ORIGIN_TOPIC, self.topic.clone()),
+                (header::ORIGIN_PARTITION, incoming.shard.partition().to_string()),
+                (header::ORIGIN_OFFSET, incoming.offset.to_string()),
+                (header::REASON, reason.clone()),
+            ];
+            if let Some(position) = incoming.position() {
+                fields.push((record::header::EPOCH, position.epoch.to_string()));
+                fields.push((record::header::SEQUENCE, position.sequence.to_string()));
+            }
+            let headers = fields.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: Some(value) })
+            });
+            let key = incoming.shard.to_string();
+            let message = FutureRecord::to(&self.dead_letter_topic)
+                .partition(incoming.shard.partition())
+                .key(&key)
+                .payload(incoming.payload.as_slice())
+                .headers(headers);
+            deliveries.push(enqueue(&producer, message).await?);
+        }
+        confirmed(deliveries).await
     }
 
     /// The producer; a new one where the last met an error after which it sends nothing any more.

@@ -42,5 +42,8 @@ mod snapshot;
 mod status;
 pub mod telemetry;
 
+#[cfg(test)]
+mod test_records;
+
 pub use config::Config;
 pub use run::run;

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use boxoffice_schema::shard::ShardCount;
 use secrecy::ExposeSecret;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -16,8 +16,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A pool that connects when it is first used.
 pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
-    // The parser's error does not repeat the URL.
-    let options = PgConnectOptions::from_str(config.database_url.expose_secret())
+    let url = config.database_url.expose_secret();
+    // The parser takes any scheme; its error does not repeat the URL.
+    ensure!(
+        url.starts_with("postgres://") || url.starts_with("postgresql://"),
+        "BOXOFFICE_DATABASE_URL must begin with postgres:// or postgresql://"
+    );
+    let options = PgConnectOptions::from_str(url)
         .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
         .application_name("boxoffice-reconciler")
         // A statement that PostgreSQL itself gives up is better than one that is waited for in vain.

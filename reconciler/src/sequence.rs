@@ -142,3 +142,109 @@ impl Progress {
         Gap { epoch, from: self.sequence + 1, to: sequence - 1, offset }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{Fetched, decode};
+    use crate::test_records::{barrier, booked, incoming};
+
+    fn progress(epoch: u32, sequence: u64) -> Progress {
+        Progress { epoch, sequence, digest: None, next_offset: 0 }
+    }
+
+    fn complaint(verdict: Verdict) -> &'static str {
+        match verdict {
+            Verdict::Refuse(complaint) | Verdict::ApplyUnannounced(complaint) => complaint.kind,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_next_decision_is_applied_and_an_earlier_one_passed() {
+        let mut at = progress(1, 4);
+        assert_eq!(at.judge(&incoming(0, &booked(1, 5, "a"))), Verdict::Apply);
+        assert_eq!(at.judge(&incoming(1, &booked(1, 3, "b"))), Verdict::Pass);
+        assert_eq!(at.judge(&incoming(2, &booked(1, 6, "c"))), Verdict::Apply);
+        assert_eq!((at.epoch, at.sequence, at.next_offset), (1, 6, 3));
+    }
+
+    #[test]
+    fn an_offset_that_was_applied_is_passed_whatever_it_holds() {
+        let mut at = Progress { next_offset: 10, ..progress(1, 4) };
+        assert_eq!(at.judge(&incoming(9, &booked(1, 9, "a"))), Verdict::Pass);
+        assert_eq!(at, Progress { next_offset: 10, ..progress(1, 4) });
+    }
+
+    #[test]
+    fn the_last_position_with_another_digest_is_a_contradiction() {
+        let mut at = progress(1, 4);
+        let record = booked(1, 5, "a");
+        assert_eq!(at.judge(&incoming(0, &record)), Verdict::Apply);
+        assert_eq!(at.judge(&incoming(1, &record)), Verdict::Pass);
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), "contradiction");
+        assert_eq!((at.sequence, at.next_offset), (5, 3));
+    }
+
+    #[test]
+    fn a_jump_stops_the_shard_before_the_record() {
+        let mut at = progress(1, 4);
+        let gap = Gap { epoch: 1, from: 5, to: 7, offset: 0 };
+        assert_eq!(at.judge(&incoming(0, &booked(1, 8, "a"))), Verdict::Stop(gap));
+        assert_eq!(at, progress(1, 4));
+    }
+
+    #[test]
+    fn a_hole_in_the_offsets_stops_the_shard_even_without_a_position() {
+        let poison = Fetched { shard: booked(1, 1, "a").shard, offset: 3, payload: vec![], headers: vec![] };
+        let mut at = progress(1, 4);
+        let gap = Gap { epoch: 1, from: 5, to: 5, offset: 0 };
+        assert_eq!(at.judge(&decode(poison)), Verdict::Stop(gap));
+        assert_eq!(at, progress(1, 4));
+    }
+
+    #[test]
+    fn an_unreadable_record_takes_its_position_only_if_it_is_the_next() {
+        let record = booked(1, 5, "a");
+        let poison = |offset, sequence: u64| {
+            let headers = booked(1, sequence, "a").headers().map(|(name, value)| (name.to_owned(), value.into_bytes()));
+            decode(Fetched { shard: record.shard, offset, payload: b"x".to_vec(), headers: headers.into() })
+        };
+        let mut at = progress(1, 4);
+        assert_eq!(at.judge(&poison(0, 5)), Verdict::SetAside);
+        assert_eq!((at.sequence, at.next_offset), (5, 1));
+        assert_eq!(at.judge(&poison(1, 5)), Verdict::Pass);
+        assert!(matches!(at.judge(&poison(2, 7)), Verdict::Stop(_)));
+        let unplaced = decode(Fetched { shard: record.shard, offset: 2, payload: vec![], headers: vec![] });
+        assert_eq!(at.judge(&unplaced), Verdict::SetAside);
+        assert_eq!((at.sequence, at.next_offset), (5, 3));
+    }
+
+    #[test]
+    fn a_barrier_begins_an_epoch_and_ends_the_older_ones() {
+        let mut at = progress(1, 4);
+        assert_eq!(at.judge(&incoming(0, &barrier(2, 4))), Verdict::Pass);
+        assert_eq!((at.epoch, at.sequence), (2, 4));
+        assert_eq!(at.judge(&incoming(1, &booked(1, 4, "known"))), Verdict::Pass);
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), "ended_epoch");
+        assert_eq!(at.judge(&incoming(3, &barrier(1, 9))), Verdict::Pass);
+        assert_eq!(at.judge(&incoming(4, &booked(2, 5, "a"))), Verdict::Apply);
+        assert_eq!((at.epoch, at.sequence, at.next_offset), (2, 5, 5));
+    }
+
+    #[test]
+    fn a_barrier_beyond_the_applied_sequence_is_a_gap_and_one_below_never_goes_back() {
+        let mut at = progress(1, 4);
+        let gap = Gap { epoch: 1, from: 5, to: 6, offset: 0 };
+        assert_eq!(at.judge(&incoming(0, &barrier(2, 6))), Verdict::Stop(gap));
+        assert_eq!(at.judge(&incoming(0, &barrier(2, 1))), Verdict::Pass);
+        assert_eq!((at.epoch, at.sequence), (2, 4));
+    }
+
+    #[test]
+    fn an_epoch_without_its_barrier_is_applied_and_complained_of() {
+        let mut at = progress(1, 4);
+        assert_eq!(complaint(at.judge(&incoming(0, &booked(2, 5, "a")))), "missing_barrier");
+        assert_eq!((at.epoch, at.sequence), (2, 5));
+    }
+}

@@ -194,8 +194,8 @@ mod tests {
     async fn a_problem_names_its_request_and_says_when_to_come_back() {
         let response = Problem::new(Code::Overloaded).respond("abc");
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(response.headers()["content-type"], "application/problem+json");
-        assert_eq!(response.headers()["retry-after"], "1");
+        assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
+        assert_eq!(response.headers().get("retry-after").unwrap(), "1");
         let body: serde_json::Value =
             serde_json::from_slice(&to_bytes(response.into_body()).await.unwrap()).unwrap();
         assert_eq!(body["code"], "overloaded");

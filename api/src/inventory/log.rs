@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, Shared};
@@ -33,7 +34,9 @@ pub(super) struct DecisionLog {
     topic: String,
     shards: ShardCount,
     config: ClientConfig,
-    producer: Mutex<(Generation, FutureProducer)>,
+    /// Written only to replace it: while records of one shard are being handed over, no other shard's failure may purge
+    /// those that went before and let those that follow through.
+    producer: RwLock<(Generation, FutureProducer)>,
     health: Mutex<Result<(), String>>,
 }
 
@@ -56,7 +59,7 @@ impl DecisionLog {
         Ok(Self {
             topic: settings.topic.clone(),
             shards: settings.shards,
-            producer: Mutex::new((0, config.create()?)),
+            producer: RwLock::new((0, config.create()?)),
             config,
             health: Mutex::new(Err("not checked yet".to_owned())),
         })
@@ -66,18 +69,16 @@ impl DecisionLog {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn producer(&self) -> (Generation, FutureProducer) {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
     /// Sends records in order and waits until Kafka has confirmed them all. Dropping the future takes nothing back.
     pub(super) async fn append(&self, records: &[Record]) -> Result<(), NotDelivered> {
-        let (generation, producer) = self.producer();
+        let producer = self.producer.read().await;
+        let generation = producer.0;
         let failed = |error| NotDelivered { error, producer: generation };
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
-            deliveries.push(self.send(&producer, record).await.map_err(failed)?);
+            deliveries.push(self.send(&producer.1, record).await.map_err(failed)?);
         }
+        drop(producer);
         let confirmed = deliveries.into_iter().map(|delivery| async {
             match delivery.await {
                 Ok(Ok(_)) => Ok(()),
@@ -112,8 +113,8 @@ impl DecisionLog {
 
     /// After a failed delivery: nothing of the old producer may arrive behind what is sent anew, and a producer with
     /// a fatal error never recovers.
-    pub(super) fn start_over(&self, failure: &NotDelivered) {
-        let mut producer = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) async fn start_over(&self, failure: &NotDelivered) {
+        let mut producer = self.producer.write().await;
         if producer.0 != failure.producer {
             return;
         }
@@ -125,14 +126,13 @@ impl DecisionLog {
                 tokio::task::spawn_blocking(move || drop(old));
             }
             Err(error) => {
-                tracing::error!(%error, "cannot make another Kafka producer; the old one is tried again")
+                tracing::error!(%error, "cannot make another Kafka producer; the old one is tried again");
             }
         }
     }
 
     /// Blocks for up to a second.
-    fn check(&self) -> Result<(), String> {
-        let (_, producer) = self.producer();
+    fn check(&self, producer: &FutureProducer) -> Result<(), String> {
         let metadata = producer
             .client()
             .fetch_metadata(Some(&self.topic), CHECK_TIMEOUT)
@@ -153,8 +153,8 @@ impl DecisionLog {
 /// Looks every two seconds whether Kafka is there.
 pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     loop {
-        let checked = shared.clone();
-        let now = tokio::task::spawn_blocking(move || checked.log.check())
+        let (checked, producer) = (shared.clone(), shared.log.producer.read().await.1.clone());
+        let now = tokio::task::spawn_blocking(move || checked.log.check(&producer))
             .await
             .unwrap_or_else(|_| Err("the check was ended".to_owned()));
         let before = std::mem::replace(

@@ -8,6 +8,7 @@
 mod acknowledge;
 mod batcher;
 mod expirer;
+mod guarantees;
 mod link;
 mod log;
 mod pool;
@@ -159,6 +160,7 @@ impl Inventory {
             shared: shared.clone(),
             link,
         };
+        tasks.spawn(guarantees::check(shared.clone(), shutdown.clone()));
         tasks.spawn(pressure::watch(shared.clone(), shutdown.clone()));
         tasks.spawn(log::watch(shared.clone(), shutdown.clone()));
         for shard in shards {

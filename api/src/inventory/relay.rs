@@ -151,7 +151,7 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
     }
     let Some(last) = records.last().map(|record| record.position) else { return Ok(0) };
     if let Err(error) = shared.log.append(&records).await {
-        shared.log.start_over(&error);
+        shared.log.start_over(&error).await;
         return Err(error.into());
     }
     metrics::counter!("boxoffice_relayed_records_total").increment(records.len() as u64);

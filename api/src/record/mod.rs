@@ -4,7 +4,7 @@ mod audit;
 mod bookings;
 mod events;
 
-pub(crate) use audit::{RecordedCounts, counts};
+pub(crate) use audit::{RecordedCounts, RecordedType, counts};
 pub(crate) use bookings::{StoredBooking, Whose, booking, bookings};
 pub(crate) use events::{StoredEvent, event, events, lock_event};
 

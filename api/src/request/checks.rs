@@ -10,6 +10,9 @@ use chrono::{DateTime, Utc};
 use super::shape::Integer;
 use crate::error::{FieldError, Problem};
 
+/// The end of the year 9999 in UTC, beyond which RFC 3339 has no times.
+const LATEST_SECOND: i64 = 253_402_300_799;
+
 /// What was found wrong so far. A method answers `None` where it found something.
 #[derive(Default)]
 pub(crate) struct Checks {
@@ -56,11 +59,18 @@ impl Checks {
     /// A time, cut to milliseconds.
     pub(crate) fn time(&mut self, field: impl Display, value: &str) -> Option<DateTime<Utc>> {
         let parsed = DateTime::parse_from_rfc3339(value).map(|parsed| time::truncate(parsed.to_utc()));
-        let in_range = parsed.ok().filter(|at| at.timestamp_millis() >= 0);
+        let in_range = parsed.ok().filter(|at| (0..=LATEST_SECOND).contains(&at.timestamp()));
         if in_range.is_none() {
-            self.wrong(field, "must be a time as in RFC 3339, from 1970 on");
+            self.wrong(field, "must be a time as in RFC 3339, from 1970 to 9999 in UTC");
         }
         in_range
+    }
+
+    /// A time that has passed is a mistake in a year or a time zone, and would silently sell nothing.
+    pub(crate) fn in_future(&mut self, field: impl Display, at: Option<DateTime<Utc>>, now: DateTime<Utc>) {
+        if at.is_some_and(|at| at <= now) {
+            self.wrong(field, "must be in the future");
+        }
     }
 
     /// The problem with everything that was found; nothing where all was right.

@@ -2,6 +2,7 @@
 
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::{Answer, SharedOffice, json};
@@ -50,8 +51,12 @@ pub(crate) async fn livez() -> Answer {
 /// Whether all that a sale needs is there, and what is missing.
 pub(crate) async fn readyz(office: SharedOffice) -> Answer {
     let body = ReadyBody::of(&office);
-    let status = if body.status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    json(status, &body)
+    if body.status == "ready" {
+        return json(StatusCode::OK, &body);
+    }
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &body)?;
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    Ok(response)
 }
 
 pub(crate) async fn metrics(office: SharedOffice) -> HttpResponse {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::decode::{Content, Incoming};
-use crate::findings::{self, Alarm, DeadLetterKind};
+use crate::findings::{self, Alarm, SetAside};
 use crate::fold::Changes;
-use crate::kafka::{DeadLetterOrigin, LogWriter, SendError};
+use crate::kafka::{LogWriter, SendError};
 use crate::postgres::is_about_data;
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
@@ -20,6 +20,9 @@ use crate::telemetry::name;
 use write::{int2, int4, int8};
 
 pub(crate) mod write;
+
+/// The most records that are applied one by one in one transaction.
+const PIECE_MAX: usize = 100;
 
 /// Past this a transaction is taken for dead and begun again; what it may have committed is skipped then.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,11 +36,31 @@ pub(crate) struct Applier {
 /// What a batch came to.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// How far each shard of the batch is applied.
-    pub(crate) progress: BTreeMap<Shard, Progress>,
     /// Shards that stopped before a gap.
     pub(crate) stopped: BTreeSet<Shard>,
     applied: u64,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.stopped.extend(other.stopped);
+        self.applied += other.applied;
+    }
+}
+
+/// How a transaction ended.
+enum Attempt {
+    Done(Outcome),
+    /// A record violates a guard of the tables; nothing was written.
+    Violated(sqlx::Error),
+}
+
+/// What the positions say of a batch.
+struct Judged<'a> {
+    /// In order.
+    decisions: Vec<(&'a Incoming, &'a Record)>,
+    set_aside: Vec<SetAside<'a>>,
+    stopped: BTreeSet<Shard>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,21 +87,38 @@ impl Applier {
     /// shutdown came first.
     pub(crate) async fn apply(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
         let start = Instant::now();
+        let mut outcome = Outcome::default();
+        match self.try_until_done(batch, Mode::Together, shutdown).await? {
+            Attempt::Done(done) => outcome.add(done),
+            Attempt::Violated(error) => {
+                tracing::warn!(%error, records = batch.len(), "a record violates a guard; applying one by one");
+                // In pieces, so that no transaction grows long.
+                for piece in batch.chunks(PIECE_MAX) {
+                    if let Attempt::Done(done) = self.try_until_done(piece, Mode::OneByOne, shutdown).await? {
+                        outcome.add(done);
+                    }
+                }
+            }
+        }
+        metrics::histogram!(name::BATCH_RECORDS).record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        metrics::histogram!(name::APPLY_SECONDS).record(start.elapsed().as_secs_f64());
+        metrics::counter!(name::APPLIED_RECORDS).increment(outcome.applied);
+        Some(outcome)
+    }
+
+    async fn try_until_done(
+        &self,
+        batch: &[Incoming],
+        mode: Mode,
+        shutdown: &CancellationToken,
+    ) -> Option<Attempt> {
         let mut backoff = Backoff::of_a_server();
-        let mut mode = Mode::Together;
         loop {
             let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.apply_once(batch, mode));
             let error = match shutdown.run_until_cancelled(attempt).await? {
-                Ok(Ok(outcome)) => {
-                    metrics::histogram!(name::BATCH_RECORDS).record(f64::from(u32::try_from(batch.len()).ok()?));
-                    metrics::histogram!(name::APPLY_SECONDS).record(start.elapsed().as_secs_f64());
-                    metrics::counter!(name::APPLIED_RECORDS).increment(outcome.applied);
-                    return Some(outcome);
-                }
+                Ok(Ok(outcome)) => return Some(Attempt::Done(outcome)),
                 Ok(Err(ApplyError::Postgres(error))) if mode == Mode::Together && is_about_data(&error) => {
-                    tracing::warn!(%error, records = batch.len(), "a record violates a guard; applying one by one");
-                    mode = Mode::OneByOne;
-                    continue;
+                    return Some(Attempt::Violated(error));
                 }
                 Ok(Err(error)) => error,
                 Err(_) => ApplyError::Timeout,
@@ -92,96 +132,20 @@ impl Applier {
 
     async fn apply_once(&self, batch: &[Incoming], mode: Mode) -> Result<Outcome, ApplyError> {
         let mut transaction = self.pool.begin().await?;
-        let mut outcome = Outcome { progress: lock_shards(&mut transaction, batch).await?, ..Outcome::default() };
-        let mut decisions: Vec<(&Incoming, &Record)> = Vec::with_capacity(batch.len());
-        for incoming in batch {
-            if outcome.stopped.contains(&incoming.shard) {
-                continue;
-            }
-            let Some(progress) = outcome.progress.get_mut(&incoming.shard) else { continue };
-            let verdict = progress.judge(incoming);
-            if matches!(verdict, Verdict::Apply | Verdict::ApplyUnannounced(_))
-                && let Content::Record(record) = &incoming.content
-            {
-                decisions.push((incoming, record));
-            }
-            if let Verdict::Stop(_) = verdict {
-                outcome.stopped.insert(incoming.shard);
-            }
-            self.report(&mut transaction, incoming, verdict).await?;
-        }
-        outcome.applied = decisions.len() as u64;
+        let mut progress = lock_shards(&mut transaction, batch).await?;
+        let Judged { decisions, mut set_aside, stopped } = judge(&mut transaction, batch, &mut progress).await?;
         match mode {
             Mode::Together => apply_together(&mut transaction, &decisions).await?,
-            Mode::OneByOne => self.apply_one_by_one(&mut transaction, &decisions).await?,
+            Mode::OneByOne => set_aside.extend(apply_one_by_one(&mut transaction, &decisions).await?),
         }
-        move_shards(&mut transaction, &outcome.progress).await?;
+        for aside in &set_aside {
+            findings::record_dead_letter(&mut transaction, aside).await?;
+        }
+        move_shards(&mut transaction, &progress).await?;
+        // First into the topic, then, with the commit, into the table: a crash in between only sends it twice.
+        self.log.put_aside(&set_aside).await?;
         transaction.commit().await?;
-        Ok(outcome)
-    }
-
-    /// Writes down what a verdict has to tell.
-    async fn report(
-        &self,
-        connection: &mut PgConnection,
-        incoming: &Incoming,
-        verdict: Verdict,
-    ) -> Result<(), ApplyError> {
-        match verdict {
-            Verdict::Apply | Verdict::Pass => {}
-            Verdict::ApplyUnannounced(complaint) | Verdict::Refuse(complaint) => {
-                findings::raise(connection, &Alarm::of(incoming.shard, complaint)).await?;
-            }
-            Verdict::Stop(gap) => findings::record_gap(connection, incoming.shard, gap).await?,
-            Verdict::SetAside => {
-                let reason = match &incoming.content {
-                    Content::Poison { reason, .. } => reason.as_str(),
-                    Content::Record(_) => "set aside",
-                };
-                self.set_aside(connection, DeadLetterKind::Poisoned, incoming, reason).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a record aside: first into the topic, then, with this transaction, into the table. A crash in between
-    /// only sends it twice.
-    async fn set_aside(
-        &self,
-        connection: &mut PgConnection,
-        kind: DeadLetterKind,
-        incoming: &Incoming,
-        reason: &str,
-    ) -> Result<(), ApplyError> {
-        let position = incoming.position();
-        let origin = DeadLetterOrigin { shard: incoming.shard, offset: incoming.offset, position, reason };
-        self.log.put_aside(&incoming.payload, &origin).await?;
-        findings::record_dead_letter(connection, kind, incoming, position, reason).await?;
-        Ok(())
-    }
-
-    /// A violated guard costs the batch nothing but the record that violates it.
-    async fn apply_one_by_one(
-        &self,
-        connection: &mut PgConnection,
-        decisions: &[(&Incoming, &Record)],
-    ) -> Result<(), ApplyError> {
-        for (incoming, record) in decisions {
-            let mut savepoint = connection.begin().await?;
-            let error = match apply_together(&mut savepoint, &[(incoming, record)]).await {
-                Ok(()) => {
-                    savepoint.commit().await?;
-                    continue;
-                }
-                Err(error) if is_about_data(&error) => error,
-                Err(error) => return Err(error.into()),
-            };
-            savepoint.rollback().await?;
-            let reason = error.to_string();
-            self.set_aside(connection, DeadLetterKind::Refused, incoming, &reason).await?;
-            findings::raise(connection, &Alarm::of_refusal(incoming, record.event_id, &reason)).await?;
-        }
-        Ok(())
+        Ok(Outcome { stopped, applied: decisions.len() as u64 })
     }
 
     /// Writes down that Kafka no longer has the offset at which a shard would go on.
@@ -198,6 +162,63 @@ impl Applier {
         findings::record_gap(&mut transaction, shard, gap).await?;
         transaction.commit().await
     }
+}
+
+/// Judges the records by their positions, and writes down what is wrong with them.
+async fn judge<'a>(
+    connection: &mut PgConnection,
+    batch: &'a [Incoming],
+    progress: &mut BTreeMap<Shard, Progress>,
+) -> sqlx::Result<Judged<'a>> {
+    let mut judged = Judged { decisions: Vec::with_capacity(batch.len()), set_aside: vec![], stopped: BTreeSet::new() };
+    for incoming in batch {
+        if judged.stopped.contains(&incoming.shard) {
+            continue;
+        }
+        let Some(progress) = progress.get_mut(&incoming.shard) else { continue };
+        let verdict = progress.judge(incoming);
+        if matches!(verdict, Verdict::Apply | Verdict::ApplyUnannounced(_))
+            && let Content::Record(record) = &incoming.content
+        {
+            judged.decisions.push((incoming, record));
+        }
+        match verdict {
+            Verdict::Apply | Verdict::Pass => {}
+            Verdict::ApplyUnannounced(complaint) | Verdict::Refuse(complaint) => {
+                findings::raise(connection, &Alarm::of(incoming.shard, complaint)).await?;
+            }
+            Verdict::SetAside => judged.set_aside.extend(SetAside::poisoned(incoming)),
+            Verdict::Stop(gap) => {
+                findings::record_gap(connection, incoming.shard, gap).await?;
+                judged.stopped.insert(incoming.shard);
+            }
+        }
+    }
+    Ok(judged)
+}
+
+/// A violated guard costs the batch nothing but the record that violates it, which is returned.
+async fn apply_one_by_one<'a>(
+    connection: &mut PgConnection,
+    decisions: &[(&'a Incoming, &'a Record)],
+) -> sqlx::Result<Vec<SetAside<'a>>> {
+    let mut refused = Vec::new();
+    for (incoming, record) in decisions {
+        let mut savepoint = connection.begin().await?;
+        let error = match apply_together(&mut savepoint, &[(incoming, record)]).await {
+            Ok(()) => {
+                savepoint.commit().await?;
+                continue;
+            }
+            Err(error) if is_about_data(&error) => error,
+            Err(error) => return Err(error),
+        };
+        savepoint.rollback().await?;
+        let reason = error.to_string();
+        findings::raise(connection, &Alarm::of_refusal(incoming, record.event_id, &reason)).await?;
+        refused.push(SetAside::refused(incoming, &reason));
+    }
+    Ok(refused)
 }
 
 async fn apply_together(

@@ -31,10 +31,7 @@ async fn stores_that_agree_make_once_exit_with_0() {
 
     let (code, printed) = stack.command(&["once", "--json"]).await;
     assert_eq!(code, 0, "{printed}");
-    let json: serde_json::Value = serde_json::from_str(&printed[..=printed.rfind('}').unwrap()]).unwrap_or_else(|_| {
-        let end = printed.find("\n}\n").unwrap() + 3;
-        serde_json::from_str(&printed[..end]).unwrap()
-    });
+    let json: serde_json::Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(json["verdict"], "agreement");
     assert_eq!(json["audit"]["compared"], 1);
     assert_eq!(json["audit"]["totals"]["redis"]["sold"], 3);

@@ -8,6 +8,7 @@ mod applying;
 mod auditing;
 mod contradictions;
 mod gaps;
+mod link;
 mod recovering;
 mod sale;
 mod setting_aside;

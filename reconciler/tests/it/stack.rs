@@ -104,9 +104,17 @@ impl Stack {
         }
     }
 
+    /// The service in this process.
     pub(crate) fn start(&self) -> Service {
+        self.start_with(|_| {})
+    }
+
+    /// The same with another configuration.
+    pub(crate) fn start_with(&self, change: impl FnOnce(&mut Config)) -> Service {
+        let mut config = self.config.clone();
+        change(&mut config);
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(self.config.clone(), shutdown.clone()));
+        let task = tokio::spawn(run(config, shutdown.clone()));
         Service { shutdown, task }
     }
 
@@ -127,7 +135,9 @@ impl Stack {
     /// Runs a command to its end; returns its exit code and what it printed.
     pub(crate) async fn command(&self, arguments: &[&str]) -> (i32, String) {
         let Output { status, stdout, stderr } = self.binary(arguments).output().await.unwrap();
-        let printed = String::from_utf8(stdout).unwrap() + &String::from_utf8_lossy(&stderr);
+        // The logs are on stderr; what a command has to say when it fails is there, too.
+        let text = if status.code() == Some(2) && stdout.is_empty() { stderr } else { stdout };
+        let printed = String::from_utf8(text).unwrap();
         (status.code().unwrap(), printed)
     }
 

@@ -77,11 +77,8 @@ impl NewEvent {
         let starts_at = starts_at.and_then(|at| checks.time("starts_at", &at));
         let sales_open_at = self.sales_open_at.and_then(|at| checks.time("sales_open_at", &at));
         let sales_close_at = self.sales_close_at.and_then(|at| checks.time("sales_close_at", &at));
-        for (field, at) in [("starts_at", starts_at), ("sales_close_at", sales_close_at)] {
-            if at.is_some_and(|at| at <= now) {
-                checks.wrong(field, "must be in the future");
-            }
-        }
+        checks.in_future("starts_at", starts_at, now);
+        checks.in_future("sales_close_at", sales_close_at, now);
         if sales_open_at.zip(sales_close_at).is_some_and(|(open, close)| close <= open) {
             let inverted = window_inverted();
             checks.wrong(inverted.field, inverted.message);

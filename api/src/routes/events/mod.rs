@@ -5,6 +5,7 @@ mod availability;
 mod body;
 mod create;
 mod list;
+mod patch;
 mod publish;
 mod read;
 
