@@ -123,7 +123,8 @@ const AUDIT_TRIES: usize = 500;
 /// What stopped the command, for a person to read.
 pub async fn main() -> anyhow::Result<ExitCode> {
     let Cli { command, options } = Cli::parse();
-    telemetry::start_logs(options.log_filter())?;
+    let default_filter = if matches!(command, Command::Run | Command::Migrate) { "info" } else { "warn" };
+    telemetry::start_logs(options.log_filter().unwrap_or(default_filter))?;
     let config = options.checked()?;
     match command {
         Command::Migrate => migrate::migrate(&config).await?,

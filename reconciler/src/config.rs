@@ -54,15 +54,16 @@ pub struct Options {
     /// Address (ip:port) at which `run` serves Prometheus metrics; none where unset.
     #[arg(long, global = true, env = "BOXOFFICE_METRICS_LISTEN", value_name = "BOXOFFICE_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
-    /// What is logged: a level, or levels by module as in tracing's `EnvFilter`. JSON unless stderr is a terminal.
-    #[arg(long, global = true, env = "BOXOFFICE_LOG", value_name = "BOXOFFICE_LOG", default_value = "info")]
-    log: String,
+    /// What is logged to stderr: a level, or levels by module as in tracing's `EnvFilter`; JSON unless stderr is a
+    /// terminal. By default info for `run` and `migrate`, warn for commands that print a report.
+    #[arg(long, global = true, env = "BOXOFFICE_LOG", value_name = "BOXOFFICE_LOG")]
+    log: Option<String>,
 }
 
 impl Options {
-    /// The filter of the logs.
-    pub fn log_filter(&self) -> &str {
-        &self.log
+    /// The filter of the logs, where one is set.
+    pub fn log_filter(&self) -> Option<&str> {
+        self.log.as_deref().filter(|filter| !filter.is_empty())
     }
 
     /// Checks everything that can be checked without a server.

@@ -1,9 +1,9 @@
 //! The only code that talks to Redis about stock.
 //!
-//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue ([`batcher`]); the queue's
-//! task sends what has gathered as one script call over the held connection ([`link`]); the decision waits in the
-//! shard's outbox until this or another instance has brought it to Kafka ([`relay`], [`log`]). Reads and
-//! administration go by a pool ([`pool`]). [`acknowledge`] makes an answer wait for Kafka where that is asked for.
+//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); the queue's
+//! task sends what has gathered as one script call over the held connection (`link`); the decision waits in the
+//! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads and
+//! administration go by a pool (`pool`). `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
 mod batcher;

@@ -9,6 +9,7 @@ mod auditing;
 mod contradictions;
 mod gaps;
 mod link;
+mod preparing;
 mod recovering;
 mod sale;
 mod setting_aside;

@@ -55,12 +55,17 @@ fn required(name: &str) -> String {
 
 impl Stack {
     pub(crate) async fn prepare() -> Self {
+        Self::prepare_with(|_| {}).await
+    }
+
+    /// The same with another configuration.
+    pub(crate) async fn prepare_with(change: impl FnOnce(&mut Config)) -> Self {
         let server_url = required("BOXOFFICE_DATABASE_URL");
         let name = format!("bo_it_{}", Uuid::now_v7().simple());
         let mut server = PgConnection::connect(&server_url).await.expect("PostgreSQL answers");
         sqlx::query(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut server).await.unwrap();
         let (base, _) = server_url.rsplit_once('/').unwrap();
-        let config = Config {
+        let mut config = Config {
             database_url: format!("{base}/{name}").into(),
             redis_url: required("BOXOFFICE_REDIS_URL").into(),
             kafka_brokers: required("BOXOFFICE_KAFKA_BROKERS"),
@@ -73,6 +78,7 @@ impl Stack {
             audit_interval: Duration::from_millis(200),
             metrics_listen: None,
         };
+        change(&mut config);
         migrate::migrate(&config).await.expect("the installation is prepared");
         let pool = PgPool::connect(config.database_url.expose_secret()).await.unwrap();
         let client = redis::Client::open(config.redis_url.expose_secret()).unwrap();
