@@ -1,7 +1,7 @@
-//! Reads the log: partitions assigned by hand at PostgreSQL's offsets, in batches without a timer.
+//! Reads the log: partitions assigned by hand at PostgreSQL's offsets, in batches.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice_schema::shard::Shard;
 use rdkafka::TopicPartitionList;
@@ -16,6 +16,10 @@ use crate::kafka::{self, Watermarks};
 
 /// The most records of a batch.
 pub(crate) const BATCH_MAX: usize = 2_000;
+
+/// How long a batch gathers after its first record. Nobody waits for PostgreSQL during a sale, and a transaction for
+/// each handful of records would take the processors from those who are waited for.
+const GATHER: Duration = Duration::from_millis(25);
 
 /// How long an empty log is waited for before the caller may look around.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -88,18 +92,22 @@ impl LogReader {
         self.consumer.incremental_unassign(&list)
     }
 
-    /// Whatever is there, up to a batch; waits a little where nothing is.
+    /// What comes within a moment, up to a batch; waits a little where nothing does.
     pub(crate) fn read(&mut self) -> Result<Read, KafkaError> {
         let mut records = Vec::new();
-        let mut timeout = POLL_TIMEOUT;
+        let mut until = Instant::now() + POLL_TIMEOUT;
         while self.pending.is_none() && records.len() < BATCH_MAX {
-            match self.consumer.poll(timeout) {
+            match self.consumer.poll(until.saturating_duration_since(Instant::now())) {
                 None => break,
-                Some(Ok(message)) => records.extend(fetched(&message)),
+                Some(Ok(message)) => {
+                    if records.is_empty() {
+                        until = Instant::now() + GATHER;
+                    }
+                    records.extend(fetched(&message));
+                }
                 // What was read before the error comes first.
                 Some(Err(error)) => self.pending = Some(error),
             }
-            timeout = Duration::ZERO;
         }
         for record in &records {
             self.offsets.insert(record.shard, record.offset + 1);

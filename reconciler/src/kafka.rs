@@ -42,6 +42,9 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("auto.offset.reset", "error")
         // What the client reads ahead, over all partitions.
         .set("queued.max.messages.kbytes", "32768")
+        // The brokers gather as well, instead of answering for each record.
+        .set("fetch.min.bytes", "65536")
+        .set("fetch.wait.max.ms", "20")
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.error.backoff.ms", "200")
         .create()

@@ -14,7 +14,7 @@ use boxoffice_schema::shard::Shard;
 use redis::streams::StreamRangeReply;
 use tokio_util::sync::CancellationToken;
 
-use super::{InventoryError, Shared, expirer};
+use super::{Acknowledge, InventoryError, Shared, expirer};
 
 /// Frames of one round: with batches of at most 128 decisions, some megabytes.
 const FRAMES_MAX: usize = 64;
@@ -24,6 +24,10 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// How often an instance that does not relay a shard looks how far it is confirmed, while somebody waits for that.
 const CONFIRMED_POLL: Duration = Duration::from_millis(5);
+
+/// The shortest time from one round to the next where no client waits for Kafka: what gathers meanwhile goes in one
+/// round, and the processors are left to those who are waited for.
+const PACE: Duration = Duration::from_millis(20);
 
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -97,7 +101,12 @@ async fn stand_by(shared: &Shared, shard: Shard, shutdown: &CancellationToken) {
 
 /// Returns when a trim was refused: another relay or a recovery took over.
 async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
+    let pace = match shared.settings.acknowledge {
+        Acknowledge::Redis => PACE,
+        Acknowledge::Kafka => Duration::ZERO,
+    };
     loop {
+        let next = tokio::time::Instant::now() + pace;
         match send_head(shared, shard, epoch).await {
             Ok(0) => {
                 tokio::select! {
@@ -105,7 +114,9 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
                     () = tokio::time::sleep(POLL) => {}
                 }
             }
-            Ok(_) => {}
+            // A full round means that more is waiting already.
+            Ok(FRAMES_MAX) => {}
+            Ok(_) => tokio::time::sleep_until(next).await,
             Err(RelayError::LostShard) => return,
             Err(error) => {
                 tracing::warn!(%error, %shard, "the relay starts again at the outbox's head");
