@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::audit::{self, Scope};
 use crate::config::{Config, Options};
 use crate::redis_link::RedisLink;
-use crate::{dead_letters, findings, gaps, migrate, once, open, postgres, report, run, servers, status, telemetry};
+use crate::{
+    dead_letters, findings, gaps, migrate, once, open, postgres, report, run, servers, status, telemetry,
+};
 
 /// Keeps PostgreSQL equal to the decisions in Kafka, proves it, and certifies the inventory in Redis.
 ///
@@ -165,7 +167,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn run_once(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     match once::once(config).await {
         Ok(summary) => {
-            print(json, &summary, || report::of_once(&summary))?;
+            print(json, &summary, || report::of_once(&summary, &config.keys()))?;
             Ok(ExitCode::from(summary.verdict.exit_code()))
         }
         Err(error) if json => {
@@ -191,7 +193,7 @@ async fn run_audit(config: &Config, event: Option<EventId>, json: bool) -> anyho
     if event.is_none() {
         audit::record(&pool, &found).await?;
     }
-    print(json, &found, || report::of_audit(&found))?;
+    print(json, &found, || report::of_audit(&found, &config.keys()))?;
     Ok(ExitCode::from(report::audit_verdict(&found).exit_code()))
 }
 
@@ -199,7 +201,9 @@ async fn run_dead_letters(config: &Config, command: DeadLetters) -> anyhow::Resu
     let pool = prepared_pool(config).await?;
     match command {
         DeadLetters::List => print!("{}", report::of_items(&open::dead_letters(&pool).await?)),
-        DeadLetters::Show { id } => print!("{}", report::of_dead_letter(&dead_letters::show(&pool, id).await?)),
+        DeadLetters::Show { id } => {
+            print!("{}", report::of_dead_letter(&dead_letters::show(&pool, id).await?));
+        }
         DeadLetters::Retry { id } => {
             let outcome = dead_letters::retry(&pool, id).await?;
             println!("dead letter {id}: {}", outcome.as_str());
@@ -218,7 +222,9 @@ async fn run_gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
         Gaps::List => print!("{}", report::of_items(&open::gaps(&pool).await?)),
         Gaps::Retry { id } => {
             gaps::retry(config, &pool, id).await?;
-            println!("gap {id}: the shard reads on; see `boxoffice-reconciler status` for whether it stopped again");
+            println!(
+                "gap {id}: the shard reads on; see `boxoffice-reconciler status` for whether it stopped again"
+            );
         }
         Gaps::Accept { id } => {
             gaps::accept(config, &pool, id).await?;

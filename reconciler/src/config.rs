@@ -24,7 +24,13 @@ pub struct Options {
     #[arg(long, global = true, env = "BOXOFFICE_KAFKA_BROKERS", value_name = "BOXOFFICE_KAFKA_BROKERS")]
     kafka_brokers: Option<String>,
     /// Number of shards, 1 to 1024; fixed at installation.
-    #[arg(long, global = true, env = "BOXOFFICE_SHARDS", value_name = "BOXOFFICE_SHARDS", default_value_t = 16)]
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_SHARDS",
+        value_name = "BOXOFFICE_SHARDS",
+        default_value_t = 16
+    )]
     shards: u16,
     /// Begins the name of every key in Redis; no braces.
     #[arg(long, global = true, env = "BOXOFFICE_REDIS_PREFIX", value_name = "BOXOFFICE_REDIS_PREFIX")]
@@ -35,20 +41,40 @@ pub struct Options {
     #[arg(default_value = "boxoffice.decisions")]
     kafka_topic: String,
     /// Topic of records that could not be read or applied.
-    #[arg(long, global = true, env = "BOXOFFICE_DEAD_LETTER_TOPIC", value_name = "BOXOFFICE_DEAD_LETTER_TOPIC")]
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_DEAD_LETTER_TOPIC",
+        value_name = "BOXOFFICE_DEAD_LETTER_TOPIC"
+    )]
     #[arg(default_value = "boxoffice.dead-letters")]
     dead_letter_topic: String,
     /// Copies of each partition, when `migrate` creates the topics.
-    #[arg(long, global = true, env = "BOXOFFICE_KAFKA_REPLICATION", value_name = "BOXOFFICE_KAFKA_REPLICATION")]
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_KAFKA_REPLICATION",
+        value_name = "BOXOFFICE_KAFKA_REPLICATION"
+    )]
     #[arg(default_value_t = 1)]
     kafka_replication: u16,
     /// Hours for which Kafka keeps records, when `migrate` creates the topics; longer than the oldest backup of
     /// PostgreSQL that one would restore.
-    #[arg(long, global = true, env = "BOXOFFICE_KAFKA_RETENTION_HOURS", value_name = "BOXOFFICE_KAFKA_RETENTION_HOURS")]
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_KAFKA_RETENTION_HOURS",
+        value_name = "BOXOFFICE_KAFKA_RETENTION_HOURS"
+    )]
     #[arg(default_value_t = 720)]
     kafka_retention_hours: u32,
     /// Milliseconds between two audits, 100 or more.
-    #[arg(long, global = true, env = "BOXOFFICE_AUDIT_INTERVAL_MS", value_name = "BOXOFFICE_AUDIT_INTERVAL_MS")]
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_AUDIT_INTERVAL_MS",
+        value_name = "BOXOFFICE_AUDIT_INTERVAL_MS"
+    )]
     #[arg(default_value_t = 5_000)]
     audit_interval_ms: u64,
     /// Address (ip:port) at which `run` serves Prometheus metrics; none where unset.
@@ -76,9 +102,10 @@ impl Options {
         ensure!(self.audit_interval_ms >= 100, "BOXOFFICE_AUDIT_INTERVAL_MS must be 100 or more");
         ensure!(self.kafka_replication >= 1, "BOXOFFICE_KAFKA_REPLICATION must be 1 or more");
         ensure!(self.kafka_retention_hours >= 1, "BOXOFFICE_KAFKA_RETENTION_HOURS must be 1 or more");
-        for (name, topic) in
-            [("BOXOFFICE_KAFKA_TOPIC", &self.kafka_topic), ("BOXOFFICE_DEAD_LETTER_TOPIC", &self.dead_letter_topic)]
-        {
+        for (name, topic) in [
+            ("BOXOFFICE_KAFKA_TOPIC", &self.kafka_topic),
+            ("BOXOFFICE_DEAD_LETTER_TOPIC", &self.dead_letter_topic),
+        ] {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             ensure!(
                 (1..=249).contains(&topic.len()) && topic.chars().all(legal),

@@ -66,12 +66,12 @@ impl LogReader {
     pub(crate) fn assign(&mut self, offsets: &[(Shard, i64)]) -> Result<Vec<LostOffset>, KafkaError> {
         let shards = offsets.iter().map(|(shard, _)| *shard);
         let found = kafka::watermarks(&self.consumer, &self.topic, shards)?;
-        let mut lost = Vec::new();
+        let (mut begun, mut lost) = (Vec::new(), Vec::new());
         let mut list = TopicPartitionList::new();
         for ((shard, wanted), (_, found)) in offsets.iter().copied().zip(found) {
             if (found.low..=found.high).contains(&wanted) {
                 list.add_partition_offset(&self.topic, shard.partition(), Offset::Offset(wanted))?;
-                self.offsets.insert(shard, wanted);
+                begun.push((shard, wanted));
             } else {
                 lost.push(LostOffset { shard, wanted, found });
             }
@@ -79,6 +79,7 @@ impl LogReader {
         if list.count() > 0 {
             self.consumer.incremental_assign(&list)?;
         }
+        self.offsets.extend(begun);
         Ok(lost)
     }
 

@@ -146,7 +146,10 @@ fn decoded(letter: &DeadLetter) -> anyhow::Result<Record> {
     let record = match incoming.content {
         Content::Record(record) => *record,
         Content::Poison { reason, .. } => {
-            bail!("dead letter {} still cannot be read ({reason}); discard it, or retry with a build that reads it", letter.id)
+            bail!(
+                "dead letter {} still cannot be read ({reason}); discard it, or retry with a build that reads it",
+                letter.id
+            )
         }
     };
     let stated = letter.epoch.zip(letter.sequence);
@@ -162,7 +165,9 @@ async fn is_superseded(connection: &mut PgConnection, record: &Record) -> anyhow
         Change::Booking(change) => {
             ("SELECT epoch, sequence FROM bookings WHERE id = $1 FOR UPDATE", change.id.as_uuid())
         }
-        Change::Event(image) => ("SELECT epoch, sequence FROM events WHERE id = $1 FOR UPDATE", image.id.as_uuid()),
+        Change::Event(image) => {
+            ("SELECT epoch, sequence FROM events WHERE id = $1 FOR UPDATE", image.id.as_uuid())
+        }
         Change::Barrier { .. } => bail!("a barrier cannot be retried; the next recovery appends another"),
     };
     let row: Option<(i32, i64)> = sqlx::query_as(table).bind(id).fetch_optional(connection).await?;

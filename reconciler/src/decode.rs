@@ -33,7 +33,10 @@ pub(crate) struct Incoming {
 pub(crate) enum Content {
     Record(Box<Record>),
     /// Not to be read, for the reason given; its position where the headers tell it.
-    Poison { position: Option<Position>, reason: String },
+    Poison {
+        position: Option<Position>,
+        reason: String,
+    },
 }
 
 impl Incoming {
@@ -66,7 +69,8 @@ fn read(fetched: &Fetched, stated: Option<Position>) -> Result<Record, Unreadabl
     let unreadable = |position, reason| Unreadable { position, reason };
     let record = Record::decode(&fetched.payload).map_err(|error| unreadable(stated, error.to_string()))?;
     if record.shard != fetched.shard {
-        let reason = format!("the record of shard {} lies in the partition of {}", record.shard, fetched.shard);
+        let reason =
+            format!("the record of shard {} lies in the partition of {}", record.shard, fetched.shard);
         return Err(unreadable(None, reason));
     }
     match stated {
@@ -94,6 +98,12 @@ fn check_ranges(record: &Record) -> Result<(), String> {
     match &record.change {
         Change::Booking(change) => {
             let image = &change.image;
+            if image.caller.as_str().len() > 255 {
+                return Err("the caller has more than 255 bytes".to_owned());
+            }
+            if image.items.is_empty() {
+                return Err("a booking of nothing".to_owned());
+            }
             let mut total: u64 = 0;
             for item in &image.items {
                 int8("unit price", item.unit_price)?;
@@ -152,7 +162,10 @@ mod tests {
             shard: Shard::from_number(0),
             offset: 7,
             payload: payload.to_vec(),
-            headers: headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+                .collect(),
         }
     }
 
@@ -195,9 +208,12 @@ mod tests {
             value.replace("booked", "\\u0000"),
             value.replace("\"quantity\":1", "\"quantity\":-1"),
             value.replace("\"quantity\":1", "\"quantity\":1,\"more\":1"),
+            value.replace("\"caller\":\"-\"", &format!("\"caller\":\"{}\"", "c".repeat(256))),
             value.replace("\"capacity\":10", "\"capacity\":4000000000"),
             value.replace("\"unit_price\":5000", "\"unit_price\":18446744073709551615"),
-            value.replace("\"unit_price\":5000", "\"unit_price\":9223372036854775807").replace("\"quantity\":1", "\"quantity\":9"),
+            value
+                .replace("\"unit_price\":5000", "\"unit_price\":9223372036854775807")
+                .replace("\"quantity\":1", "\"quantity\":9"),
         ];
         for payload in unreadable {
             let (position, _) = poison(with_headers(&record, payload.as_bytes()));

@@ -45,8 +45,11 @@ impl Alarm {
     /// That a guard of the tables refused a record.
     pub(crate) fn of_refusal(incoming: &Incoming, event_id: Option<EventId>, reason: &str) -> Self {
         let position = incoming.position().map_or_else(String::new, |position| position.to_string());
-        let detail =
-            format!("{}decision {position} was refused: {}", refusal_prefix(incoming.offset), storable(reason));
+        let detail = format!(
+            "{}decision {position} was refused: {}",
+            refusal_prefix(incoming.offset),
+            storable(reason)
+        );
         Self { shard: incoming.shard, event_id, kind: REFUSED, detail }
     }
 }
@@ -59,7 +62,11 @@ fn refusal_prefix(offset: i64) -> String {
 }
 
 /// Resolves the alarm that belongs to a dead letter.
-pub(crate) async fn resolve_refusal(connection: &mut PgConnection, shard: i16, offset: i64) -> sqlx::Result<()> {
+pub(crate) async fn resolve_refusal(
+    connection: &mut PgConnection,
+    shard: i16,
+    offset: i64,
+) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE alarms SET resolved_at = now() \
          WHERE shard = $1 AND kind = $2 AND starts_with(detail, $3) AND resolved_at IS NULL",
@@ -164,7 +171,10 @@ fn storable(reason: &str) -> String {
 }
 
 /// Keeps a record that was put aside, once.
-pub(crate) async fn record_dead_letter(connection: &mut PgConnection, aside: &SetAside<'_>) -> sqlx::Result<()> {
+pub(crate) async fn record_dead_letter(
+    connection: &mut PgConnection,
+    aside: &SetAside<'_>,
+) -> sqlx::Result<()> {
     let SetAside { incoming, kind, reason } = aside;
     let position = incoming.position();
     let recorded = sqlx::query(

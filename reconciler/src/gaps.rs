@@ -30,7 +30,10 @@ pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64) -> anyhow::R
     .bind(to)
     .execute(&mut *transaction)
     .await?;
-    ensure!(moved.rows_affected() == 1, "the shard is no longer right before gap {id}; run `gaps retry {id}`");
+    ensure!(
+        moved.rows_affected() == 1,
+        "the shard is no longer right before gap {id}; run `gaps retry {id}`"
+    );
     move_into_log(config, &mut transaction, shard).await?;
     resolve(&mut transaction, id).await?;
     tracing::warn!(shard, from, to, "missing decisions were accepted as lost");

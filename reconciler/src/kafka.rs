@@ -73,7 +73,10 @@ pub(crate) fn watermarks(
 }
 
 /// The same, by a client of its own.
-pub(crate) async fn watermarks_of(config: &Config, shards: Vec<Shard>) -> anyhow::Result<Vec<(Shard, Watermarks)>> {
+pub(crate) async fn watermarks_of(
+    config: &Config,
+    shards: Vec<Shard>,
+) -> anyhow::Result<Vec<(Shard, Watermarks)>> {
     let config = config.clone();
     let ask = move || watermarks(&consumer(&config)?, &config.kafka_topic, shards);
     tokio::task::spawn_blocking(ask).await?.context("Kafka does not tell the bounds of the log")
@@ -91,7 +94,9 @@ pub(crate) async fn count_partitions(config: &Config, topic: &str) -> anyhow::Re
     let (config, topic) = (config.clone(), topic.to_owned());
     let ask = move || {
         let metadata = consumer(&config)?.fetch_metadata(Some(&topic), REQUEST_TIMEOUT)?;
-        Ok::<_, KafkaError>(metadata.topics().iter().find(|t| t.name() == topic).map_or(0, |t| t.partitions().len()))
+        Ok::<_, KafkaError>(
+            metadata.topics().iter().find(|t| t.name() == topic).map_or(0, |t| t.partitions().len()),
+        )
     };
     Ok(tokio::task::spawn_blocking(ask).await??)
 }

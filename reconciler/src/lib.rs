@@ -1,8 +1,8 @@
 //! Keeps PostgreSQL equal to the decisions in Kafka, proves it, and certifies the inventory in Redis.
 //!
-//! The pipeline, top to bottom: [`consumer`] reads a batch of bytes from Kafka, [`decode`] makes records of them,
-//! [`sequence`] judges each by its position, [`fold`] reduces what is to be applied to one change a row, and
-//! [`apply`] writes that with the offsets in one transaction. Beside it [`recovery`] certifies shards and [`audit`]
+//! The pipeline, top to bottom: `consumer` reads a batch of bytes from Kafka, `decode` makes records of them,
+//! `sequence` judges each by its position, `fold` reduces what is to be applied to one change a row, and
+//! `apply` writes that with the offsets in one transaction. Beside it `recovery` certifies shards and `audit`
 //! compares the stores.
 //!
 //! # Why there is no consumer group

@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where a server stays away for a minute, or where what exists contradicts the configuration.
 pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let pool = postgres::pool(config)?;
-    wait_for("PostgreSQL", PATIENCE, || async { sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()) }).await?;
+    wait_for("PostgreSQL", PATIENCE, || async { sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()) })
+        .await?;
     MIGRATIONS.run(&pool).await.context("the migrations failed")?;
     install(&pool, config.shards).await?;
     tracing::info!(shards = config.shards.get(), "PostgreSQL is prepared");
@@ -45,7 +46,8 @@ async fn install(pool: &PgPool, shards: ShardCount) -> anyhow::Result<()> {
         .bind(count)
         .execute(&mut *transaction)
         .await?;
-    let recorded: i16 = sqlx::query_scalar("SELECT shards FROM installation").fetch_one(&mut *transaction).await?;
+    let recorded: i16 =
+        sqlx::query_scalar("SELECT shards FROM installation").fetch_one(&mut *transaction).await?;
     postgres::same_shards(recorded, shards)?;
     sqlx::query("INSERT INTO shards (shard) SELECT generate_series(0, $1 - 1) ON CONFLICT DO NOTHING")
         .bind(i32::from(count))

@@ -92,17 +92,34 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     .fetch_all(pool)
     .await?;
     let item = |row: PgRow| {
-        let (id, kind, detail): (i64, &str, &str) = (row.try_get("id")?, row.try_get("kind")?, row.try_get("detail")?);
+        let (id, kind, detail): (i64, &str, &str) =
+            (row.try_get("id")?, row.try_get("kind")?, row.try_get("detail")?);
         Ok(OpenItem {
             kind: "alarm",
             id,
             shard: row.try_get("shard")?,
             since: row.try_get("raised_at")?,
             what: format!("{kind}: {detail}"),
-            mend: format!("boxoffice-reconciler alarms resolve {id}"),
+            mend: mend_alarm(id, kind),
         })
     };
     rows.into_iter().map(item).collect()
+}
+
+/// What to do about an alarm. Those of recovery are resolved by the shard's next certificate.
+fn mend_alarm(id: i64, kind: &str) -> String {
+    match kind {
+        "refused" => "boxoffice-reconciler dead-letters list".to_owned(),
+        "redis_lost" | "recovery_mismatch" => {
+            "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this)"
+                .to_owned()
+        }
+        "restore_doubtful" => {
+            "boxoffice-reconciler dead-letters list, and alarms list   (resolve those, then `run` goes on)"
+                .to_owned()
+        }
+        _ => format!("boxoffice-reconciler alarms resolve {id}   (once its cause is known)"),
+    }
 }
 
 /// Open dead letters, oldest first.

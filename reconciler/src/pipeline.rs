@@ -60,7 +60,9 @@ pub(crate) async fn run(config: Config, pool: PgPool, log: Arc<LogWriter>, shutd
         let applier = Applier { pool: pool.clone(), log: Arc::clone(&log) };
         match run_once(&config, applier, &shutdown).await {
             Ok(()) => backoff.reset(),
-            Err(error) => tracing::error!(%error, "reading the log failed; starting over at PostgreSQL's offsets"),
+            Err(error) => {
+                tracing::error!(%error, "reading the log failed; starting over at PostgreSQL's offsets");
+            }
         }
         backoff.wait(&shutdown).await;
     }

@@ -58,7 +58,9 @@ pub(crate) async fn check_installation(
         None => None,
     };
     let Some(row) = row else {
-        return Ok(Err(anyhow::anyhow!("PostgreSQL is not prepared; run `boxoffice-reconciler migrate` first")));
+        return Ok(Err(anyhow::anyhow!(
+            "PostgreSQL is not prepared; run `boxoffice-reconciler migrate` first"
+        )));
     };
     let recorded: i16 = row.try_get(0)?;
     Ok(same_shards(recorded, shards))

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use boxoffice_schema::keys::Keys;
+
 use crate::audit::{Finding, FindingKind, Report};
 use crate::dead_letters::DeadLetter;
 use crate::once::{Summary, Verdict};
@@ -19,7 +21,7 @@ macro_rules! line {
 }
 
 /// The report of `once`.
-pub(crate) fn of_once(summary: &Summary) -> String {
+pub(crate) fn of_once(summary: &Summary, keys: &Keys) -> String {
     let Summary { verdict, applied_elsewhere, unapplied_records, audit, open } = summary;
     let mut out = String::new();
     line!(out, "Boxoffice reconciliation, {} UTC", audit.started_at.format("%Y-%m-%d %H:%M:%S"));
@@ -39,20 +41,20 @@ pub(crate) fn of_once(summary: &Summary) -> String {
     );
     line!(out);
     totals_table(&mut out, audit);
-    problems(&mut out, audit, open);
+    problems(&mut out, audit, open, keys);
     line!(out, "{}", verdict_line(*verdict, audit));
     out
 }
 
 /// The report of `audit`.
-pub(crate) fn of_audit(report: &Report) -> String {
+pub(crate) fn of_audit(report: &Report, keys: &Keys) -> String {
     let mut out = String::new();
     line!(out, "Boxoffice audit, {} UTC", report.started_at.format("%Y-%m-%d %H:%M:%S"));
     line!(out);
     audit_lines(&mut out, report);
     line!(out);
     totals_table(&mut out, report);
-    problems(&mut out, report, &Open::default());
+    problems(&mut out, report, &Open::default(), keys);
     let verdict = audit_verdict(report);
     line!(out, "{}", verdict_line(verdict, report));
     out
@@ -68,12 +70,25 @@ pub(crate) fn audit_verdict(report: &Report) -> Verdict {
 }
 
 fn audit_lines(out: &mut String, audit: &Report) {
-    line!(out, "  compared      {} ticket types at equal positions, in {} ms", audit.compared, audit.duration_ms);
+    line!(
+        out,
+        "  compared      {} ticket types at equal positions, in {} ms",
+        audit.compared,
+        audit.duration_ms
+    );
     if audit.not_compared > 0 {
-        line!(out, "  not compared  {} ticket types: PostgreSQL was never at Redis' position", audit.not_compared);
+        line!(
+            out,
+            "  not compared  {} ticket types: PostgreSQL was never at Redis' position",
+            audit.not_compared
+        );
     }
     if audit.lag > 0 {
-        line!(out, "  lag           PostgreSQL was {} decisions behind Redis when the audit began", audit.lag);
+        line!(
+            out,
+            "  lag           PostgreSQL was {} decisions behind Redis when the audit began",
+            audit.lag
+        );
     }
     line!(out, "  drift         {} tickets", audit.drift);
 }
@@ -98,9 +113,9 @@ fn totals_table(out: &mut String, audit: &Report) {
     line!(out);
 }
 
-fn problems(out: &mut String, audit: &Report, open: &Open) {
+fn problems(out: &mut String, audit: &Report, open: &Open, keys: &Keys) {
     for finding in audit.findings.iter().take(LINES_MAX) {
-        finding_lines(out, finding);
+        finding_lines(out, finding, keys);
     }
     if audit.findings.len() > LINES_MAX {
         line!(out, "  ... and {} more findings (--json lists all)", audit.findings.len() - LINES_MAX);
@@ -116,27 +131,35 @@ fn problems(out: &mut String, audit: &Report, open: &Open) {
     }
 }
 
-fn finding_lines(out: &mut String, finding: &Finding) {
+fn finding_lines(out: &mut String, finding: &Finding, keys: &Keys) {
     let mark = if finding.kind.is_notice() { "note" } else { "WRONG" };
     line!(out, "  {mark:<5} {} {}: {}", finding.shard, finding.kind.as_str(), finding.detail);
     if let Some(event) = finding.event_id {
         let ticket_type = finding.ticket_type_id.map_or_else(String::new, |id| format!(", ticket type {id}"));
         line!(out, "        event {event}{ticket_type}");
     }
-    line!(out, "        next: {}", next_step(finding));
+    for step in next_steps(finding, keys) {
+        line!(out, "        next: {step}");
+    }
 }
 
-/// The command that mends a finding, or shows more of it.
-fn next_step(finding: &Finding) -> String {
+/// The commands that show more of a finding, and mend it.
+fn next_steps(finding: &Finding, keys: &Keys) -> Vec<String> {
     let event = finding.event_id.map_or_else(String::new, |event| format!(" --event {event}"));
+    let again = format!("boxoffice-reconciler audit{event}   (a real difference stays)");
+    let set_aside =
+        "boxoffice-reconciler dead-letters list   (a record that was refused explains most)".to_owned();
+    let rebuild = format!(
+        "redis-cli DEL '{}'   (fences the shard; `run` compares it, restores it from PostgreSQL and certifies it)",
+        keys.certificate(finding.shard)
+    );
     match finding.kind {
-        FindingKind::Drift | FindingKind::RowsDiffer | FindingKind::Oversold => format!(
-            "boxoffice-reconciler audit{event}   (again: a real drift stays; open dead letters and gaps explain most)"
-        ),
+        FindingKind::Drift | FindingKind::Oversold => vec![again, set_aside, rebuild],
+        FindingKind::RowsDiffer => vec![again, set_aside],
         FindingKind::MissingInventory | FindingKind::UnreadableInventory | FindingKind::RedisBehind => {
-            format!("boxoffice-reconciler status   (shard {} must be rebuilt; it does not sell meanwhile)", finding.shard)
+            vec![rebuild]
         }
-        FindingKind::OverdueHolds => "start an API instance; it expires holds".to_owned(),
+        FindingKind::OverdueHolds => vec!["start an API instance; it expires holds".to_owned()],
     }
 }
 
@@ -168,7 +191,9 @@ fn verdict_line(verdict: Verdict, audit: &Report) -> String {
 pub(crate) fn of_status(status: &Status) -> String {
     let mut out = String::new();
     match &status.lease {
-        Some(lease) => line!(out, "lease        {} until {} UTC", lease.holder, lease.expires_at.format("%H:%M:%S")),
+        Some(lease) => {
+            line!(out, "lease        {} until {} UTC", lease.holder, lease.expires_at.format("%H:%M:%S"));
+        }
         None => line!(out, "lease        nobody"),
     }
     match &status.last_reconciliation {
@@ -235,7 +260,12 @@ pub(crate) fn of_dead_letter(letter: &DeadLetter) -> String {
     line!(out, "dead letter {}: {}", letter.id, letter.outcome.as_deref().unwrap_or("open"));
     line!(out, "  kind       {}", letter.kind);
     line!(out, "  reason     {}", letter.reason);
-    line!(out, "  place      shard s{:02}, offset {}, position {position}", letter.shard, letter.kafka_offset);
+    line!(
+        out,
+        "  place      shard s{:02}, offset {}, position {position}",
+        letter.shard,
+        letter.kafka_offset
+    );
     line!(out, "  received   {} UTC", letter.received_at.format("%Y-%m-%d %H:%M:%S"));
     line!(out, "  payload    {}", letter.payload);
     if letter.outcome.is_none() {

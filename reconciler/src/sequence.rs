@@ -207,7 +207,8 @@ mod tests {
     fn an_unreadable_record_takes_its_position_only_if_it_is_the_next() {
         let record = booked(1, 5, "a");
         let poison = |offset, sequence: u64| {
-            let headers = booked(1, sequence, "a").headers().map(|(name, value)| (name.to_owned(), value.into_bytes()));
+            let headers =
+                booked(1, sequence, "a").headers().map(|(name, value)| (name.to_owned(), value.into_bytes()));
             decode(Fetched { shard: record.shard, offset, payload: b"x".to_vec(), headers: headers.into() })
         };
         let mut at = progress(1, 4);

@@ -24,7 +24,11 @@ pub(crate) async fn wait_for_all(config: &Config, pool: &PgPool, redis: &RedisLi
 }
 
 /// Asks a server until it answers, or until it had its time.
-pub(crate) async fn wait_for<T, E, F>(server: &str, patience: Duration, ask: impl Fn() -> F) -> anyhow::Result<T>
+pub(crate) async fn wait_for<T, E, F>(
+    server: &str,
+    patience: Duration,
+    ask: impl Fn() -> F,
+) -> anyhow::Result<T>
 where
     E: std::fmt::Display + Into<anyhow::Error>,
     F: Future<Output = Result<T, E>>,
@@ -37,7 +41,8 @@ where
             Err(error) => error,
         };
         if start.elapsed() > patience {
-            return Err(error.into()).with_context(|| format!("{server} did not answer for {} s", patience.as_secs()));
+            return Err(error.into())
+                .with_context(|| format!("{server} did not answer for {} s", patience.as_secs()));
         }
         tracing::warn!(server, %error, "waiting for a server");
         tokio::time::sleep(backoff.next_delay()).await;

@@ -72,8 +72,10 @@ pub(crate) async fn recorded(
     for row in rows {
         let (shard, epoch, sequence): (i16, i32, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         let shard = found.entry(Shard::from_number(u16::try_from(shard).unwrap_or(0))).or_default();
-        shard.position =
-            Position { epoch: u32::try_from(epoch).unwrap_or(0), sequence: u64::try_from(sequence).unwrap_or(0) };
+        shard.position = Position {
+            epoch: u32::try_from(epoch).unwrap_or(0),
+            sequence: u64::try_from(sequence).unwrap_or(0),
+        };
         let Some(event) = row.try_get::<Option<_>, _>(3)? else { continue };
         let counts = shard.events.entry(EventId::from_uuid(event)).or_default();
         let Some(ticket_type) = row.try_get::<Option<_>, _>(4)? else { continue };

@@ -83,7 +83,9 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
     let lease = read_lease(&pool).await?;
     let open = open::read(&pool).await?;
     let last_reconciliation: Option<LastReconciliation> =
-        sqlx::query_as("SELECT * FROM reconciliations ORDER BY started_at DESC LIMIT 1").fetch_optional(&pool).await?;
+        sqlx::query_as("SELECT * FROM reconciliations ORDER BY started_at DESC LIMIT 1")
+            .fetch_optional(&pool)
+            .await?;
     problems.extend(find_problems(&shards, lease.as_ref(), &open, last_reconciliation.as_ref()));
     pool.close().await;
     Ok(Status { healthy: problems.is_empty(), problems, lease, shards, open, last_reconciliation })
@@ -94,10 +96,11 @@ async fn read_shards(
     live: &BTreeMap<Shard, LiveShard>,
     ends: &BTreeMap<Shard, i64>,
 ) -> sqlx::Result<Vec<ShardStatus>> {
-    let rows: Vec<(i16, i32, i32, i64, i64)> =
-        sqlx::query_as("SELECT shard, recovery_epoch, epoch, sequence, next_offset FROM shards ORDER BY shard")
-            .fetch_all(pool)
-            .await?;
+    let rows: Vec<(i16, i32, i32, i64, i64)> = sqlx::query_as(
+        "SELECT shard, recovery_epoch, epoch, sequence, next_offset FROM shards ORDER BY shard",
+    )
+    .fetch_all(pool)
+    .await?;
     let status = |(number, recovery_epoch, epoch, sequence, next_offset)| {
         let shard = Shard::from_number(u16::try_from(number).unwrap_or(0));
         let live = live.get(&shard);
@@ -114,10 +117,7 @@ async fn read_shards(
             lag_records: ends.get(&shard).map(|end| end - next_offset),
         }
     };
-    Ok(rows
-        .into_iter()
-        .map(|(a, b, c, d, e): (i16, i32, i32, i64, i64)| status((a, b, c, d, e)))
-        .collect())
+    Ok(rows.into_iter().map(|(a, b, c, d, e): (i16, i32, i32, i64, i64)| status((a, b, c, d, e))).collect())
 }
 
 async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {

@@ -33,7 +33,8 @@ pub(crate) mod name {
 pub fn start_logs(filter: &str) -> anyhow::Result<()> {
     // Kafka's client says the same thing many times while a broker is away; what matters of it is logged here.
     let quieter = format!("{filter},rdkafka=error,librdkafka=error,sqlx=warn");
-    let filter = EnvFilter::try_new(if filter.contains('=') { filter } else { &quieter }).context("BOXOFFICE_LOG")?;
+    let filter =
+        EnvFilter::try_new(if filter.contains('=') { filter } else { &quieter }).context("BOXOFFICE_LOG")?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         logs.finish().try_init()?;
@@ -69,8 +70,16 @@ fn describe() {
     describe_gauge!(name::GAPS_OPEN, Unit::Count, "Gaps in a shard's sequence that are not resolved");
     describe_gauge!(name::ALARMS_OPEN, Unit::Count, "Alarms that are not resolved");
     describe_gauge!(name::DEAD_LETTERS_OPEN, Unit::Count, "Dead letters that are not resolved");
-    describe_gauge!(name::DRIFT_TICKETS, Unit::Count, "Tickets by which Redis and PostgreSQL differ at equal positions");
-    describe_gauge!(name::OVERDUE_EVENTS, Unit::Count, "Events with holds that should have expired more than 10 s ago");
+    describe_gauge!(
+        name::DRIFT_TICKETS,
+        Unit::Count,
+        "Tickets by which Redis and PostgreSQL differ at equal positions"
+    );
+    describe_gauge!(
+        name::OVERDUE_EVENTS,
+        Unit::Count,
+        "Events with holds that should have expired more than 10 s ago"
+    );
     describe_gauge!(name::CERTIFIED_SHARDS, Unit::Count, "Shards that may sell");
     describe_gauge!(name::REDIS_LOST_SHARDS, Unit::Count, "Shards whose Redis is behind PostgreSQL");
     describe_counter!(name::RECOVERIES, Unit::Count, "Recoveries of shards, by outcome");

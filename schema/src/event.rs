@@ -113,6 +113,18 @@ impl EventImage {
         fields
     }
 
+    /// All fields of the event's hash: those of publication, and what the scripts keep beside them.
+    pub fn hash_fields(&self) -> Vec<(String, String)> {
+        let mut fields = self.publish_fields();
+        fields.push(("status".to_owned(), self.status.to_string()));
+        fields.push(("updated".to_owned(), millis(self.updated_at)));
+        for (ordinal, ticket_type) in self.ticket_types.iter().enumerate() {
+            fields.push((format!("held{ordinal}"), ticket_type.held.to_string()));
+            fields.push((format!("sold{ordinal}"), ticket_type.sold.to_string()));
+        }
+        fields
+    }
+
     /// From the fields of the event's hash.
     ///
     /// # Errors
@@ -167,7 +179,10 @@ impl Fields<'_> {
         self.get(field)?.parse().map_err(|e| bad(field, e))
     }
 
-    fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(&self, field: &str) -> Result<Option<T>, DecodeError> {
+    fn optional<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        field: &str,
+    ) -> Result<Option<T>, DecodeError> {
         if self.get(field)?.is_empty() { Ok(None) } else { self.parse(field).map(Some) }
     }
 

@@ -116,7 +116,9 @@ mod tests {
     fn an_id_takes_the_hyphenated_form_only() {
         let id = EventId::new();
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "x", "0193", &id.as_uuid().simple().to_string(), &format!("{{{id}}}"), &format!("{id}\0")] {
+        for bad in
+            ["", "x", "0193", &id.as_uuid().simple().to_string(), &format!("{{{id}}}"), &format!("{id}\0")]
+        {
             assert_eq!(bad.parse::<EventId>(), Err(InvalidId), "{bad:?}");
         }
     }

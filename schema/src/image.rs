@@ -83,7 +83,37 @@ impl BookingImage {
 
     /// The expiry that a reader is shown: only of what is held or expired.
     pub fn shown_expiry(&self, status: BookingStatus) -> Option<DateTime<Utc>> {
-        matches!(status, BookingStatus::Held | BookingStatus::Expired).then_some(self.hold_expires_at).flatten()
+        matches!(status, BookingStatus::Held | BookingStatus::Expired)
+            .then_some(self.hold_expires_at)
+            .flatten()
+    }
+
+    /// Writes the image as the scripts write it.
+    ///
+    /// # Panics
+    /// Where a caller has more than 255 bytes, or a booking more than 255 items: neither gets into any store.
+    pub fn encode(&self) -> Vec<u8> {
+        let payment = self.payment_reference.as_ref().map_or("", PaymentReference::as_str);
+        let payment_length =
+            u16::try_from(payment.len()).expect("a payment reference has at most 1,020 bytes");
+        let count = u8::try_from(self.items.len()).expect("a booking has at most 20 items");
+        let mut out = vec![VERSION, self.status.code(), self.first_status.code(), count];
+        out.extend_from_slice(&time::to_millis(self.created_at).to_be_bytes());
+        out.extend_from_slice(&self.hold_expires_at.map_or(0, time::to_millis).to_be_bytes());
+        out.extend_from_slice(&self.position.epoch.to_be_bytes());
+        out.extend_from_slice(&self.position.sequence.to_be_bytes());
+        out.extend_from_slice(self.customer_hash.as_bytes());
+        out.extend_from_slice(self.fingerprint.as_bytes());
+        for item in &self.items {
+            out.push(item.ordinal);
+            out.extend_from_slice(&item.quantity.to_be_bytes());
+        }
+        out.extend_from_slice(&payment_length.to_be_bytes());
+        out.extend_from_slice(payment.as_bytes());
+        let tail =
+            encode_tail(&self.caller, &self.idempotency_key, &self.customer, self.currency, &self.items);
+        out.extend_from_slice(&tail);
+        out
     }
 
     /// Reads an image.
@@ -114,15 +144,18 @@ impl BookingImage {
         let payment_length = usize::from(read.u16()?);
         let payment_reference = match read.utf8(payment_length)? {
             "" => None,
-            text => Some(text.to_owned().try_into().map_err(|e| read.error(format!("payment reference {e}")))?),
+            text => {
+                Some(text.to_owned().try_into().map_err(|e| read.error(format!("payment reference {e}")))?)
+            }
         };
         let tail = Tail::decode(&mut read, count)?;
         if !read.is_empty() {
             return Err(read.error("has bytes after its end"));
         }
-        let items = taken.into_iter().zip(tail.prices).map(|((ordinal, quantity), (ticket_type_id, unit_price))| {
-            ImageItem { ordinal, quantity, ticket_type_id, unit_price }
-        });
+        let items =
+            taken.into_iter().zip(tail.prices).map(|((ordinal, quantity), (ticket_type_id, unit_price))| {
+                ImageItem { ordinal, quantity, ticket_type_id, unit_price }
+            });
         Ok(Self {
             status,
             first_status,
@@ -156,7 +189,8 @@ impl Tail {
         let caller = Caller::from_stored(read.utf8(length)?.to_owned());
         let length = usize::from(read.u8()?);
         let key = read.take(length)?;
-        let idempotency_key = IdempotencyKey::parse(key).map_err(|e| read.error(format!("idempotency key {e}")))?;
+        let idempotency_key =
+            IdempotencyKey::parse(key).map_err(|e| read.error(format!("idempotency key {e}")))?;
         let length = usize::from(read.u16()?);
         let customer = read.utf8(length)?.to_owned();
         let customer = customer.try_into().map_err(|e| read.error(format!("customer {e}")))?;
@@ -196,4 +230,51 @@ pub(crate) fn encode_tail(
         out.extend_from_slice(&item.unit_price.to_be_bytes());
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> BookingImage {
+        let customer = Customer::try_from("Anne Müller".to_owned()).unwrap();
+        BookingImage {
+            status: BookingStatus::Expired,
+            first_status: BookingStatus::Held,
+            created_at: time::from_millis(1_700_000_000_123).unwrap(),
+            hold_expires_at: Some(time::from_millis(1_700_000_600_123).unwrap()),
+            position: Position { epoch: 3, sequence: 1 << 40 },
+            customer_hash: CustomerHash::of(&customer),
+            fingerprint: Fingerprint::from_bytes([7; 16]),
+            payment_reference: None,
+            caller: Caller::anonymous(),
+            idempotency_key: IdempotencyKey::parse(&[b'k'; 255]).unwrap(),
+            customer,
+            currency: Currency::parse("EUR").unwrap(),
+            items: (0..20)
+                .map(|ordinal| ImageItem {
+                    ordinal,
+                    quantity: 1_000,
+                    ticket_type_id: TicketTypeId::from_bytes([ordinal; 16]),
+                    unit_price: 1_000_000_000_000,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let never_held = BookingImage {
+            status: BookingStatus::Confirmed,
+            first_status: BookingStatus::Confirmed,
+            hold_expires_at: None,
+            payment_reference: Some("ü".repeat(255).try_into().unwrap()),
+            ..image()
+        };
+        for image in [image(), never_held] {
+            let bytes = image.encode();
+            assert_eq!(BookingImage::decode(&bytes), Ok(image));
+            assert!(BookingImage::decode(&bytes[..bytes.len() - 1]).is_err());
+        }
+    }
 }

@@ -196,7 +196,8 @@ impl Record {
     /// Where it is not JSON, of another version, or lacks what its kind must have.
     pub fn decode(json: &[u8]) -> Result<Self, DecodeError> {
         let bad = |why: String| DecodeError::new("record", why);
-        let version: WireVersion = serde_json::from_slice(json).map_err(|e| bad(format!("is not JSON of a record: {e}")))?;
+        let version: WireVersion =
+            serde_json::from_slice(json).map_err(|e| bad(format!("is not JSON of a record: {e}")))?;
         if version.v != VERSION {
             return Err(bad(format!("unknown version {}, this build reads {VERSION}", version.v)));
         }

@@ -42,7 +42,10 @@ pub fn serialize<S: serde::Serializer>(time: &DateTime<Utc>, to: S) -> Result<S:
 ///
 /// # Errors
 /// The serializer's.
-pub fn serialize_option<S: serde::Serializer>(time: &Option<DateTime<Utc>>, to: S) -> Result<S::Ok, S::Error> {
+pub fn serialize_option<S: serde::Serializer>(
+    time: &Option<DateTime<Utc>>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serialize(time, to),
         None => to.serialize_none(),

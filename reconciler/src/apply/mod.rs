@@ -100,7 +100,8 @@ impl Applier {
                 }
             }
         }
-        metrics::histogram!(name::BATCH_RECORDS).record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
+        metrics::histogram!(name::BATCH_RECORDS)
+            .record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         metrics::histogram!(name::APPLY_SECONDS).record(start.elapsed().as_secs_f64());
         metrics::counter!(name::APPLIED_RECORDS).increment(outcome.applied);
         Some(outcome)
@@ -133,7 +134,8 @@ impl Applier {
     async fn apply_once(&self, batch: &[Incoming], mode: Mode) -> Result<Outcome, ApplyError> {
         let mut transaction = self.pool.begin().await?;
         let mut progress = lock_shards(&mut transaction, batch).await?;
-        let Judged { decisions, mut set_aside, stopped } = judge(&mut transaction, batch, &mut progress).await?;
+        let Judged { decisions, mut set_aside, stopped } =
+            judge(&mut transaction, batch, &mut progress).await?;
         match mode {
             Mode::Together => apply_together(&mut transaction, &decisions).await?,
             Mode::OneByOne => set_aside.extend(apply_one_by_one(&mut transaction, &decisions).await?),
@@ -170,7 +172,8 @@ async fn judge<'a>(
     batch: &'a [Incoming],
     progress: &mut BTreeMap<Shard, Progress>,
 ) -> sqlx::Result<Judged<'a>> {
-    let mut judged = Judged { decisions: Vec::with_capacity(batch.len()), set_aside: vec![], stopped: BTreeSet::new() };
+    let mut judged =
+        Judged { decisions: Vec::with_capacity(batch.len()), set_aside: vec![], stopped: BTreeSet::new() };
     for incoming in batch {
         if judged.stopped.contains(&incoming.shard) {
             continue;
@@ -235,7 +238,10 @@ async fn apply_together(
     Ok(())
 }
 
-async fn lock_shards(connection: &mut PgConnection, batch: &[Incoming]) -> sqlx::Result<BTreeMap<Shard, Progress>> {
+async fn lock_shards(
+    connection: &mut PgConnection,
+    batch: &[Incoming],
+) -> sqlx::Result<BTreeMap<Shard, Progress>> {
     let shards: BTreeSet<i16> = batch.iter().map(|incoming| int2(incoming.shard.number())).collect();
     let rows = sqlx::query(include_str!("lock_shards.sql"))
         .bind(shards.into_iter().collect::<Vec<_>>())
@@ -243,7 +249,8 @@ async fn lock_shards(connection: &mut PgConnection, batch: &[Incoming]) -> sqlx:
         .await?;
     rows.iter()
         .map(|row| {
-            let (shard, epoch, sequence): (i16, i32, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let (shard, epoch, sequence): (i16, i32, i64) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let digest: Option<&[u8]> = row.try_get(3)?;
             let progress = Progress {
                 epoch: u32::try_from(epoch).unwrap_or(0),
@@ -256,7 +263,10 @@ async fn lock_shards(connection: &mut PgConnection, batch: &[Incoming]) -> sqlx:
         .collect()
 }
 
-async fn move_shards(connection: &mut PgConnection, progress: &BTreeMap<Shard, Progress>) -> sqlx::Result<()> {
+async fn move_shards(
+    connection: &mut PgConnection,
+    progress: &BTreeMap<Shard, Progress>,
+) -> sqlx::Result<()> {
     let rows: Vec<_> = progress.iter().collect();
     sqlx::query(include_str!("move_shards.sql"))
         .bind(rows.iter().map(|(shard, _)| int2(shard.number())).collect::<Vec<_>>())

@@ -57,7 +57,9 @@ async fn write_events(
     let types: Vec<_> = changed
         .iter()
         .filter_map(|id| changes.events.get(&EventId::from_uuid(*id)))
-        .flat_map(|event| (0_i16..).zip(&event.image.ticket_types).map(|(ordinal, t)| (event.image.id, ordinal, t)))
+        .flat_map(|event| {
+            (0_i16..).zip(&event.image.ticket_types).map(|(ordinal, t)| (event.image.id, ordinal, t))
+        })
         .collect();
     sqlx::query(include_str!("upsert_ticket_types.sql"))
         .bind(column(&types, |(_, _, t)| t.id.as_uuid()))
@@ -72,7 +74,10 @@ async fn write_events(
     Ok(types.into_iter().map(|(_, _, t)| (t.id, t.capacity)).collect())
 }
 
-async fn write_bookings(connection: &mut PgConnection, changes: &Changes<'_>) -> sqlx::Result<Vec<ChangedRow>> {
+async fn write_bookings(
+    connection: &mut PgConnection,
+    changes: &Changes<'_>,
+) -> sqlx::Result<Vec<ChangedRow>> {
     let bookings: Vec<(&BookingId, &BookingChange<'_>)> = changes.bookings.iter().collect();
     let rows = sqlx::query(include_str!("upsert_bookings.sql"))
         .bind(column(&bookings, |(id, _)| id.as_uuid()))
@@ -161,11 +166,8 @@ async fn write_counts(
 /// tickets are sold they stay the same, and so does the alarm.
 fn difference(redis: &Totals, postgres: [i32; 3]) -> Option<String> {
     let [capacity, held, sold] = [redis.capacity, redis.held, redis.sold].map(i64::from);
-    let differences = [
-        i64::from(postgres[0]) - capacity,
-        i64::from(postgres[1]) - held,
-        i64::from(postgres[2]) - sold,
-    ];
+    let differences =
+        [i64::from(postgres[0]) - capacity, i64::from(postgres[1]) - held, i64::from(postgres[2]) - sold];
     let [capacity, held, sold] = differences;
     (differences != [0; 3]).then(|| {
         format!(

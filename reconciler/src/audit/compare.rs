@@ -129,7 +129,12 @@ fn settle(
 }
 
 /// What is wrong with an event whose position is the same in both stores.
-fn differences(shard: Shard, event: EventId, recorded: &EventCounts, snapshot: &EventSnapshot) -> Vec<Finding> {
+fn differences(
+    shard: Shard,
+    event: EventId,
+    recorded: &EventCounts,
+    snapshot: &EventSnapshot,
+) -> Vec<Finding> {
     let finding = |ticket_type_id, kind, detail, drift| Finding {
         shard,
         event_id: Some(event),
@@ -152,7 +157,8 @@ fn differences(shard: Shard, event: EventId, recorded: &EventCounts, snapshot: &
         };
         if live != recorded {
             let detail = format!("Redis has {live}; PostgreSQL has {recorded}");
-            let drift = (live.held - recorded.held).unsigned_abs() + (live.sold - recorded.sold).unsigned_abs();
+            let drift =
+                (live.held - recorded.held).unsigned_abs() + (live.sold - recorded.sold).unsigned_abs();
             findings.push(finding(Some(*ticket_type), FindingKind::Drift, detail, drift));
         }
         for (store, counts) in [("Redis", live), ("PostgreSQL", recorded)] {

@@ -169,7 +169,8 @@ pub(crate) async fn audit(
     let mut report = opened(started_at, &recorded, &live);
     let mut comparisons = Vec::with_capacity(recorded.len());
     for (shard, recorded) in &recorded {
-        comparisons.push(compare::shard(compare::Sources { pool, redis, keys }, *shard, recorded, scope).boxed());
+        comparisons
+            .push(compare::shard(compare::Sources { pool, redis, keys }, *shard, recorded, scope).boxed());
     }
     let found: Vec<compare::Compared> =
         stream::iter(comparisons).buffer_unordered(PARALLEL).try_collect().await?;

@@ -62,7 +62,9 @@ pub(super) async fn overdue_holds(
             event_id: Some(EventId::from_uuid(event)),
             ticket_type_id: None,
             kind: FindingKind::OverdueHolds,
-            detail: format!("{holds} holds should have expired, the oldest {seconds:.0} s ago; is an API running?"),
+            detail: format!(
+                "{holds} holds should have expired, the oldest {seconds:.0} s ago; is an API running?"
+            ),
             drift: 0,
         });
     }

@@ -59,16 +59,18 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
 
 /// What is worth a new line in the log when it changes.
 fn summary(report: &Report) -> String {
-    let found: Vec<_> = report.findings.iter().map(|f| format!("{} {}: {}", f.shard, f.kind.as_str(), f.detail)).collect();
+    let found: Vec<_> =
+        report.findings.iter().map(|f| format!("{} {}: {}", f.shard, f.kind.as_str(), f.detail)).collect();
     if found.is_empty() { "the stores agree".to_owned() } else { found.join("; ") }
 }
 
 fn publish(report: &Report) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     metrics::gauge!(name::DRIFT_TICKETS).set(report.drift as f64);
-    for (gauge, kind) in
-        [(name::OVERDUE_EVENTS, FindingKind::OverdueHolds), (name::REDIS_LOST_SHARDS, FindingKind::RedisBehind)]
-    {
+    for (gauge, kind) in [
+        (name::OVERDUE_EVENTS, FindingKind::OverdueHolds),
+        (name::REDIS_LOST_SHARDS, FindingKind::RedisBehind),
+    ] {
         let found = report.findings.iter().filter(|finding| finding.kind == kind).count();
         metrics::gauge!(gauge).set(u32::try_from(found).unwrap_or(u32::MAX));
     }
@@ -82,7 +84,9 @@ async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
     )
     .fetch_one(pool)
     .await?;
-    for (index, gauge) in [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN].into_iter().enumerate() {
+    for (index, gauge) in
+        [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN].into_iter().enumerate()
+    {
         let count: i64 = row.try_get(index)?;
         metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));
     }
@@ -90,7 +94,11 @@ async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
 }
 
 /// Publishes how many records each shard has still to apply; keeps the client for the next time.
-async fn publish_lag(config: &Config, pool: &PgPool, client: Option<Arc<BaseConsumer>>) -> Option<Arc<BaseConsumer>> {
+async fn publish_lag(
+    config: &Config,
+    pool: &PgPool,
+    client: Option<Arc<BaseConsumer>>,
+) -> Option<Arc<BaseConsumer>> {
     let client = client.or_else(|| kafka::consumer(config).ok().map(Arc::new))?;
     let (asked, topic, shards) = (Arc::clone(&client), config.kafka_topic.clone(), config.shards);
     let ask = move || kafka::watermarks(&asked, &topic, shards.shards());

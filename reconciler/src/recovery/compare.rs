@@ -11,22 +11,27 @@ impl Recoverer<'_> {
     /// Compares positions and all counters of events on sale. Nothing moves meanwhile: the shard has no certificate,
     /// and the log is applied up to the barrier.
     pub(super) async fn compare(&self, shard: Shard, redis: Position) -> Result<(), RecoveryError> {
-        let recorded = snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
+        let recorded =
+            snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
         if recorded.position.epoch != redis.epoch {
             return Err(RecoveryError::TakenOver);
         }
         if recorded.position.sequence > redis.sequence {
-            return Err(RecoveryError::RedisLost { redis: redis.sequence, postgres: recorded.position.sequence });
+            return Err(RecoveryError::RedisLost {
+                redis: redis.sequence,
+                postgres: recorded.position.sequence,
+            });
         }
         if recorded.position.sequence < redis.sequence {
-            return Err(RecoveryError::Mismatch(format!(
-                "Redis is at sequence {} and PostgreSQL, behind the barrier, at {}",
-                redis.sequence, recorded.position.sequence
-            )));
+            return Err(RecoveryError::LogBehind {
+                redis: redis.sequence,
+                postgres: recorded.position.sequence,
+            });
         }
         let events: Vec<_> = recorded.events.keys().copied().collect();
         for (event, snapshot) in snapshot::live(self.redis, self.keys, shard, &events).await? {
-            let snapshot = snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
+            let snapshot =
+                snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
             if snapshot.position != Some(redis) {
                 return Err(RecoveryError::TakenOver);
             }
@@ -60,9 +65,9 @@ impl Recoverer<'_> {
         }
         let found: Vec<bool> = pipeline.query_async(&mut self.redis.connection()).await?;
         match events.iter().zip(found).find(|(_, found)| !found) {
-            Some((event, _)) => {
-                Err(RecoveryError::Mismatch(format!("event {event} has lost its customers' counters in Redis")))
-            }
+            Some((event, _)) => Err(RecoveryError::Mismatch(format!(
+                "event {event} has lost its customers' counters in Redis"
+            ))),
             None => Ok(()),
         }
     }

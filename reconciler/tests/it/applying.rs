@@ -17,7 +17,11 @@ async fn bookings_and_counts_follow_the_log() {
     let mut log = vec![sale.publish(), sale.book("a", 2)];
     let [b, c, d, e] = ["b", "c", "d", "e"].map(|key| sale.hold(key, 1));
     log.extend([b.clone(), c.clone(), d.clone(), e]);
-    log.extend([sale.decide(&b, Kind::Confirmed), sale.decide(&c, Kind::Cancelled), sale.decide(&d, Kind::Expired)]);
+    log.extend([
+        sale.decide(&b, Kind::Confirmed),
+        sale.decide(&c, Kind::Cancelled),
+        sale.decide(&d, Kind::Expired),
+    ]);
     let paused = sale.event_record(Kind::Paused);
     log.push(paused);
     stack.append(&log).await;
@@ -87,7 +91,10 @@ async fn a_draft_is_published_and_changed_by_the_log_alone() {
     stack.wait_for_sequence(FIRST, 3).await;
 
     assert_eq!(stack.words("SELECT status || ' ' || name FROM events").await, ["on_sale Concert"]);
-    assert_eq!(stack.words("SELECT name || capacity || ' ' || sold FROM ticket_types").await, ["Standing7 7"]);
+    assert_eq!(
+        stack.words("SELECT name || capacity || ' ' || sold FROM ticket_types").await,
+        ["Standing7 7"]
+    );
     assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
     service.stop().await;
     stack.remove().await;
@@ -108,7 +115,10 @@ async fn a_capacity_that_shrinks_behind_cancellations_violates_nothing() {
     stack.append(&[published, booked, cancelled, shrunk, sold, grown, more]).await;
     stack.wait_for_sequence(FIRST, 7).await;
 
-    assert_eq!(stack.words("SELECT capacity || ' ' || held || ' ' || sold FROM ticket_types").await, ["8 0 8"]);
+    assert_eq!(
+        stack.words("SELECT capacity || ' ' || held || ' ' || sold FROM ticket_types").await,
+        ["8 0 8"]
+    );
     assert_eq!(stack.number("SELECT count(*) FROM dead_letters").await, 0);
     assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
     service.stop().await;
@@ -171,11 +181,10 @@ async fn a_statement_that_fails_is_tried_until_it_succeeds() {
              RETURN NULL; END $$",
         )
         .await;
-    stack
-        .execute("CREATE TRIGGER fail_thrice AFTER INSERT ON bookings EXECUTE FUNCTION fail_thrice()")
-        .await;
+    stack.execute("CREATE TRIGGER fail_thrice AFTER INSERT ON bookings EXECUTE FUNCTION fail_thrice()").await;
     let mut sale = Sale::new(FIRST, 10);
-    let log: Vec<_> = std::iter::once(sale.publish()).chain((0..5).map(|n| sale.book(&format!("{n}"), 1))).collect();
+    let log: Vec<_> =
+        std::iter::once(sale.publish()).chain((0..5).map(|n| sale.book(&format!("{n}"), 1))).collect();
     stack.append(&log).await;
     stack.wait_for_sequence(FIRST, 6).await;
 

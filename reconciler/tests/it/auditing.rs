@@ -2,8 +2,11 @@
 
 use boxoffice_schema::scripts::Outcome;
 
+use secrecy::ExposeSecret;
+
+use crate::link::Link;
 use crate::recovering::{LiveSale, restart_redis};
-use crate::stack::{FIRST, Stack};
+use crate::stack::{FIRST, Stack, wait_until};
 
 /// An installation with one event, sold by the scripts and applied.
 async fn sold() -> (Stack, LiveSale) {
@@ -65,7 +68,8 @@ async fn once_works_beside_the_service() {
 async fn a_drift_is_found_recorded_and_told_with_exit_code_1() {
     let (stack, sale) = sold().await;
     let key = stack.config.keys().event(FIRST, sale.id());
-    let _: i64 = redis::cmd("HSET").arg(&key).arg("sold0").arg(5).query_async(&mut stack.redis.clone()).await.unwrap();
+    let _: i64 =
+        redis::cmd("HSET").arg(&key).arg("sold0").arg(5).query_async(&mut stack.redis.clone()).await.unwrap();
     let (code, printed) = stack.command(&["once"]).await;
     assert_eq!(code, 1, "{printed}");
     assert!(printed.contains("Redis has capacity 100, held 0, sold 5"), "{printed}");
@@ -87,6 +91,36 @@ async fn an_event_that_redis_lost_is_found() {
     let (code, printed) = stack.command(&["once"]).await;
     assert_eq!(code, 1, "{printed}");
     assert!(printed.contains("missing_inventory"), "{printed}");
+
+    // The command that the report names mends it.
+    let certificate = stack.config.keys().certificate(FIRST);
+    assert!(printed.contains(&format!("redis-cli DEL '{certificate}'")), "{printed}");
+    let _: i64 = redis::cmd("DEL").arg(&certificate).query_async(&mut stack.redis.clone()).await.unwrap();
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    service.stop().await;
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_audit_goes_on_when_redis_is_back() {
+    let (stack, _) = sold().await;
+    let mut link = Link::to(stack.config.redis_url.expose_secret()).await;
+    let service = stack.start_with(|config| config.redis_url = link.url().into());
+    let audits = "SELECT count(*) FROM reconciliations";
+    let before = stack.number(audits).await;
+    wait_until("an audit is made", async || stack.number(audits).await > before).await;
+    link.cut();
+    let (code, printed) = stack.command(&["status"]).await;
+    assert!(code == 0 || code == 1, "{printed}");
+    link.mend().await;
+    let before = stack.number(audits).await;
+    wait_until("audits are made again", async || stack.number(audits).await > before + 1).await;
+    assert!(stack.is_certified(FIRST).await);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
+    service.stop().await;
     stack.remove().await;
 }
 
@@ -98,7 +132,10 @@ async fn decisions_that_wait_in_redis_are_lag_and_not_drift() {
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("1 decisions behind Redis"), "{printed}");
     assert_eq!(stack.number("SELECT drift FROM reconciliations ORDER BY id DESC LIMIT 1").await, 0);
-    assert_eq!(stack.number("SELECT not_compared::int8 FROM reconciliations ORDER BY id DESC LIMIT 1").await, 1);
+    assert_eq!(
+        stack.number("SELECT not_compared::int8 FROM reconciliations ORDER BY id DESC LIMIT 1").await,
+        1
+    );
     stack.remove().await;
 }
 

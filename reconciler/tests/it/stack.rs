@@ -4,7 +4,9 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use boxoffice_reconciler::{Config, migrate, run};
+use boxoffice_schema::ids::EventId;
 use boxoffice_schema::record::Record;
+use boxoffice_schema::scripts::{Call, EventReply, read_event};
 use boxoffice_schema::shard::{Shard, ShardCount};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -102,11 +104,43 @@ impl Stack {
             ClientConfig::new().set("bootstrap.servers", &self.config.kafka_brokers).create().unwrap();
         let topics = [self.config.kafka_topic.as_str(), self.config.dead_letter_topic.as_str()];
         admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+        self.wipe_redis().await;
+    }
+
+    /// All keys of this installation.
+    pub(crate) async fn redis_keys(&self) -> Vec<String> {
         let mut redis = self.redis.clone();
-        let keys: Vec<String> =
-            redis::cmd("KEYS").arg(format!("{}*", self.config.redis_prefix)).query_async(&mut redis).await.unwrap();
+        redis::cmd("KEYS")
+            .arg(format!("{}*", self.config.redis_prefix))
+            .query_async(&mut redis)
+            .await
+            .unwrap()
+    }
+
+    /// As if Redis had lost its disk.
+    pub(crate) async fn wipe_redis(&self) {
+        let keys = self.redis_keys().await;
         if !keys.is_empty() {
-            let _: i64 = redis::cmd("DEL").arg(keys).query_async(&mut redis).await.unwrap();
+            let _: i64 = redis::cmd("DEL").arg(keys).query_async(&mut self.redis.clone()).await.unwrap();
+        }
+    }
+
+    /// All keys as they are now.
+    pub(crate) async fn dump_redis(&self) -> Vec<(String, Vec<u8>)> {
+        let mut dump = Vec::new();
+        for key in self.redis_keys().await {
+            let value = redis::cmd("DUMP").arg(&key).query_async(&mut self.redis.clone()).await.unwrap();
+            dump.push((key, value));
+        }
+        dump
+    }
+
+    /// As if Redis had gone back to the time of the dump.
+    pub(crate) async fn load_redis(&self, dump: &[(String, Vec<u8>)]) {
+        for (key, value) in dump {
+            let mut command = redis::cmd("RESTORE");
+            command.arg(key).arg(0).arg(value);
+            let _: () = command.query_async(&mut self.redis.clone()).await.unwrap();
         }
     }
 
@@ -172,12 +206,7 @@ impl Stack {
         self.enqueue(shard, value, headers).await.unwrap().unwrap();
     }
 
-    fn enqueue(
-        &self,
-        shard: Shard,
-        value: &[u8],
-        headers: OwnedHeaders,
-    ) -> DeliveryFuture {
+    fn enqueue(&self, shard: Shard, value: &[u8], headers: OwnedHeaders) -> DeliveryFuture {
         let message: FutureRecord<'_, str, [u8]> = FutureRecord::to(&self.config.kafka_topic)
             .partition(shard.partition())
             .key("key")
@@ -256,9 +285,8 @@ impl Stack {
 
     /// Whether a shard's certificate names the present Redis and the shard's epoch.
     pub(crate) async fn is_certified(&self, shard: Shard) -> bool {
-        let nobody = boxoffice_schema::ids::EventId::from_bytes([0; 16]);
-        let call = boxoffice_schema::scripts::read_event(&self.config.keys(), shard, nobody);
-        let reply: boxoffice_schema::scripts::EventReply = self.run_script(&call).await;
+        let nobody = EventId::from_bytes([0; 16]);
+        let reply: EventReply = self.run_script(&read_event(&self.config.keys(), shard, nobody)).await;
         reply.0 == 1
     }
 
@@ -270,13 +298,18 @@ impl Stack {
     }
 
     /// Runs a script as the API does.
-    pub(crate) async fn run_script<T: redis::FromRedisValue>(&self, call: &boxoffice_schema::scripts::Call) -> T {
+    pub(crate) async fn run_script<T: redis::FromRedisValue>(&self, call: &Call) -> T {
+        self.try_script(call).await.unwrap()
+    }
+
+    /// The same where the script may refuse.
+    pub(crate) async fn try_script<T: redis::FromRedisValue>(&self, call: &Call) -> redis::RedisResult<T> {
         let mut command = redis::cmd("EVAL");
         command.arg(call.script.source()).arg(call.keys.len()).arg(&call.keys);
         for argument in &call.args {
             command.arg(argument);
         }
-        command.query_async(&mut self.redis.clone()).await.unwrap()
+        command.query_async(&mut self.redis.clone()).await
     }
 }
 

@@ -39,7 +39,7 @@ pub struct Target {
 impl Target {
     /// The member of the expiry set that stands for the booking; [`Target::parse_subject`] reads it.
     fn subject(&self) -> Vec<u8> {
-        [self.event_id.as_bytes().as_slice(), self.booking_id.as_bytes()].concat()
+        subject(self.event_id, self.booking_id)
     }
 
     /// Reads a member of the expiry set.
@@ -51,6 +51,11 @@ impl Target {
         let ids = (EventId::from_bytes(read.array()?), BookingId::from_bytes(read.array()?));
         if read.is_empty() { Ok(ids) } else { Err(read.error("has more than 32 bytes")) }
     }
+}
+
+/// See [`Target::parse_subject`].
+pub(super) fn subject(event: EventId, booking: BookingId) -> Vec<u8> {
+    [event.as_bytes().as_slice(), booking.as_bytes()].concat()
 }
 
 /// A request that is decided in batches.
@@ -79,7 +84,10 @@ pub struct Book {
 impl Book {
     /// `hold_ms` is 0 for a booking that is confirmed at once; `items` are 1 to 20 of ticket types of the event,
     /// each type at most once.
-    #[expect(clippy::too_many_arguments, reason = "a booking has that many independent parts, each of its own type")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a booking has that many independent parts, each of its own type"
+    )]
     pub fn new(
         event_id: EventId,
         slots: u32,

@@ -38,13 +38,16 @@ pub enum EventChange {
 
 impl EventChange {
     fn field(&self) -> (String, String) {
-        let optional_time = |t: &Option<DateTime<Utc>>| t.map_or_else(String::new, |t| time::to_millis(t).to_string());
+        let optional_time =
+            |t: &Option<DateTime<Utc>>| t.map_or_else(String::new, |t| time::to_millis(t).to_string());
         let (field, value) = match self {
             Self::Name(name) => ("name", name.to_string()),
             Self::StartsAt(at) => ("starts", time::to_millis(*at).to_string()),
             Self::SalesOpenAt(at) => ("open", optional_time(at)),
             Self::SalesCloseAt(at) => ("close", optional_time(at)),
-            Self::PerCustomerLimit(limit) => ("limit", limit.map_or_else(String::new, |limit| limit.to_string())),
+            Self::PerCustomerLimit(limit) => {
+                ("limit", limit.map_or_else(String::new, |limit| limit.to_string()))
+            }
             Self::Status(status) => ("status", status.to_string()),
             Self::Capacity(ordinal, capacity) => return (format!("cap{ordinal}"), capacity.to_string()),
         };
@@ -63,7 +66,13 @@ pub fn publish(keys: &Keys, shard: Shard, bounds: OutboxBounds, event: &EventIma
 }
 
 /// Changes a published event, all or nothing.
-pub fn amend(keys: &Keys, shard: Shard, bounds: OutboxBounds, event: EventId, changes: &[EventChange]) -> Call {
+pub fn amend(
+    keys: &Keys,
+    shard: Shard,
+    bounds: OutboxBounds,
+    event: EventId,
+    changes: &[EventChange],
+) -> Call {
     let mut call = open_call(&AMEND, keys, shard, bounds);
     call.keys.push(keys.event(shard, event));
     call.args.push(event.as_bytes().to_vec());

@@ -11,13 +11,15 @@ mod booking;
 mod event;
 mod lease;
 mod recovery;
+mod restore;
 
 pub use booking::{
-    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, Outcome, OutboxBounds, Target, decision_call,
+    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, decision_call,
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use recovery::{RecoveryStart, begin_recovery, certify};
+pub use restore::{restore_bookings, restore_clear, restore_event, restore_shard};
 
 /// A script's text, and its hash by which Redis knows it once loaded.
 pub struct Script {
@@ -64,6 +66,10 @@ script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
 script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
 script!(TRIM, "trim", " flags=allow-oom", ["trim"]);
 script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
+script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
+script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);
+script!(RESTORE_BOOKINGS, "restore_bookings", " flags=allow-oom", ["restoring", "restore_bookings"]);
+script!(RESTORE_SHARD, "restore_shard", " flags=allow-oom", ["restoring", "restore_shard"]);
 script!(CERTIFY, "certify", " flags=allow-oom", ["identity", "certify"]);
 
 /// A call that is ready to be sent.

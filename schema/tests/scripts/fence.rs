@@ -45,7 +45,10 @@ fn a_certificate_of_another_redis_or_epoch_does_not_open_the_shard() {
         assert_eq!(code(&error), error_code::UNVERIFIED, "{text}");
     }
     redis::cmd("SET").arg(&certificate).arg(&genuine).query::<()>(&mut shard.redis).unwrap();
-    assert!(matches!(shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap()[..], [Outcome::Changed(_)]));
+    assert!(matches!(
+        shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap()[..],
+        [Outcome::Changed(_)]
+    ));
 }
 
 #[test]
@@ -84,7 +87,12 @@ fn a_write_that_fails_midway_fences_the_shard() {
     shard.publish(&event);
     // A key of another type than the script writes: the stock is changed before the write of the outbox fails.
     redis::cmd("DEL").arg(shard.keys.outbox(shard.shard)).query::<i64>(&mut shard.redis).unwrap();
-    redis::cmd("HSET").arg(shard.keys.expiry(shard.shard)).arg("a").arg(1).query::<i64>(&mut shard.redis).unwrap();
+    redis::cmd("HSET")
+        .arg(shard.keys.expiry(shard.shard))
+        .arg("a")
+        .arg(1)
+        .query::<i64>(&mut shard.redis)
+        .unwrap();
     let error = shard.decide(&[book(&event, "k", "ann", 60_000, &[(0, 1)])]).unwrap_err();
     assert_eq!(code(&error), error_code::WRITE_FAILED);
     let error = shard.decide(&[book(&event, "l", "ann", 0, &[(0, 1)])]).unwrap_err();
@@ -104,7 +112,9 @@ fn requests_of_one_batch_see_each_other() {
             book(&event, "b", "bob", 0, &[(0, 1)]),
         ])
         .unwrap();
-    let [Outcome::Changed(first), Outcome::Replayed(_, replay), Outcome::KeyReused, Outcome::SoldOut] = &outcomes[..] else {
+    let [Outcome::Changed(first), Outcome::Replayed(_, replay), Outcome::KeyReused, Outcome::SoldOut] =
+        &outcomes[..]
+    else {
         panic!("{outcomes:?}");
     };
     assert_eq!(first, replay);

@@ -92,7 +92,8 @@ fn booking(kind: Kind, position: Position) -> BookingChange {
 
 fn record(kind: Kind) -> Record {
     let position = Position { epoch: 2, sequence: 41 };
-    let shard = if kind == Kind::Barrier { Shard::from_number(9) } else { ShardCount::DEFAULT.shard_of(event_id()) };
+    let shard =
+        if kind == Kind::Barrier { Shard::from_number(9) } else { ShardCount::DEFAULT.shard_of(event_id()) };
     Record {
         shard,
         position,

@@ -95,7 +95,8 @@ impl Model {
 
     fn check_take(&self, event: usize, request: &Request, counted: bool) -> Option<Answer> {
         let e = &self.events[event];
-        let in_window = e.open.is_none_or(|open| self.now >= open) && e.close.is_none_or(|close| self.now < close);
+        let in_window =
+            e.open.is_none_or(|open| self.now >= open) && e.close.is_none_or(|close| self.now < close);
         if e.status != EventStatus::OnSale || !in_window {
             return Some(Answer::NotOnSale);
         }
@@ -126,8 +127,13 @@ impl Model {
             return refusal;
         }
         let status = if request.hold_ms > 0 { BookingStatus::Held } else { BookingStatus::Confirmed };
-        let booking =
-            Booking { event, request: request.clone(), status, expires: self.now + request.hold_ms, payment: None };
+        let booking = Booking {
+            event,
+            request: request.clone(),
+            status,
+            expires: self.now + request.hold_ms,
+            payment: None,
+        };
         self.bookings.insert((event, key), booking);
         self.decisions += 1;
         Answer::Changed

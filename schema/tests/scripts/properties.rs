@@ -7,7 +7,9 @@ use boxoffice_schema::event::EventImage;
 use boxoffice_schema::fingerprint::CustomerHash;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::record::{Change as RecordChange, Kind};
-use boxoffice_schema::scripts::{Cancel, Confirm, Decision, EventChange, EventOutcome, Expire, Outcome, Target};
+use boxoffice_schema::scripts::{
+    Cancel, Confirm, Decision, EventChange, EventOutcome, Expire, Outcome, Target,
+};
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Customer, PaymentReference};
 use boxoffice_schema::time;
@@ -33,8 +35,10 @@ enum Step {
 
 fn request() -> impl Strategy<Value = Request> {
     let items = proptest::collection::btree_map(0..TYPES, 1..4_u16, 1..=usize::from(TYPES));
-    (0..CUSTOMERS, prop_oneof![Just(0), Just(3_000)], items).prop_map(|(customer, hold_ms, items)| {
-        Request { customer, hold_ms, items: items.into_iter().collect() }
+    (0..CUSTOMERS, prop_oneof![Just(0), Just(3_000)], items).prop_map(|(customer, hold_ms, items)| Request {
+        customer,
+        hold_ms,
+        items: items.into_iter().collect(),
     })
 }
 
@@ -123,7 +127,9 @@ impl Pair {
     fn book(&mut self, requests: &[(usize, u8, Request)]) {
         let batch: Vec<_> = requests
             .iter()
-            .map(|(e, key, r)| book(&self.events[*e], &key.to_string(), &r.customer.to_string(), r.hold_ms, &r.items))
+            .map(|(e, key, r)| {
+                book(&self.events[*e], &key.to_string(), &r.customer.to_string(), r.hold_ms, &r.items)
+            })
             .collect();
         let outcomes = self.shard.decide(&batch).unwrap();
         for (((e, key, request), sent), outcome) in requests.iter().zip(&batch).zip(&outcomes) {
@@ -177,7 +183,8 @@ impl Pair {
             self.compare_event(e);
             self.compare_customers(e);
         }
-        let mut held: Vec<_> = self.model.bookings.iter().filter(|(_, b)| b.status == BookingStatus::Held).collect();
+        let mut held: Vec<_> =
+            self.model.bookings.iter().filter(|(_, b)| b.status == BookingStatus::Held).collect();
         held.sort_by_key(|(_, b)| b.expires);
         let mut expected: Vec<_> =
             held.iter().map(|(id, _)| (self.events[id.0].id, self.targets[id].booking_id)).collect();
@@ -214,7 +221,8 @@ impl Pair {
         for customer in 0..CUSTOMERS {
             let hash = CustomerHash::of(&Customer::try_from(customer.to_string()).unwrap());
             expected.insert(hash.as_bytes().to_vec(), u64::from(self.model.used_by(e, customer, None)));
-            for ordinal in (0..TYPES).filter(|o| self.model.events[e].types[usize::from(*o)].limit.is_some()) {
+            for ordinal in (0..TYPES).filter(|o| self.model.events[e].types[usize::from(*o)].limit.is_some())
+            {
                 let field = [hash.as_bytes().as_slice(), &[ordinal]].concat();
                 expected.insert(field, u64::from(self.model.used_by(e, customer, Some(ordinal))));
             }
@@ -237,7 +245,9 @@ impl Pair {
                 RecordChange::Booking(change) => {
                     assert_eq!(change.image.position, record.position);
                     bookings.insert(change.id, change.image.clone());
-                    totals.extend(change.totals.iter().map(|t| (t.ticket_type_id, (t.capacity, t.held, t.sold))));
+                    totals.extend(
+                        change.totals.iter().map(|t| (t.ticket_type_id, (t.capacity, t.held, t.sold))),
+                    );
                 }
                 RecordChange::Event(event) => {
                     assert!(record.kind != Kind::Published || event.status == EventStatus::OnSale);

@@ -10,7 +10,8 @@ use boxoffice_schema::keys::Keys;
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::record::Record;
 use boxoffice_schema::scripts::{
-    self, Book, Call, Decision, EventChange, EventOutcome, OutboxBounds, Outcome, RecoveryStart, Target, decision_call,
+    self, Book, Call, Decision, EventChange, EventOutcome, OutboxBounds, Outcome, RecoveryStart, Target,
+    decision_call,
 };
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::EventStatus;
@@ -126,15 +127,20 @@ impl TestShard {
     }
 
     pub fn expiries(&mut self) -> Vec<(EventId, BookingId)> {
-        let members: Vec<Vec<u8>> =
-            redis::cmd("ZRANGE").arg(self.keys.expiry(self.shard)).arg(0).arg(-1).query(&mut self.redis).unwrap();
+        let members: Vec<Vec<u8>> = redis::cmd("ZRANGE")
+            .arg(self.keys.expiry(self.shard))
+            .arg(0)
+            .arg(-1)
+            .query(&mut self.redis)
+            .unwrap();
         members.iter().map(|member| Target::parse_subject(member).unwrap()).collect()
     }
 
     /// All that is in the outbox, as Kafka would get it.
     pub fn records(&mut self) -> Vec<Record> {
         let key = self.keys.outbox(self.shard);
-        let frames: StreamRangeReply = redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.redis).unwrap();
+        let frames: StreamRangeReply =
+            redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.redis).unwrap();
         let frame = |id: &redis::streams::StreamId| id.get::<Vec<u8>>(FRAME_FIELD).unwrap();
         frames.ids.iter().flat_map(|id| frame::decode(self.shard, &frame(id)).unwrap()).collect()
     }

@@ -13,12 +13,15 @@ async fn the_audit_shows_both_sides_and_no_drift() {
     let audit = world.drained(&event).await;
     assert_eq!(audit["certified"], true);
     assert_eq!(audit["gaps"], json!([]));
-    assert_eq!(audit["ticket_types"][0], json!({
-        "ticket_type_id": event.types[0],
-        "redis": {"capacity": 10, "available": 5, "held": 2, "sold": 3},
-        "postgres": {"capacity": 10, "held": 2, "sold": 3},
-        "drift": 0,
-    }));
+    assert_eq!(
+        audit["ticket_types"][0],
+        json!({
+            "ticket_type_id": event.types[0],
+            "redis": {"capacity": 10, "available": 5, "held": 2, "sold": 3},
+            "postgres": {"capacity": 10, "held": 2, "sold": 3},
+            "drift": 0,
+        })
+    );
     assert_eq!(audit["redis"]["sequence"], audit["postgres"]["sequence"]);
     eventually("a reconciliation that is in agreement", || async {
         let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
@@ -45,9 +48,10 @@ async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten
     let sold: String = world.redis(redis::cmd("HGET").arg(&key).arg("sold0")).await;
     assert_eq!(sold, "1", "a difference is an alarm, never an overwrite");
     assert_eq!(world.rows_counted(&event, 0).await, (0, 3));
-    let drift: i64 = sqlx::query_scalar("SELECT drift FROM reconciliations WHERE NOT ok ORDER BY id DESC LIMIT 1")
-        .fetch_one(&world.pool)
-        .await
-        .unwrap();
+    let drift: i64 =
+        sqlx::query_scalar("SELECT drift FROM reconciliations WHERE NOT ok ORDER BY id DESC LIMIT 1")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
     assert_eq!(drift, 2);
 }

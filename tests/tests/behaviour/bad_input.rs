@@ -11,8 +11,14 @@ async fn unchanged(world: &World, event: &Event) {
     assert_eq!(world.rows_of(event).await, 0);
 }
 
-async fn raw(world: &World, event: &str, content_type: Option<&str>, body: impl Into<reqwest::Body>) -> Reply {
-    let mut request = world.http.post(world.url(&format!("/v1/events/{event}/bookings"))).header("Idempotency-Key", "k");
+async fn raw(
+    world: &World,
+    event: &str,
+    content_type: Option<&str>,
+    body: impl Into<reqwest::Body>,
+) -> Reply {
+    let mut request =
+        world.http.post(world.url(&format!("/v1/events/{event}/bookings"))).header("Idempotency-Key", "k");
     if let Some(content_type) = content_type {
         request = request.header("Content-Type", content_type);
     }
@@ -55,19 +61,40 @@ async fn a_booking_with_wrong_values_is_refused_with_the_field() {
         (item(json!("2")), "quantity"),
         (item(json!(null)), "quantity"),
         (json!({"customer": "ann", "items": []}), "items"),
-        (json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 21]}), "items"),
-        (json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 500]}), "items"),
-        (json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 2]}), "items"),
+        (
+            json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 21]}),
+            "items",
+        ),
+        (
+            json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 500]}),
+            "items",
+        ),
+        (
+            json!({"customer": "ann", "items": vec![json!({"ticket_type_id": ticket_type, "quantity": 1}); 2]}),
+            "items",
+        ),
         (json!({"customer": "", "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
-        (json!({"customer": "c".repeat(10_240), "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
-        (json!({"customer": "a\u{0}b", "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
+        (
+            json!({"customer": "c".repeat(10_240), "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}),
+            "customer",
+        ),
+        (
+            json!({"customer": "a\u{0}b", "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}),
+            "customer",
+        ),
         (json!({"customer": "a\nb", "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
         (json!({"customer": 7, "items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
         (json!({"items": [{"ticket_type_id": ticket_type, "quantity": 1}]}), "customer"),
         (json!({"customer": "ann"}), "items"),
-        (json!({"customer": "ann", "items": [{"ticket_type_id": ticket_type, "quantity": 1}], "price": 0}), "price"),
+        (
+            json!({"customer": "ann", "items": [{"ticket_type_id": ticket_type, "quantity": 1}], "price": 0}),
+            "price",
+        ),
         (json!({"customer": "ann", "items": [{"ticket_type_id": ticket_type, "quantity": 1, "x": 1}]}), "x"),
-        (json!({"customer": "ann", "items": [{"ticket_type_id": ticket_type, "quantity": 1}], "hold": "yes"}), "hold"),
+        (
+            json!({"customer": "ann", "items": [{"ticket_type_id": ticket_type, "quantity": 1}], "hold": "yes"}),
+            "hold",
+        ),
         (json!([]), ""),
         (json!("text"), ""),
     ];
@@ -174,7 +201,8 @@ async fn another_method_is_not_allowed() {
         (Method::POST, "/livez".to_owned()),
         (Method::PATCH, "/v1/events".to_owned()),
     ] {
-        let reply = Reply::of(world.http.request(method.clone(), world.url(&path)).send().await.unwrap()).await;
+        let reply =
+            Reply::of(world.http.request(method.clone(), world.url(&path)).send().await.unwrap()).await;
         reply.refused(405, "method_not_allowed");
         assert!(reply.header("allow").is_some(), "{method} {path}");
     }
@@ -216,7 +244,8 @@ async fn an_event_with_wrong_values_is_refused_with_the_field() {
         ("/status", json!("on_sale")),
     ];
     for (pointer, value) in cases {
-        let problem = world.post("/v1/events", &with(pointer, value.clone())).await.refused(422, "validation_failed");
+        let problem =
+            world.post("/v1/events", &with(pointer, value.clone())).await.refused(422, "validation_failed");
         assert!(!problem["errors"].as_array().unwrap().is_empty(), "{pointer} {value}: {problem}");
     }
     let mut inverted = World::draft(&[10]);
@@ -257,7 +286,10 @@ async fn a_change_with_wrong_values_changes_nothing() {
         world.patch(target, &other).await.refused(404, "ticket_type_not_found");
         assert_eq!(world.get(&format!("/v1/events/{target}")).await.expect(200), before);
     }
-    world.patch(&event.id, &json!({"sales_close_at": "2098-01-01T00:00:00Z"})).await.refused(422, "validation_failed");
+    world
+        .patch(&event.id, &json!({"sales_close_at": "2098-01-01T00:00:00Z"}))
+        .await
+        .refused(422, "validation_failed");
 }
 
 #[tokio::test]
@@ -266,7 +298,13 @@ async fn a_confirmation_needs_a_payment_reference() {
     let event = world.on_sale(&World::draft(&[10])).await;
     let held = id(&world.book(&event.id, "k", &event.hold("ann", 1)).await.expect(201));
     let path = format!("/v1/events/{}/bookings/{held}/confirm", event.id);
-    for bad in [json!({}), json!({"payment_reference": ""}), json!({"payment_reference": "a\u{1}"}), json!({"payment_reference": 5}), json!({"payment_reference": "p", "x": 1})] {
+    for bad in [
+        json!({}),
+        json!({"payment_reference": ""}),
+        json!({"payment_reference": "a\u{1}"}),
+        json!({"payment_reference": 5}),
+        json!({"payment_reference": "p", "x": 1}),
+    ] {
         world.post(&path, &bad).await.refused(422, "validation_failed");
     }
     assert_eq!(world.counts(&event, 0).await, (1, 0, 9));

@@ -17,15 +17,21 @@ async fn a_booking_goes_through_redis_and_kafka_into_postgresql() {
     let reply = world.book(&event.id, "order-1", &body).await;
     let booking = reply.expect(201);
     let booking_id = id(&booking);
-    assert_eq!(reply.header("location"), Some(format!("/v1/events/{}/bookings/{booking_id}", event.id).as_str()));
+    assert_eq!(
+        reply.header("location"),
+        Some(format!("/v1/events/{}/bookings/{booking_id}", event.id).as_str())
+    );
     assert_eq!(reply.header("idempotent-replayed"), None);
     assert_eq!(booking["status"], "confirmed");
     assert_eq!(booking["event_id"], event.id);
     assert_eq!(booking["customer"], "ann");
     assert_eq!(booking["total"], json!({"amount": 2 * 1001 + 1000, "currency": "EUR"}));
-    assert_eq!(booking["items"][0], json!({
-        "ticket_type_id": event.types[1], "quantity": 2, "unit_price": {"amount": 1001, "currency": "EUR"}
-    }));
+    assert_eq!(
+        booking["items"][0],
+        json!({
+            "ticket_type_id": event.types[1], "quantity": 2, "unit_price": {"amount": 1001, "currency": "EUR"}
+        })
+    );
     assert!(booking["expires_at"].is_null() && booking["payment_reference"].is_null());
 
     world.drained(&event).await;
@@ -76,7 +82,8 @@ async fn white_space_and_the_order_of_members_do_not_make_another_body() {
         event.types[0]
     );
     let request = world.http.post(world.url(&format!("/v1/events/{}/bookings", event.id)));
-    let request = request.header("Idempotency-Key", "k").header("Content-Type", "application/json").body(text);
+    let request =
+        request.header("Idempotency-Key", "k").header("Content-Type", "application/json").body(text);
     let replay = crate::http::Reply::of(request.send().await.unwrap()).await;
     assert_eq!((replay.status, replay.body), (201, first.body));
 }
@@ -123,10 +130,13 @@ async fn all_items_are_booked_or_none() {
 async fn of_200_clients_who_want_the_only_ticket_one_gets_it() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[1])).await;
-    let requests = (0..200).map(|n| {
-        let (world, event) = (&world, &event);
-        async move { world.book(&event.id, &format!("key-{n}"), &event.request(&format!("buyer-{n}"), 1)).await }
-    });
+    let requests =
+        (0..200).map(|n| {
+            let (world, event) = (&world, &event);
+            async move {
+                world.book(&event.id, &format!("key-{n}"), &event.request(&format!("buyer-{n}"), 1)).await
+            }
+        });
     let replies = join_all(requests).await;
     let sold = replies.iter().filter(|reply| reply.status == 201).count();
     for reply in replies.iter().filter(|reply| reply.status != 201) {

@@ -130,7 +130,10 @@ async fn without_a_reconciler_nothing_is_sold_because_nothing_was_verified() {
     let stop = CancellationToken::new();
     let world = World::around(settings.clone(), &[], stop.clone()).await;
     let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
-    eventually("redis to answer", || async { world.publish(&id(&draft)).await.json()["code"] == "inventory_unverified" }).await;
+    eventually("redis to answer", || async {
+        world.publish(&id(&draft)).await.json()["code"] == "inventory_unverified"
+    })
+    .await;
     world.publish(&id(&draft)).await.refused(503, "inventory_unverified");
     settings.start_reconciler(&stop);
     world.selling().await;

@@ -82,8 +82,11 @@ async fn an_event_can_be_paused_resumed_and_closed_for_good() {
     world.publish(&event.id).await.refused(409, "not_on_sale");
     world.book(&event.id, "b", &event.request("ann", 1)).await.refused(409, "not_on_sale");
     world.drained(&event).await;
-    let status: String =
-        sqlx::query_scalar("SELECT status FROM events WHERE id = $1::uuid").bind(&event.id).fetch_one(&world.pool).await.unwrap();
+    let status: String = sqlx::query_scalar("SELECT status FROM events WHERE id = $1::uuid")
+        .bind(&event.id)
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
     assert_eq!(status, "closed");
 }
 

@@ -20,8 +20,9 @@ impl Reply {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|e| panic!("{} with no JSON ({e}): {}", self.status, String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| {
+            panic!("{} with no JSON ({e}): {}", self.status, String::from_utf8_lossy(&self.body))
+        })
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -70,7 +71,8 @@ impl World {
     }
 
     pub async fn book(&self, event: &str, key: &str, body: &Value) -> Reply {
-        let request = self.http.post(self.url(&format!("/v1/events/{event}/bookings"))).header("Idempotency-Key", key);
+        let request =
+            self.http.post(self.url(&format!("/v1/events/{event}/bookings"))).header("Idempotency-Key", key);
         Reply::of(request.json(body).send().await.unwrap()).await
     }
 
@@ -89,7 +91,8 @@ impl World {
     }
 
     pub async fn publish(&self, event: &str) -> Reply {
-        Reply::of(self.http.post(self.url(&format!("/v1/events/{event}/publish"))).send().await.unwrap()).await
+        Reply::of(self.http.post(self.url(&format!("/v1/events/{event}/publish"))).send().await.unwrap())
+            .await
     }
 
     pub async fn availability(&self, event: &str) -> Value {

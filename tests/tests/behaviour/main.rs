@@ -1,3 +1,4 @@
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect has failed")]
 #![expect(unreachable_pub, reason = "a test binary has no outside")]
 //! Boxoffice through its front door: HTTP in, PostgreSQL and Redis read back. API and reconciler run in this process,
 //! on the real servers that `BOXOFFICE_REDIS_URL`, `BOXOFFICE_DATABASE_URL` and `BOXOFFICE_KAFKA_BROKERS` name
@@ -13,8 +14,8 @@ mod holds;
 mod http;
 mod limits;
 mod log;
-mod races;
 mod private_redis;
+mod races;
 mod reads;
 mod recovery;
 mod world;

@@ -43,7 +43,8 @@ impl PrivateRedis {
         let client = redis::Client::open(self.url()).unwrap();
         eventually("the private Redis to answer", || async {
             let timeout = Duration::from_secs(1);
-            let Ok(Ok(mut connection)) = tokio::time::timeout(timeout, client.get_multiplexed_async_connection()).await
+            let Ok(Ok(mut connection)) =
+                tokio::time::timeout(timeout, client.get_multiplexed_async_connection()).await
             else {
                 return false;
             };

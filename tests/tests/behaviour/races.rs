@@ -11,9 +11,10 @@ const ROUNDS: usize = 1_000;
 
 /// Each round holds a ticket and lets a confirmation, a cancellation and, in half of the rounds, its expiry race.
 async fn round(world: &World, event: &crate::http::Event, n: usize) {
-    let held = world.book(&event.id, &format!("round-{n}"), &event.hold(&format!("buyer-{n}"), 1)).await.expect(201);
+    let held =
+        world.book(&event.id, &format!("round-{n}"), &event.hold(&format!("buyer-{n}"), 1)).await.expect(201);
     let booking = id(&held);
-    if n % 2 == 0 {
+    if n.is_multiple_of(2) {
         let expires = held["expires_at"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
         let left = expires - chrono::Utc::now();
         // Time itself is what is tested here: the calls go out when the hold runs out.

@@ -22,7 +22,10 @@ async fn lists_go_newest_first_in_pages_that_lose_and_repeat_nothing() {
     let mut made = Vec::new();
     for n in 0..7 {
         let customer = if n % 2 == 0 { "ann" } else { "bob/%? ü" };
-        made.push(id(&world.book(&event.id, &format!("k{n}"), &event.request(customer, 1)).await.expect(201)));
+        made.push(id(&world
+            .book(&event.id, &format!("k{n}"), &event.request(customer, 1))
+            .await
+            .expect(201)));
     }
     world.drained(&event).await;
     made.reverse();
@@ -43,7 +46,8 @@ async fn lists_go_newest_first_in_pages_that_lose_and_repeat_nothing() {
     assert!(bobs["next_cursor"].is_null());
     world.cancel(&event.id, &made[0]).await.expect(200);
     world.drained(&event).await;
-    let cancelled = world.get(&format!("/v1/events/{}/bookings?status=cancelled", event.id)).await.expect(200);
+    let cancelled =
+        world.get(&format!("/v1/events/{}/bookings?status=cancelled", event.id)).await.expect(200);
     assert_eq!(cancelled["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>(), made[..1]);
 }
 
@@ -66,7 +70,17 @@ async fn events_are_listed_newest_first() {
 async fn a_bad_page_is_a_malformed_request() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[1])).await;
-    for query in ["limit=0", "limit=201", "limit=x", "limit=-1", "cursor=%00", "cursor=!!", "cursor=AAAA", "status=sold", "page=2"] {
+    for query in [
+        "limit=0",
+        "limit=201",
+        "limit=x",
+        "limit=-1",
+        "cursor=%00",
+        "cursor=!!",
+        "cursor=AAAA",
+        "status=sold",
+        "page=2",
+    ] {
         let reply = world.get(&format!("/v1/events/{}/bookings?{query}", event.id)).await;
         reply.refused(400, "malformed_request");
     }

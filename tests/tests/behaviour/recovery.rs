@@ -20,7 +20,8 @@ async fn world_on(redis: &PrivateRedis) -> World {
 
 async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<Vec<u8>> {
     let book = |n: usize| async move {
-        let reply = world.book(&event.id, &format!("{prefix}-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        let reply =
+            world.book(&event.id, &format!("{prefix}-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
         reply.expect(201);
         reply.body
     };
@@ -43,7 +44,8 @@ async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_ever
     })
     .await;
     for (n, body) in sold.iter().enumerate() {
-        let replay = world.book(&event.id, &format!("before-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        let replay =
+            world.book(&event.id, &format!("before-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
         assert_eq!((replay.status, &replay.body), (201, body));
     }
     let audit = world.drained(&event).await;
@@ -64,6 +66,9 @@ async fn a_redis_that_lost_its_data_sells_nothing() {
     // Whatever recovery makes of it: a ticket may be sold again only where the four are still counted.
     for n in 0..50 {
         let reply = world.book(&event.id, &format!("k{n}"), &event.request("bob", 10)).await;
-        assert!(matches!((reply.status, reply.json()["code"].as_str()), (503, Some(_)) | (409, Some("sold_out"))), "{reply:?}");
+        assert!(
+            matches!((reply.status, reply.json()["code"].as_str()), (503, Some(_)) | (409, Some("sold_out"))),
+            "{reply:?}"
+        );
     }
 }

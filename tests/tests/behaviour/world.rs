@@ -55,7 +55,10 @@ impl Settings {
         let name = format!("w{}", uuid::Uuid::now_v7().simple());
         let admin = env("BOXOFFICE_DATABASE_URL");
         let mut connection = PgConnection::connect(&admin).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}")))
+            .execute(&mut connection)
+            .await
+            .unwrap();
         let (server, _) = admin.rsplit_once('/').unwrap();
         Self {
             redis_url: env("BOXOFFICE_REDIS_URL"),

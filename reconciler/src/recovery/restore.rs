@@ -1,0 +1,116 @@
+//! Puts a shard back into a Redis that lost it, from PostgreSQL: events, stock, bookings with their idempotency
+//! records and expiries, and the customers' counters. The shard is fenced, and the log is applied up to the barrier, so
+//! nothing changes on either side meanwhile.
+
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::scripts::{Call, restore_bookings, restore_clear, restore_event, restore_shard};
+use boxoffice_schema::shard::Shard;
+use sqlx::Row;
+
+use crate::apply::write::int2;
+
+use super::stored::{self, Page, StoredEvent};
+use super::{Recoverer, RecoveryError, stale_is_taken_over};
+
+/// The most keys that are removed by one call.
+const CLEAR_MAX: usize = 512;
+
+/// What was put back.
+#[derive(Debug, Default)]
+struct Restored {
+    events: usize,
+    bookings: usize,
+    clock_ms: u64,
+}
+
+impl Recoverer<'_> {
+    /// Redis is restored from PostgreSQL only where PostgreSQL has all that was decided. Where it refused records, a
+    /// restoration would put tickets back on sale that somebody holds a 201 for.
+    pub(super) async fn check_restorable(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM dead_letters WHERE shard = $1 AND outcome IS NULL), \
+                    (SELECT count(*) FROM alarms \
+                     WHERE shard = $1 AND kind = 'counts_differ' AND resolved_at IS NULL)",
+        )
+        .bind(int2(shard.number()))
+        .fetch_one(self.pool)
+        .await?;
+        let (refused, differing): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
+    }
+
+    /// Returns the sequence that the shard has in Redis afterwards.
+    pub(super) async fn restore(&self, shard: Shard, epoch: u32) -> Result<u64, RecoveryError> {
+        let start = std::time::Instant::now();
+        let events = stored::events(self.pool, shard).await?;
+        self.clear(shard, epoch, &events).await?;
+        let mut restored = Restored::default();
+        for event in events.iter().filter(|event| !event.is_finished) {
+            self.restore_event(shard, epoch, &event.image, &mut restored).await?;
+        }
+        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
+            .bind(int2(shard.number()))
+            .fetch_one(self.pool)
+            .await?;
+        let sequence = u64::try_from(sequence).unwrap_or(0);
+        self.call(&restore_shard(self.keys, shard, epoch, sequence, restored.clock_ms)).await?;
+        let Restored { events, bookings, .. } = restored;
+        let duration_ms = start.elapsed().as_millis();
+        tracing::warn!(%shard, epoch, sequence, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
+        Ok(sequence)
+    }
+
+    /// Removes whatever Redis has of the shard. The first call takes its sequence back to 0.
+    async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
+        let own = vec![self.keys.expiry(shard), self.keys.outbox(shard)];
+        self.call(&restore_clear(self.keys, shard, epoch, own)).await?;
+        for event in events {
+            // A finished event may be gone from Redis for long; its slots are not looked for then.
+            let key = self.keys.event(shard, event.image.id);
+            let exists: bool =
+                redis::cmd("EXISTS").arg(&key).query_async(&mut self.redis.connection()).await?;
+            if event.is_finished && !exists {
+                continue;
+            }
+            for doomed in keys_of(self.keys, shard, &event.image).chunks(CLEAR_MAX) {
+                self.call(&restore_clear(self.keys, shard, epoch, doomed.to_vec())).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A page is written while the next is read.
+    async fn restore_event(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        event: &EventImage,
+        restored: &mut Restored,
+    ) -> Result<(), RecoveryError> {
+        self.call(&restore_event(self.keys, shard, epoch, event)).await?;
+        restored.events += 1;
+        restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
+        let mut page = stored::bookings(self.pool, event, None).await?;
+        while let Some(Page { bookings, last, newest_ms }) = page {
+            restored.bookings += bookings.len();
+            restored.clock_ms = restored.clock_ms.max(newest_ms);
+            let call = restore_bookings(self.keys, shard, epoch, event, &bookings);
+            let (written, next) =
+                tokio::join!(self.call(&call), stored::bookings(self.pool, event, Some(last)));
+            written?;
+            page = next?;
+        }
+        Ok(())
+    }
+
+    async fn call(&self, call: &Call) -> Result<(), RecoveryError> {
+        let _: i64 = self.redis.run(call).await.map_err(stale_is_taken_over)?;
+        Ok(())
+    }
+}
+
+fn keys_of(keys: &Keys, shard: Shard, event: &EventImage) -> Vec<String> {
+    let slots = (0..event.slots).map(|slot| keys.slot(shard, event.id, slot));
+    [keys.event(shard, event.id), keys.customers(shard, event.id)].into_iter().chain(slots).collect()
+}

@@ -1,0 +1,172 @@
+//! Events and bookings as PostgreSQL holds them, read as the images that Redis holds.
+
+use std::collections::HashMap;
+
+use boxoffice_schema::event::{EventImage, TicketTypeImage};
+use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
+use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
+use boxoffice_schema::image::{BookingImage, ImageItem};
+use boxoffice_schema::money::Currency;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use boxoffice_schema::status::{BookingStatus, EventStatus};
+use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name, PaymentReference};
+use boxoffice_schema::time;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use uuid::Uuid;
+
+use crate::apply::write::int2;
+
+use super::RecoveryError;
+
+/// Bookings in a page: they are restored by one script call, which nobody else can interrupt.
+const PAGE: i64 = 500;
+
+/// An event that was published.
+pub(super) struct StoredEvent {
+    pub(super) image: EventImage,
+    /// Closed for a day: nothing is decided about it any more.
+    pub(super) is_finished: bool,
+}
+
+/// Some bookings of an event, the newest first.
+pub(super) struct Page {
+    pub(super) bookings: Vec<(BookingId, BookingImage)>,
+    /// Where the next page begins: behind this.
+    pub(super) last: (DateTime<Utc>, Uuid),
+    /// The time of the latest decision about one of them.
+    pub(super) newest_ms: u64,
+}
+
+/// The published events of a shard, with their counts.
+pub(super) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, RecoveryError> {
+    let rows =
+        sqlx::query(include_str!("stored_events.sql")).bind(int2(shard.number())).fetch_all(pool).await?;
+    let mut events: Vec<StoredEvent> = Vec::new();
+    for row in rows {
+        let id = EventId::from_uuid(row.try_get("id")?);
+        if events.last().is_none_or(|event| event.image.id != id) {
+            events.push(StoredEvent { image: event(id, &row)?, is_finished: row.try_get("finished")? });
+        }
+        if let Some(event) = events.last_mut() {
+            event.image.ticket_types.push(ticket_type(&row)?);
+        }
+    }
+    Ok(events)
+}
+
+fn event(id: EventId, row: &PgRow) -> Result<EventImage, RecoveryError> {
+    Ok(EventImage {
+        id,
+        name: name(row.try_get("name")?)?,
+        starts_at: row.try_get("starts_at")?,
+        sales_open_at: row.try_get("sales_open_at")?,
+        sales_close_at: row.try_get("sales_close_at")?,
+        per_customer_limit: limit(row.try_get("per_customer_limit")?),
+        hold_seconds: u32::try_from(row.try_get::<i32, _>("hold_seconds")?).map_err(unrestorable)?,
+        currency: Currency::parse(row.try_get("currency")?).map_err(unrestorable)?,
+        status: EventStatus::parse(row.try_get("status")?).map_err(unrestorable)?,
+        slots: u32::try_from(row.try_get::<i32, _>("slots")?).map_err(unrestorable)?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+        ticket_types: Vec::new(),
+    })
+}
+
+fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, RecoveryError> {
+    let count = |column| u32::try_from(row.try_get::<i32, _>(column)?).map_err(unrestorable);
+    Ok(TicketTypeImage {
+        id: TicketTypeId::from_uuid(row.try_get("ticket_type_id")?),
+        name: name(row.try_get("ticket_type_name")?)?,
+        price: u64::try_from(row.try_get::<i64, _>("price")?).map_err(unrestorable)?,
+        per_customer_limit: limit(row.try_get("ticket_type_limit")?),
+        capacity: count("capacity")?,
+        held: count("held")?,
+        sold: count("sold")?,
+    })
+}
+
+/// A page of an event's bookings; none where there are no more.
+pub(super) async fn bookings(
+    pool: &PgPool,
+    event: &EventImage,
+    after: Option<(DateTime<Utc>, Uuid)>,
+) -> Result<Option<Page>, RecoveryError> {
+    let rows = sqlx::query(include_str!("stored_bookings.sql"))
+        .bind(event.id.as_uuid())
+        .bind(after.map(|(created_at, _)| created_at))
+        .bind(after.map(|(_, id)| id))
+        .bind(PAGE)
+        .fetch_all(pool)
+        .await?;
+    let Some(last) = rows.last() else { return Ok(None) };
+    let last = (last.try_get("created_at")?, last.try_get("id")?);
+    let ordinals: HashMap<TicketTypeId, u8> =
+        (0_u8..).zip(&event.ticket_types).map(|(at, t)| (t.id, at)).collect();
+    let mut newest_ms = 0;
+    let mut bookings = Vec::with_capacity(rows.len());
+    for row in &rows {
+        newest_ms = newest_ms.max(time::to_millis(row.try_get("updated_at")?));
+        bookings.push((BookingId::from_uuid(row.try_get("id")?), booking(row, &ordinals)?));
+    }
+    Ok(Some(Page { bookings, last, newest_ms }))
+}
+
+fn booking(row: &PgRow, ordinals: &HashMap<TicketTypeId, u8>) -> Result<BookingImage, RecoveryError> {
+    let customer = Customer::try_from(row.try_get::<String, _>("customer")?).map_err(unrestorable)?;
+    let fingerprint: [u8; 16] = row.try_get::<&[u8], _>("fingerprint")?.try_into().map_err(unrestorable)?;
+    let payment: Option<String> = row.try_get("payment_reference")?;
+    Ok(BookingImage {
+        status: BookingStatus::parse(row.try_get("status")?).map_err(unrestorable)?,
+        first_status: BookingStatus::parse(row.try_get("first_status")?).map_err(unrestorable)?,
+        created_at: row.try_get("created_at")?,
+        hold_expires_at: row.try_get("expires_at")?,
+        position: Position {
+            epoch: u32::try_from(row.try_get::<i32, _>("epoch")?).map_err(unrestorable)?,
+            sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(unrestorable)?,
+        },
+        customer_hash: CustomerHash::of(&customer),
+        fingerprint: Fingerprint::from_bytes(fingerprint),
+        payment_reference: payment.map(PaymentReference::try_from).transpose().map_err(unrestorable)?,
+        caller: Caller::from_stored(row.try_get("caller")?),
+        idempotency_key: IdempotencyKey::parse(row.try_get::<&str, _>("idempotency_key")?.as_bytes())
+            .map_err(unrestorable)?,
+        customer,
+        currency: Currency::parse(row.try_get("currency")?).map_err(unrestorable)?,
+        items: items(row, ordinals)?,
+    })
+}
+
+fn items(row: &PgRow, ordinals: &HashMap<TicketTypeId, u8>) -> Result<Vec<ImageItem>, RecoveryError> {
+    let ticket_types: Vec<Uuid> = row.try_get("ticket_types")?;
+    let quantities: Vec<i32> = row.try_get("quantities")?;
+    let prices: Vec<i64> = row.try_get("prices")?;
+    let columns = ticket_types.into_iter().zip(quantities).zip(prices);
+    columns
+        .map(|((ticket_type, quantity), price)| {
+            let ticket_type_id = TicketTypeId::from_uuid(ticket_type);
+            Ok(ImageItem {
+                ordinal: *ordinals.get(&ticket_type_id).ok_or_else(|| {
+                    unrestorable(format!("ticket type {ticket_type_id} is of another event"))
+                })?,
+                quantity: u16::try_from(quantity).map_err(unrestorable)?,
+                ticket_type_id,
+                unit_price: u64::try_from(price).map_err(unrestorable)?,
+            })
+        })
+        .collect()
+}
+
+fn name(text: String) -> Result<Name, RecoveryError> {
+    Name::try_from(text).map_err(unrestorable)
+}
+
+fn limit(limit: Option<i32>) -> Option<u32> {
+    limit.and_then(|limit| u32::try_from(limit).ok())
+}
+
+fn unrestorable(error: impl ToString) -> RecoveryError {
+    RecoveryError::Unrestorable(error.to_string())
+}

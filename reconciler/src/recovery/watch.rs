@@ -1,0 +1,147 @@
+//! Looks at the certificates, and recovers the shards that lack one: several at once, each with its own pauses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice_schema::shard::Shard;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use sqlx::PgPool;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::config::Config;
+use crate::findings;
+use crate::kafka::LogWriter;
+use crate::redis_link::RedisLink;
+use crate::snapshot;
+use crate::telemetry::name;
+
+use super::{ALARMS, Recoverer, RecoveryError};
+
+/// How often certificates are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The most shards that are recovered at the same time.
+const PARALLEL_MAX: usize = 16;
+
+type Recovery<'a> = Pin<Box<dyn Future<Output = (Shard, Result<(), RecoveryError>)> + Send + 'a>>;
+
+/// Watches the certificates and recovers what lacks one, until the shutdown.
+pub(crate) async fn run(
+    config: Config,
+    pool: PgPool,
+    redis: RedisLink,
+    log: Arc<LogWriter>,
+    shutdown: CancellationToken,
+) {
+    let recoverer = Recoverer { pool: &pool, redis: &redis, log: &log, keys: &config.keys() };
+    let shards: Vec<Shard> = config.shards.shards().collect();
+    let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
+    let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();
+    let mut in_progress = BTreeSet::new();
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut redis_answers = true;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = look.tick() => {
+                let uncertified = recoverer.uncertified(&shards, &mut redis_answers).await;
+                for shard in uncertified {
+                    let due = pauses.get(&shard).is_none_or(Pause::is_over);
+                    if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
+                        let recoverer = &recoverer;
+                        running.push(Box::pin(async move { (shard, recoverer.recover(shard).await) }));
+                    }
+                }
+            }
+            Some((shard, result)) = running.next() => {
+                in_progress.remove(&shard);
+                match recoverer.conclude(shard, result).await {
+                    Ok(()) => { pauses.remove(&shard); }
+                    Err(said) => pauses.entry(shard).or_default().prolong(shard, &said),
+                }
+            }
+        }
+    }
+}
+
+/// The wait between two attempts at one shard.
+struct Pause {
+    backoff: Backoff,
+    until: Instant,
+    said: String,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+        Self { backoff, until: Instant::now(), said: String::new() }
+    }
+}
+
+impl Pause {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Logs why, but the same reason only once.
+    fn prolong(&mut self, shard: Shard, why: &str) {
+        self.until = Instant::now() + self.backoff.next_delay();
+        if self.said != why {
+            tracing::warn!(%shard, why, "the shard is not certified; trying again");
+            why.clone_into(&mut self.said);
+        }
+    }
+}
+
+impl Recoverer<'_> {
+    /// The shards that may not sell; none while Redis does not answer.
+    async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {
+        match snapshot::live_shards(self.redis, self.keys, shards).await {
+            Ok(found) => {
+                if !std::mem::replace(redis_answers, true) {
+                    tracing::info!("Redis answers again");
+                }
+                let uncertified: Vec<_> =
+                    found.into_iter().filter(|(_, s)| !s.certified).map(|(shard, _)| shard).collect();
+                let certified = u32::try_from(shards.len() - uncertified.len()).unwrap_or(u32::MAX);
+                metrics::gauge!(name::CERTIFIED_SHARDS).set(certified);
+                uncertified
+            }
+            Err(error) => {
+                if std::mem::replace(redis_answers, false) {
+                    tracing::warn!(%error, "Redis does not answer; looking again until it does");
+                }
+                metrics::gauge!(name::CERTIFIED_SHARDS).set(0);
+                Vec::new()
+            }
+        }
+    }
+
+    /// Counts and records what an attempt came to; `Err` holds the reason in words.
+    async fn conclude(&self, shard: Shard, result: Result<(), RecoveryError>) -> Result<(), String> {
+        let outcome = match &result {
+            Ok(()) => "certified",
+            Err(error) => error.alarm().unwrap_or("failed"),
+        };
+        metrics::counter!(name::RECOVERIES, "outcome" => outcome).increment(1);
+        let recorded = match &result {
+            Ok(()) => self.resolve_alarms(shard).await,
+            Err(error) => self.raise(shard, error).await,
+        };
+        if let Err(error) = recorded {
+            tracing::warn!(%shard, %error, "the outcome of a recovery was not recorded");
+        }
+        result.map_err(|error| error.to_string())
+    }
+
+    async fn resolve_alarms(&self, shard: Shard) -> sqlx::Result<()> {
+        findings::resolve(&mut *self.pool.acquire().await?, shard, ALARMS).await
+    }
+}
