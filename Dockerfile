@@ -2,13 +2,10 @@
 # One build for both binaries, and one small image for each: --target api, --target reconciler.
 
 FROM rust:1.95.0-bookworm AS builder
-# librdkafka is built from its own source.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends cmake \
-    && rm -rf /var/lib/apt/lists/*
+# librdkafka is built from its own source, with the make and gcc that this image has.
 WORKDIR /src
 # The image's own toolchain is the pinned one; without this rustup would fetch clippy and rustfmt first.
-ENV RUSTUP_TOOLCHAIN=1.95.0 SQLX_OFFLINE=true
+ENV RUSTUP_TOOLCHAIN=1.95.0
 COPY . .
 # The caches outlive the layer, the binaries must not be left in them.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
