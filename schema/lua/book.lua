@@ -19,6 +19,7 @@ local shard = open_shard()
 if not shard then return unverified() end
 
 local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
+  hold_ms = tonumber(hold_ms)
   local known = read(keys.slot, idempotency)
   if known then
     local image = read(keys.slot, known)
@@ -48,10 +49,4 @@ local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
   return 'B' .. image
 end
 
-local replies = {}
-for i = 0, (#KEYS - 4) / 3 - 1 do
-  local k, a = 5 + 3 * i, 4 + 6 * i
-  local keys = { event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }
-  replies[i + 1] = book(keys, ARGV[a], ARGV[a + 1], tonumber(ARGV[a + 2]), ARGV[a + 3], ARGV[a + 4], ARGV[a + 5])
-end
-return commit(shard, replies)
+return decide_batch(shard, 6, book)

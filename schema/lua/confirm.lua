@@ -16,13 +16,6 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function load_inventory(keys, items)
-  if not load_event(keys.event) then return nil end
-  return not each_item(items, function(ordinal)
-    if not load_stock(keys.event, ordinal) then return true end
-  end)
-end
-
 local function confirm(keys, subject, payment)
   local booking_id = string.sub(subject, 17)
   local image = read(keys.slot, booking_id)
@@ -30,7 +23,7 @@ local function confirm(keys, subject, payment)
   local booking = parse_image(image)
   if booking.state == CONFIRMED then return 'P' .. image end
   if booking.state == CANCELLED then return 'X' .. image end
-  if not load_inventory(keys, booking.items) or not allowance_used(keys.customers, booking.customer) then return 'U' end
+  if not load_inventory(keys, booking) then return 'U' end
   if booking.state == EXPIRED or shard.now >= booking.expires then
     local refusal = check_take(shard, keys, booking.customer, booking.items, booking.state == HELD)
     if refusal == 'U' then return 'U' end
@@ -54,10 +47,4 @@ local function confirm(keys, subject, payment)
   return 'C' .. image
 end
 
-local replies = {}
-for i = 0, (#KEYS - 4) / 3 - 1 do
-  local k, a = 5 + 3 * i, 4 + 2 * i
-  local keys = { event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }
-  replies[i + 1] = confirm(keys, ARGV[a], ARGV[a + 1])
-end
-return commit(shard, replies)
+return decide_batch(shard, 2, confirm)

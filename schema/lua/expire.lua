@@ -26,9 +26,4 @@ local function expire(keys, subject)
   return release(shard, keys, subject, booking, EXPIRED, 'expired')
 end
 
-local replies = {}
-for i = 0, (#KEYS - 4) / 3 - 1 do
-  local k = 5 + 3 * i
-  replies[i + 1] = expire({ event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }, ARGV[4 + i])
-end
-return commit(shard, replies)
+return decide_batch(shard, 1, expire)

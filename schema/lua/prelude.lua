@@ -138,6 +138,12 @@ local function check_take(shard, keys, customer, items, counted)
   end)
 end
 
+-- Whether everything that a change of a booking touches is there, and in the view.
+local function load_inventory(keys, booking)
+  if not load_event(keys.event) or not allowance_used(keys.customers, booking.customer) then return false end
+  return not each_item(booking.items, function(ordinal) return not load_stock(keys.event, ordinal) or nil end)
+end
+
 local function add(key, field, amount)
   local value = tonumber(read(key, field) or 0) + amount
   write(key, field, value)
@@ -245,4 +251,16 @@ local function commit(shard, replies)
   redis.call('DEL', KEYS[2])
   if type(failure) == 'table' then failure = failure.err end
   return redis.error_reply('WRITEFAILED the shard was fenced: ' .. tostring(failure))
+end
+
+-- Decides every request of a batch, in order, and commits. A request has three keys, event, slot and customers, and
+-- `count` arguments, which are given to `decide_one` behind the keys.
+local function decide_batch(shard, count, decide_one)
+  local replies = {}
+  for i = 0, (#KEYS - 4) / 3 - 1 do
+    local k, a = 5 + 3 * i, 4 + count * i
+    local keys = { event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }
+    replies[i + 1] = decide_one(keys, unpack(ARGV, a, a + count - 1))
+  end
+  return commit(shard, replies)
 end

@@ -4,11 +4,7 @@
 -- Moves the booking to `state` (CANCELLED or EXPIRED) and returns its new image, or 'U' where a key of the
 -- inventory is missing and nothing was changed.
 local function release(shard, keys, subject, booking, state, kind)
-  if not load_event(keys.event) or not allowance_used(keys.customers, booking.customer) then return 'U' end
-  local missing = each_item(booking.items, function(ordinal)
-    if not load_stock(keys.event, ordinal) then return 'U' end
-  end)
-  if missing then return missing end
+  if not load_inventory(keys, booking) then return 'U' end
   next_sequence(shard)
   move_stock(keys, booking.items, booking.state == HELD and 'held' or 'sold', -1)
   move_allowance(keys, booking.customer, booking.items, -1)
