@@ -1,6 +1,6 @@
 //! What keeps a shard from selling when it must not, and what the outbox does.
 
-use boxoffice_schema::scripts::{self, Cancel, Confirm, Decision, Outcome, error_code};
+use boxoffice_schema::scripts::{self, Cancel, Confirm, Decision, Expire, Outcome, error_code};
 use boxoffice_schema::text::PaymentReference;
 
 use crate::shard::{START_MS, TestShard, book, event};
@@ -67,6 +67,31 @@ fn a_lost_key_of_the_inventory_is_unverified_never_zero() {
         redis::cmd(&words[0]).arg(&words[1..]).query::<i64>(&mut shard.redis).unwrap();
         let outcome = shard.decide(&[book(&event, "k", "ann", 0, &[(0, 1)])]).unwrap();
         assert_eq!(outcome, [Outcome::Unverified], "{words:?}");
+    }
+}
+
+#[test]
+fn a_booking_whose_inventory_is_lost_is_neither_confirmed_nor_cancelled_nor_expired() {
+    let losses: [fn(&TestShard, &boxoffice_schema::event::EventImage) -> Vec<String>; 3] = [
+        |shard, event| vec!["DEL".into(), shard.keys.event(shard.shard, event.id)],
+        |shard, event| vec!["DEL".into(), shard.keys.customers(shard.shard, event.id)],
+        |shard, event| vec!["HDEL".into(), shard.keys.event(shard.shard, event.id), "held0".into()],
+    ];
+    for lose in losses {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
+        let target = *request.target();
+        shard.decide(&[request]).unwrap();
+        let words = lose(&shard, &event);
+        redis::cmd(&words[0]).arg(&words[1..]).query::<i64>(&mut shard.redis).unwrap();
+        let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+        assert_eq!(shard.decide(&[Confirm { target, payment_reference }]).unwrap(), [Outcome::Unverified]);
+        assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Unverified]);
+        shard.set_clock(START_MS + 1_001);
+        assert_eq!(shard.decide(&[Expire { target }]).unwrap(), [Outcome::Unverified], "{words:?}");
+        assert_eq!(shard.shard_field("seq"), 2);
     }
 }
 
