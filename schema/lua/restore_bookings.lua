@@ -1,29 +1,46 @@
--- Restoring, third: a page of an event's bookings, with their idempotency records, expiries and their customers'
--- allowances. A page must not be restored twice, since allowances are added up.
+-- Restoring, third: bookings of an event, with their idempotency records, expiries and their customers' allowances.
+-- Bookings must not be restored twice, since allowances are added up.
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3] expiry   KEYS[4] customers hash   KEYS[5..] slot hashes
--- ARGV[1] the epoch being recovered     ARGV[2] how many allowances follow
--- ARGV[3..] for each allowance: field of the customers hash, tickets to add;
---   then for each booking: index of its slot among KEYS[5..] from 0, idempotency field, event id .. booking id
---   (32 bytes), image, expiry of its hold in milliseconds or '' where it is not held
+-- ARGV[1] the epoch being recovered
+-- ARGV[2..] lists, each behind the number of its arguments:
+--   fields of the customers hash;  the tickets to add to each;
+--   expiries: time in milliseconds, event id .. booking id (32 bytes), of each that is held;
+--   then for each of KEYS[5..] what is written into it: field, value, ...
 --
--- Returns the number of bookings restored.
+-- Returns 1.
 -- Errors: STALEEPOCH where another recovery took the shard over.
 
 local stale = refuse_stale(ARGV[1])
 if stale then return stale end
-local at = 3
-for _ = 1, tonumber(ARGV[2]) do
-  redis.call('HINCRBY', KEYS[4], ARGV[at], ARGV[at + 1])
-  at = at + 2
+
+-- Lua's stack bounds how many values one call can take.
+local CHUNK = 2000
+
+local at = 2
+-- Where the next list begins, and where it ends.
+local function next_list()
+  local from = at + 1
+  at = from + ARGV[at]
+  return from, at - 1
 end
-local restored = 0
-while at <= #ARGV do
-  local slot, subject = KEYS[5 + ARGV[at]], ARGV[at + 2]
-  local booking_id = string.sub(subject, 17)
-  redis.call('HSET', slot, ARGV[at + 1], booking_id, booking_id, ARGV[at + 3])
-  if ARGV[at + 4] ~= '' then redis.call('ZADD', KEYS[3], ARGV[at + 4], subject) end
-  restored = restored + 1
-  at = at + 5
+
+local fields_from, fields_to = next_list()
+local tickets_from = next_list()
+for from = fields_from, fields_to, CHUNK do
+  local to = math.min(from + CHUNK - 1, fields_to)
+  local tickets = redis.call('HMGET', KEYS[4], unpack(ARGV, from, to))
+  local written = {}
+  for i = from, to do
+    written[#written + 1] = ARGV[i]
+    written[#written + 1] = (tickets[i - from + 1] or 0) + ARGV[tickets_from + i - fields_from]
+  end
+  redis.call('HSET', KEYS[4], unpack(written))
 end
-return restored
+local expiries_from, expiries_to = next_list()
+if expiries_from <= expiries_to then redis.call('ZADD', KEYS[3], unpack(ARGV, expiries_from, expiries_to)) end
+for slot = 5, #KEYS do
+  local from, to = next_list()
+  redis.call('HSET', KEYS[slot], unpack(ARGV, from, to))
+end
+return 1

@@ -127,6 +127,8 @@ daemonize no
 appendonly yes
 appendfsync always
 save ""
+# Rewriting a small file again and again would take a processor from the sale.
+auto-aof-rewrite-min-size 256mb
 # A full Redis refuses writes; it never forgets a booking.
 maxmemory $redis_maxmemory
 maxmemory-policy noeviction

@@ -15,6 +15,7 @@ use boxoffice_schema::scripts::{RecoveryStart, begin_recovery, certify, error_co
 use boxoffice_schema::shard::Shard;
 use redis::RedisError;
 use sqlx::{PgPool, Row};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::apply::write::{int2, int4};
@@ -25,6 +26,7 @@ use crate::snapshot;
 
 mod compare;
 mod drain;
+mod replicas;
 mod restore;
 mod stored;
 mod watch;
@@ -36,6 +38,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often PostgreSQL is asked whether the barrier is applied.
 const APPLIED_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The most shards that are restored at the same time.
+const RESTORATIONS_MAX: usize = 4;
 
 /// Why a shard was not certified.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +99,8 @@ pub(crate) struct Recoverer<'a> {
     redis: &'a RedisLink,
     log: &'a LogWriter,
     keys: &'a Keys,
+    /// How many shards may be restored at the same time: each holds two pages of bookings in memory.
+    restorations: Semaphore,
 }
 
 /// A shard's row, before its recovery.
@@ -109,8 +116,10 @@ impl Recoverer<'_> {
         let epoch = self.take_epoch(shard, &standing).await?;
         let (identity, sequence): (String, u64) =
             self.redis.run(&begin_recovery(self.keys, shard, epoch)).await.map_err(stale_is_taken_over)?;
+        let fenced_at = Instant::now();
         let start = RecoveryStart { identity, sequence };
         let drained = self.drain(shard).await?;
+        self.outwait_old_primary(fenced_at).await?;
         let barrier = Position { epoch, sequence: start.sequence };
         self.append_barrier(shard, standing.epoch, barrier).await?;
         self.wait_until_applied(shard, epoch).await?;

@@ -42,6 +42,7 @@ impl Recoverer<'_> {
 
     /// Returns the sequence that the shard has in Redis afterwards.
     pub(super) async fn restore(&self, shard: Shard, epoch: u32) -> Result<u64, RecoveryError> {
+        let _turn = self.restorations.acquire().await;
         let start = std::time::Instant::now();
         let events = stored::events(self.pool, shard).await?;
         self.clear(shard, epoch, &events).await?;
@@ -95,12 +96,17 @@ impl Recoverer<'_> {
         while let Some(Page { bookings, last, newest_ms }) = page {
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            let call = restore_bookings(self.keys, shard, epoch, event, &bookings);
+            let calls = restore_bookings(self.keys, shard, epoch, event, bookings);
             let (written, next) =
-                tokio::join!(self.call(&call), stored::bookings(self.pool, event, Some(last)));
+                tokio::join!(self.call_all(&calls), stored::bookings(self.pool, event, Some(last)));
             written?;
             page = next?;
         }
+        Ok(())
+    }
+
+    async fn call_all(&self, calls: &[Call]) -> Result<(), RecoveryError> {
+        let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
         Ok(())
     }
 

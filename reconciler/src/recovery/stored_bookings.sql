@@ -1,7 +1,8 @@
--- A page of an event's bookings, the newest first, behind a given one. The index on an event's bookings answers it.
+-- A page of an event's bookings, the newest first, behind a given one; a row for each item. The index on an event's
+-- bookings gives the page in its order, and the primary key of the items each booking's in theirs: nothing is sorted.
 SELECT page.id, page.caller, page.idempotency_key, page.fingerprint, page.customer, page.status, page.first_status,
        page.currency::text AS currency, page.created_at, page.expires_at, page.payment_reference, page.updated_at,
-       page.epoch, page.sequence, items.ticket_types, items.quantities, items.prices
+       page.epoch, page.sequence, items.ticket_type_id, items.quantity, items.unit_price
 FROM (
     SELECT *
     FROM bookings
@@ -11,10 +12,9 @@ FROM (
     LIMIT $4
 ) AS page
 CROSS JOIN LATERAL (
-    SELECT array_agg(ticket_type_id ORDER BY ordinal) AS ticket_types,
-           array_agg(quantity ORDER BY ordinal)       AS quantities,
-           array_agg(unit_price ORDER BY ordinal)     AS prices
+    SELECT ticket_type_id, quantity, unit_price
     FROM booking_items
     WHERE booking_items.booking_id = page.id
+    ORDER BY ordinal
 ) AS items
 ORDER BY page.created_at DESC, page.id DESC

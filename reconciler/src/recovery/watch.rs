@@ -10,6 +10,7 @@ use boxoffice_schema::shard::Shard;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use crate::redis_link::RedisLink;
 use crate::snapshot;
 use crate::telemetry::name;
 
-use super::{ALARMS, Recoverer, RecoveryError};
+use super::{ALARMS, RESTORATIONS_MAX, Recoverer, RecoveryError};
 
 /// How often certificates are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -39,7 +40,9 @@ pub(crate) async fn run(
     log: Arc<LogWriter>,
     shutdown: CancellationToken,
 ) {
-    let recoverer = Recoverer { pool: &pool, redis: &redis, log: &log, keys: &config.keys() };
+    let keys = config.keys();
+    let restorations = Semaphore::new(RESTORATIONS_MAX);
+    let recoverer = Recoverer { pool: &pool, redis: &redis, log: &log, keys: &keys, restorations };
     let shards: Vec<Shard> = config.shards.shards().collect();
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();

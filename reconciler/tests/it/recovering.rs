@@ -318,17 +318,18 @@ async fn a_recoverer_that_slept_restores_nothing() {
     let service = stack.start();
     stack.wait_until_certified().await;
     let sale = sold_in_every_state(&stack).await;
+    let Outcome::Replayed(id, image) = sale.book(&stack, "booked-0").await else { panic!("it was booked") };
     service.stop().await;
     let before = inventory(&stack).await;
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap());
-    let late = [
+    let mut late = restore_bookings(&keys, FIRST, epoch - 1, &sale.event, vec![(id, image)]);
+    late.extend([
         restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
         restore_event(&keys, FIRST, epoch - 1, &sale.event),
-        restore_bookings(&keys, FIRST, epoch - 1, &sale.event, &[]),
         restore_shard(&keys, FIRST, epoch - 1, 1, 0),
         // Its own epoch, but the shard is certified since.
         restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),
-    ];
+    ]);
     for call in &late {
         let refusal = stack.try_script::<i64>(call).await.unwrap_err();
         assert_eq!(refusal.code(), Some("STALEEPOCH"), "{refusal}");
