@@ -1,0 +1,11 @@
+//! A model of the protocol (placeholder).
+
+pub mod explore;
+pub mod postgres;
+pub mod promise;
+pub mod protection;
+pub mod record;
+pub mod recovery;
+pub mod redis;
+pub mod scenario;
+pub mod system;
