@@ -39,6 +39,8 @@ pub enum Protection {
     DrainChecksIdentity,
     /// Recovery compares the position of the last decision, its epoch included, not its sequence number alone.
     CompareChecksLastDecision,
+    /// Recovery gives up where a later epoch was taken in PostgreSQL, even if Redis does not know of it.
+    CompareChecksTakenEpoch,
     /// The scripts that restore check the epoch, and that there is no certificate.
     RestoreChecksEpoch,
     /// The script that certifies checks that this is the Redis that was compared.

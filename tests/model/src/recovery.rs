@@ -101,7 +101,10 @@ fn drain(model: &Model, next: &State, begun: Begun) -> Recovery {
     if next.redis.identity != begun.identity && model.has(Protection::DrainChecksIdentity) {
         return Recovery::GivenUp;
     }
-    Recovery::Drained(begun, next.redis.keys.outbox.clone())
+    match &next.redis.keys.outbox[..] {
+        [] => Recovery::Sent(begun),
+        outbox => Recovery::Drained(begun, outbox.to_vec()),
+    }
 }
 
 fn append_barrier(model: &Model, next: &mut State, begun: Begun) -> Recovery {
@@ -125,7 +128,9 @@ fn compare(model: &Model, next: &State, begun: Begun) -> Option<Recovery> {
     } else if postgres.last.sequence < redis.last.sequence {
         return None;
     }
-    if redis.epoch != begun.epoch {
+    // The barrier of a later recovery may come at any time, although this Redis has forgotten that it began.
+    let is_taken_over = postgres.recovery_epoch != begun.epoch && model.has(Protection::CompareChecksTakenEpoch);
+    if redis.epoch != begun.epoch || is_taken_over {
         return Some(Recovery::GivenUp);
     }
     Some(if is_equal(model, next) {

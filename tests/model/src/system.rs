@@ -246,7 +246,7 @@ impl State {
             Action::Write(fetch) => self.write(model, fetch),
             Action::Recover(attempt) => recovery::step(model, self, attempt),
             Action::Sync | Action::Restart | Action::LoseDisk => self.fail(model, action),
-            Action::Replicate | Action::Promote => self.fail_over(model, action),
+            Action::Replicate | Action::Promote => self.fail_over(action),
         }
     }
 
@@ -471,7 +471,8 @@ impl State {
     fn fail(&self, model: &Model, action: Action) -> Option<Self> {
         let mut next = self.clone();
         match action {
-            Action::Sync if model.scenario.disk_lags && self.disk != self.redis.keys => {
+            // A disk that is never read again need not be kept.
+            Action::Sync if model.scenario.disk_lags && self.left.restarts > 0 && self.disk != self.redis.keys => {
                 next.disk = self.redis.keys.clone();
                 return Some(next);
             }
@@ -479,6 +480,9 @@ impl State {
                 next.left.restarts = next.left.restarts.checked_sub(1)?;
                 if model.scenario.disk_lags {
                     next.redis.keys = self.disk.clone();
+                }
+                if next.left.restarts == 0 {
+                    next.disk = Keys::default();
                 }
             }
             Action::LoseDisk => {
@@ -495,8 +499,8 @@ impl State {
     }
 
     /// The former master becomes the replica. Until it has copied its new master, it has what it had.
-    fn fail_over(&self, model: &Model, action: Action) -> Option<Self> {
-        if model.scenario.promotions == 0 {
+    fn fail_over(&self, action: Action) -> Option<Self> {
+        if self.left.promotions == 0 {
             return None;
         }
         let mut next = self.clone();
@@ -505,8 +509,12 @@ impl State {
             next.replica.identity.history = self.redis.identity.history;
             return (next != *self).then_some(next);
         }
-        next.left.promotions = next.left.promotions.checked_sub(1)?;
+        next.left.promotions -= 1;
         std::mem::swap(&mut next.redis, &mut next.replica);
+        // A replica that is never promoted need not be kept.
+        if next.left.promotions == 0 {
+            next.replica.keys = Keys::default();
+        }
         next.redis.identity.history = next.fresh_name;
         next.fresh_name += 1;
         next.verified = None;
