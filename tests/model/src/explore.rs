@@ -1,13 +1,15 @@
 //! Explores a model and says what came of it.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use stateright::{Checker, HasDiscoveries, Property};
+use stateright::{Checker, HasDiscoveries, Model as _, Path, Property};
 
+use crate::action::{self, Action};
 use crate::promise;
 use crate::scenario::Model;
-use crate::system::{Action, State};
+use crate::system::State;
 
 impl stateright::Model for Model {
     type State = State;
@@ -17,8 +19,8 @@ impl stateright::Model for Model {
         vec![State::new(self)]
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        state.actions(self, actions);
+    fn actions(&self, _: &State, actions: &mut Vec<Action>) {
+        action::candidates(self, actions);
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
@@ -33,16 +35,33 @@ impl stateright::Model for Model {
 /// What an exploration found.
 #[derive(Debug)]
 pub struct Verdict {
-    /// Different states.
+    /// Different states that were visited.
     pub states: usize,
-    /// The longest way to one of them.
+    /// The most steps to one of them.
     pub depth: usize,
     /// How long it took.
     pub elapsed: Duration,
-    /// Promises that were broken, each with the way to a state that breaks it.
-    pub broken: Vec<(&'static str, String)>,
+    /// Promises that were broken, each with the steps to a state that breaks it.
+    pub broken: Vec<(&'static str, Vec<String>)>,
     /// What should be possible, and never was.
     pub impossible: Vec<&'static str>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, depth, elapsed, broken, impossible } = self;
+        write!(f, "{states} states, at most {depth} steps deep, in {:.1} s", elapsed.as_secs_f64())?;
+        for (promise, steps) in broken {
+            write!(f, "\n{promise}: broken by")?;
+            for (number, step) in (1..).zip(steps) {
+                write!(f, "\n{number:>4}. {step}")?;
+            }
+        }
+        for property in impossible {
+            write!(f, "\nnever: {property}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Visits every state that the scenario allows.
@@ -50,32 +69,32 @@ pub fn explore(model: &Model) -> Verdict {
     check(model, HasDiscoveries::AllFailures, 2)
 }
 
-/// Looks for the shortest way to break a promise.
+/// Looks for the shortest way to break a promise; visits every state where there is none.
 pub fn search(model: &Model, promise: &'static str) -> Verdict {
     check(model, HasDiscoveries::AnyOf(BTreeSet::from([promise])), 1)
 }
 
 fn check(model: &Model, finish_when: HasDiscoveries, threads: usize) -> Verdict {
-    use stateright::Model as _;
     let start = Instant::now();
     let checker = model.clone().checker().threads(threads).finish_when(finish_when).spawn_bfs().join();
-    let discoveries = checker.discoveries();
-    let mut verdict = Verdict {
-        states: checker.unique_state_count(),
-        depth: checker.max_depth(),
-        elapsed: start.elapsed(),
-        broken: vec![],
-        impossible: vec![],
-    };
+    let mut discoveries = checker.discoveries();
+    let (mut broken, mut impossible) = (vec![], vec![]);
     for property in model.properties() {
-        match (property.expectation.discovery_is_failure(), discoveries.get(property.name)) {
-            (true, Some(path)) => {
-                let way: Vec<String> = path.clone().into_actions().iter().map(ToString::to_string).collect();
-                verdict.broken.push((property.name, way.join("\n  ")));
-            }
-            (false, None) => verdict.impossible.push(property.name),
+        match (property.expectation.discovery_is_failure(), discoveries.remove(property.name)) {
+            (true, Some(path)) => broken.push((property.name, steps(path))),
+            (false, None) => impossible.push(property.name),
             _ => {}
         }
     }
-    verdict
+    Verdict {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        elapsed: start.elapsed(),
+        broken,
+        impossible,
+    }
+}
+
+fn steps(path: Path<State, Action>) -> Vec<String> {
+    path.into_vec().iter().filter_map(|(state, action)| Some(action::describe(state, (*action)?))).collect()
 }

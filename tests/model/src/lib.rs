@@ -1,5 +1,6 @@
 //! A model of the protocol (placeholder).
 
+pub mod action;
 pub mod explore;
 pub mod postgres;
 pub mod promise;

@@ -142,7 +142,8 @@ impl Postgres {
             stock.count(self.bookings[at].status, -1);
         }
         stock.count(booking.status, 1);
-        let key_is_taken = self.bookings.iter().any(|row| row.client == booking.client && row.id != booking.id);
+        let key_is_taken =
+            self.bookings.iter().any(|row| row.client == booking.client && row.id != booking.id);
         if key_is_taken || stock.taken() > model.scenario.capacity {
             self.alarms.refused = true;
             return;
@@ -157,8 +158,7 @@ impl Postgres {
     /// Whether a booking is there as it was acknowledged, or as a later decision left it.
     pub fn holds(&self, acknowledged: &Booking) -> bool {
         self.bookings.iter().any(|row| {
-            row.id == acknowledged.id
-                && (row == acknowledged || row.position > acknowledged.position)
+            row.id == acknowledged.id && (row == acknowledged || row.position > acknowledged.position)
         })
     }
 

@@ -83,21 +83,22 @@ fn adds_up(model: &Model, state: &State) -> bool {
 /// What must be possible, so that the promises are not kept by doing nothing.
 pub fn possibilities(model: &Model) -> Vec<Property<Model>> {
     let scenario = &model.scenario;
-    let mut properties = vec![
-        Property::sometimes("a booking is acknowledged", |_, state: &State| {
-            state.clients.iter().any(|client| client.acknowledged.is_some())
-        }),
-    ];
+    let mut properties = vec![Property::sometimes("a booking is acknowledged", |_, state: &State| {
+        state.clients.iter().any(|client| client.acknowledged.is_some())
+    })];
     if scenario.asks > 1 {
         properties.push(Property::sometimes("a retry finds the booking", |_, state: &State| {
             state.clients.iter().any(|client| client.acknowledged.is_some() && client.waiting.is_some())
         }));
     }
     if scenario.recoveries > 0 {
-        properties.push(Property::sometimes("a booking is acknowledged after a recovery", |_, state: &State| {
-            let mut acknowledged = state.clients.iter().filter_map(|client| client.acknowledged);
-            acknowledged.any(|booking| booking.position.epoch > 1)
-        }));
+        properties.push(Property::sometimes(
+            "a booking is acknowledged after a recovery",
+            |_, state: &State| {
+                let mut acknowledged = state.clients.iter().filter_map(|client| client.acknowledged);
+                acknowledged.any(|booking| booking.position.epoch > 1)
+            },
+        ));
     }
     if scenario.acknowledge == Acknowledge::Kafka {
         properties.push(Property::sometimes("Redis is restored", |_, state: &State| {

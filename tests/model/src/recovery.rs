@@ -49,6 +49,25 @@ pub enum Recovery {
     GivenUp,
 }
 
+impl Recovery {
+    /// The next step, for reports.
+    pub const fn next_step(&self) -> &'static str {
+        match self {
+            Self::NotStarted => "takes the next epoch in PostgreSQL",
+            Self::Taken(_) => "begins in Redis, which fences the shard",
+            Self::Begun(_) => "reads the outbox",
+            Self::Drained(..) => "sends what it read to Kafka",
+            Self::Sent(_) => "appends its barrier to the log",
+            Self::Bounded(_) => "compares Redis with PostgreSQL",
+            Self::Different(_) => "reads PostgreSQL and empties Redis",
+            Self::Cleared(..) => "writes stock and bookings into Redis",
+            Self::Filled(..) => "writes the position into Redis, and compares again",
+            Self::Equal(..) => "certifies the shard",
+            Self::Certified { .. } | Self::GivenUp => "is over",
+        }
+    }
+}
+
 /// The next step of an attempt; `None` where it must wait or is over.
 pub fn step(model: &Model, state: &State, attempt: usize) -> Option<State> {
     let mut next = state.clone();
@@ -129,7 +148,8 @@ fn compare(model: &Model, next: &State, begun: Begun) -> Option<Recovery> {
         return None;
     }
     // The barrier of a later recovery may come at any time, although this Redis has forgotten that it began.
-    let is_taken_over = postgres.recovery_epoch != begun.epoch && model.has(Protection::CompareChecksTakenEpoch);
+    let is_taken_over =
+        postgres.recovery_epoch != begun.epoch && model.has(Protection::CompareChecksTakenEpoch);
     if redis.epoch != begun.epoch || is_taken_over {
         return Some(Recovery::GivenUp);
     }

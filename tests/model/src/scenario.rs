@@ -75,6 +75,19 @@ impl Model {
 }
 
 impl Scenario {
+    /// Those in which every promise is checked.
+    pub const fn all() -> [Self; 7] {
+        [
+            Self::holds(),
+            Self::takeover(),
+            Self::lost_tail(),
+            Self::lost_tails(),
+            Self::publication(),
+            Self::lost_disk(),
+            Self::fail_over(),
+        ]
+    }
+
     /// Nothing fails, and one client books one ticket.
     const QUIET: Self = Self {
         name: "quiet",
@@ -107,6 +120,16 @@ impl Scenario {
             rounds: 2,
             ..Self::QUIET
         }
+    }
+
+    /// Redis dies and loses the tail of its file twice, the second time during a recovery.
+    pub const fn lost_tails() -> Self {
+        Self { name: "lost tails", asks: 2, restarts: 2, rounds: 1, ..Self::lost_tail() }
+    }
+
+    /// Redis loses the tail of its file while an operator publishes.
+    pub const fn publication() -> Self {
+        Self { name: "publication", asks: 1, publications: 1, recoveries: 1, ..Self::lost_tail() }
     }
 
     /// Redis loses its folder.

@@ -1,7 +1,6 @@
 //! The whole system as one state, and everything that can happen to it next.
 
-use std::fmt;
-
+use crate::action::Action;
 use crate::postgres::Postgres;
 use crate::protection::Protection;
 use crate::record::{Booking, Epoch, Position, Record, Status, Stock};
@@ -109,51 +108,6 @@ pub struct State {
     pub guessed: bool,
 }
 
-/// What can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// A client asks to book, with its key.
-    Book(u8),
-    /// A client confirms its hold.
-    Confirm(u8),
-    /// A client cancels its booking.
-    Cancel(u8),
-    /// The answer reaches a client.
-    Answer(u8),
-    /// An operator publishes another event of the shard.
-    Publish,
-    /// Time passes the expiry of the holds.
-    RunOut,
-    /// A hold is expired: the booking of a client.
-    Expire(u8),
-    /// The TTL of a hold ends.
-    Ttl(u8),
-    /// A relay reads the outbox.
-    Read(usize),
-    /// A relay sends its next record.
-    Send(usize),
-    /// A relay trims what it sent.
-    Trim(usize),
-    /// The reconciler applies the next record.
-    Apply,
-    /// A reconciler fetches the next record.
-    Fetch(usize),
-    /// A reconciler writes what it fetched.
-    Write(usize),
-    /// Redis' disk is as its memory.
-    Sync,
-    /// Redis dies and starts from its disk.
-    Restart,
-    /// Redis dies and starts with nothing.
-    LoseDisk,
-    /// The replica is as its master.
-    Replicate,
-    /// The replica is promoted.
-    Promote,
-    /// An attempt at recovery takes its next step.
-    Recover(usize),
-}
-
 impl State {
     /// A certified shard with nothing sold.
     pub fn new(model: &Model) -> Self {
@@ -191,42 +145,6 @@ impl State {
         }
     }
 
-    /// All that could happen next; what turns out to be impossible or to change nothing is left out later.
-    pub fn actions(&self, model: &Model, actions: &mut Vec<Action>) {
-        for client in 0..model.scenario.clients {
-            actions.extend([
-                Action::Answer(client),
-                Action::Book(client),
-                Action::Confirm(client),
-                Action::Cancel(client),
-            ]);
-            if model.scenario.holds {
-                actions.push(if model.has(Protection::ExpiryIsADecision) {
-                    Action::Expire(client)
-                } else {
-                    Action::Ttl(client)
-                });
-            }
-        }
-        for round in 0..self.rounds.len() {
-            actions.extend([Action::Read(round), Action::Send(round), Action::Trim(round)]);
-        }
-        for fetch in 0..self.fetches.len() {
-            actions.extend([Action::Fetch(fetch), Action::Write(fetch)]);
-        }
-        actions.extend((0..self.recoveries.len()).map(Action::Recover));
-        actions.extend([
-            Action::Apply,
-            Action::RunOut,
-            Action::Publish,
-            Action::Sync,
-            Action::Restart,
-            Action::LoseDisk,
-            Action::Replicate,
-            Action::Promote,
-        ]);
-    }
-
     /// What is so afterwards; `None` where it cannot happen.
     pub fn after(&self, model: &Model, action: Action) -> Option<Self> {
         match action {
@@ -237,7 +155,7 @@ impl State {
             Action::Publish => self.publish(model),
             Action::RunOut => self.run_out(model),
             Action::Expire(client) => self.expire(model, client),
-            Action::Ttl(client) => self.end_ttl(client),
+            Action::Vanish(client) => self.vanish(client),
             Action::Read(round) => self.read(model, round),
             Action::Send(round) => self.send(round),
             Action::Trim(round) => self.trim(model, round),
@@ -325,7 +243,8 @@ impl State {
     }
 
     fn may_answer(&self, model: &Model, waiting: Waiting) -> bool {
-        if model.scenario.acknowledge == Acknowledge::Redis || !model.has(Protection::AnswerAfterConfirmation) {
+        if model.scenario.acknowledge == Acknowledge::Redis || !model.has(Protection::AnswerAfterConfirmation)
+        {
             return true;
         }
         let position = waiting.booking.position;
@@ -362,7 +281,7 @@ impl State {
         Some(next)
     }
 
-    fn end_ttl(&self, client: u8) -> Option<Self> {
+    fn vanish(&self, client: u8) -> Option<Self> {
         let booking = self.hold_of(client)?;
         let mut next = self.clone();
         next.redis.forget(booking.id);
@@ -472,7 +391,9 @@ impl State {
         let mut next = self.clone();
         match action {
             // A disk that is never read again need not be kept.
-            Action::Sync if model.scenario.disk_lags && self.left.restarts > 0 && self.disk != self.redis.keys => {
+            Action::Sync
+                if model.scenario.disk_lags && self.left.restarts > 0 && self.disk != self.redis.keys =>
+            {
                 next.disk = self.redis.keys.clone();
                 return Some(next);
             }
@@ -524,31 +445,4 @@ impl State {
 
 fn token(round: usize) -> u8 {
     u8::try_from(round).expect("a scenario has a handful of rounds")
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Book(client) => write!(f, "client {client} asks to book, with its key"),
-            Self::Confirm(client) => write!(f, "client {client} confirms its hold"),
-            Self::Cancel(client) => write!(f, "client {client} cancels its booking"),
-            Self::Answer(client) => write!(f, "the answer reaches client {client}"),
-            Self::Publish => write!(f, "an operator publishes another event"),
-            Self::RunOut => write!(f, "the holds run out"),
-            Self::Expire(client) => write!(f, "the hold of client {client} is expired"),
-            Self::Ttl(client) => write!(f, "the hold of client {client} vanishes by its TTL"),
-            Self::Read(round) => write!(f, "relay round {round} takes the lease and reads the outbox"),
-            Self::Send(round) => write!(f, "relay round {round} sends a record; Kafka confirms it"),
-            Self::Trim(round) => write!(f, "relay round {round} trims"),
-            Self::Apply => write!(f, "the reconciler applies the next record"),
-            Self::Fetch(fetch) => write!(f, "reader {fetch} fetches the next record"),
-            Self::Write(fetch) => write!(f, "reader {fetch} writes its record"),
-            Self::Sync => write!(f, "Redis syncs its file"),
-            Self::Restart => write!(f, "Redis dies and starts from its file"),
-            Self::LoseDisk => write!(f, "Redis dies and starts with an empty folder"),
-            Self::Replicate => write!(f, "the replica catches up"),
-            Self::Promote => write!(f, "the replica is promoted"),
-            Self::Recover(attempt) => write!(f, "recovery {attempt} takes its next step"),
-        }
-    }
 }
