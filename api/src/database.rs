@@ -7,8 +7,9 @@ use anyhow::{Context, bail};
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::shard::ShardCount;
 use secrecy::ExposeSecret;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, PgPool, Postgres};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -101,8 +102,8 @@ impl Database {
     ) -> Result<T, DatabaseError> {
         self.health().map_err(DatabaseError::Unavailable)?;
         let all = async {
-            let mut connection = self.pool.acquire().await?;
-            work(&mut connection).await
+            let lent = Lent(Some(self.pool.acquire().await?));
+            lent.give_back_after(work).await
         };
         let late =
             || DatabaseError::Unavailable(format!("no answer within {} ms", ANSWER_WITHIN.as_millis()));
@@ -112,6 +113,30 @@ impl Database {
     /// Whether PostgreSQL answers, or why not; from memory.
     pub(crate) fn health(&self) -> Result<(), String> {
         self.health.borrow().clone()
+    }
+}
+
+/// A connection of the pool for one piece of work. Where that is abandoned, the connection is closed: the pool would
+/// take it back only once the server has answered what was asked, and a server that hangs or is cut off never does.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    async fn give_back_after<T>(
+        mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, DatabaseError>,
+    ) -> Result<T, DatabaseError> {
+        let connection = self.0.as_mut().expect("it is given back only below");
+        let done = work(connection).await;
+        drop(self.0.take());
+        done
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(abandoned) = self.0.take() {
+            drop(abandoned.detach());
+        }
     }
 }
 

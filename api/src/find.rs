@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::image::BookingImage;
-use boxoffice_schema::scripts::{EventSnapshot, Target};
+use boxoffice_schema::scripts::EventSnapshot;
 use boxoffice_schema::status::EventStatus;
 use chrono::{DateTime, Utc};
 
@@ -97,18 +96,11 @@ impl Stores {
         Ok(self.database.run(async |connection| record::event(connection, id).await).await?)
     }
 
-    /// As Redis has it; a Redis that is known to be away is not waited for.
+    /// As Redis has it.
     pub(crate) async fn snapshot(&self, id: EventId) -> Result<EventSnapshot, InventoryError> {
-        self.inventory.health().redis.map_err(InventoryError::RedisUnavailable)?;
         let late =
             || InventoryError::RedisUnavailable(format!("no answer within {} ms", READ_WITHIN.as_millis()));
         let read = tokio::time::timeout(READ_WITHIN, self.inventory.event(id));
         read.await.unwrap_or_else(|_| Err(late()))
-    }
-
-    /// A booking as Redis has it. It may wait for Kafka, and is bounded as the request is.
-    pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        self.inventory.health().redis.map_err(InventoryError::RedisUnavailable)?;
-        self.inventory.booking(target).await
     }
 }

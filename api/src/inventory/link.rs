@@ -15,7 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{InventoryError, Settings};
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Sales go on this much after Redis is back; an attempt costs it next to nothing.
+const RETRY_MAX: Duration = Duration::from_millis(250);
+
+/// How often Redis is asked whether it still answers: one that hangs is known as such before a client asks.
+const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// Why there is no connection, or the connection.
 type State = Result<MultiplexedConnection, String>;
@@ -128,6 +133,17 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
     }
 }
 
+/// Returns when Redis does not answer within the connection's time-out. An error is an answer.
+async fn until_silent(mut connection: MultiplexedConnection) {
+    loop {
+        tokio::time::sleep(HEARTBEAT).await;
+        let pong = redis::cmd("PING").query_async::<Value>(&mut connection).await;
+        if pong.is_err_and(|error| error.is_unrecoverable_error() || error.is_timeout()) {
+            return;
+        }
+    }
+}
+
 async fn keep_connected(
     client: Client,
     config: AsyncConnectionConfig,
@@ -139,12 +155,13 @@ async fn keep_connected(
         match client.get_multiplexed_async_connection_with_config(&config).await {
             Ok(connection) => {
                 tracing::info!("connected to Redis");
-                state.send_modify(|state| *state = Ok(connection));
+                state.send_modify(|state| *state = Ok(connection.clone()));
                 retry = RETRY_FIRST;
                 // Reports about the connection before this one are answered by it.
                 while broken.try_recv().is_ok() {}
-                if broken.recv().await.is_none() {
-                    return;
+                tokio::select! {
+                    report = broken.recv() => if report.is_none() { return },
+                    () = until_silent(connection) => {}
                 }
                 tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
                 state.send_modify(|state| *state = Err("the connection broke".to_owned()));

@@ -206,6 +206,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+        self.reachable()?;
         let shard = self.shard_of(target.event_id);
         let key = self.shared.settings.keys.slot_of(shard, target.event_id, target.booking_id, target.slots);
         let bytes = self.shared.pool.hash_field(&key, target.booking_id.as_bytes()).await?;
@@ -220,6 +221,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
+        self.reachable()?;
         let call = scripts::read_event(&self.shared.settings.keys, self.shard_of(event), event);
         let reply: EventReply = self.shared.pool.run(&call).await?;
         Ok(EventSnapshot::parse(&reply)?)
@@ -254,9 +256,15 @@ impl Inventory {
         event: EventId,
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
+        self.reachable()?;
         let (letter, json): (String, Vec<u8>) = self.shared.pool.run(call).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
         Ok(EventOutcome::parse(&letter, &json)?)
+    }
+
+    /// A Redis that is known to be away is not waited for.
+    fn reachable(&self) -> Result<(), InventoryError> {
+        self.link.health().map_err(InventoryError::RedisUnavailable)
     }
 
     /// Cheap: from memory.

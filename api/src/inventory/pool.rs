@@ -1,5 +1,8 @@
 //! Calls that are not on the booking path: reads, administration, the relay. They share pooled connections.
 
+use std::future::Future;
+use std::time::Duration;
+
 use boxoffice_schema::scripts::Call;
 use deadpool_redis::{Connection, Manager, PoolError, Runtime};
 use redis::{FromRedisValue, RedisError};
@@ -10,7 +13,13 @@ use super::{InventoryError, Settings};
 /// The most connections: a relay for each of the usual sixteen shards, and as many readers.
 const CONNECTIONS: usize = 32;
 
-pub(super) struct Pool(deadpool_redis::Pool);
+/// What a call may take beyond one answer of Redis: its wait for a connection, and the connection's test.
+const CONNECTION_WITHIN: Duration = Duration::from_millis(200);
+
+pub(super) struct Pool {
+    connections: deadpool_redis::Pool,
+    within: Duration,
+}
 
 impl Pool {
     pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
@@ -23,11 +32,22 @@ impl Pool {
             .create_timeout(Some(settings.redis_timeout))
             .recycle_timeout(Some(settings.redis_timeout))
             .build()?;
-        Ok(Self(pool))
+        Ok(Self { connections: pool, within: settings.redis_timeout + CONNECTION_WITHIN })
+    }
+
+    /// Bounds a whole call. A Redis that hangs would otherwise cost a time-out for each pooled connection that is
+    /// tested, and one for each step.
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, InventoryError>>,
+    ) -> Result<T, InventoryError> {
+        let late =
+            || InventoryError::RedisUnavailable(format!("no answer within {} ms", self.within.as_millis()));
+        tokio::time::timeout(self.within, work).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn connection(&self) -> Result<Connection, InventoryError> {
-        self.0.get().await.map_err(|error| match error {
+        self.connections.get().await.map_err(|error| match error {
             PoolError::Backend(error) => classify(&error),
             other => InventoryError::RedisUnavailable(other.to_string()),
         })
@@ -38,14 +58,17 @@ impl Pool {
         &self,
         call: &Call,
     ) -> Result<Result<T, RedisError>, InventoryError> {
-        let mut connection = self.connection().await?;
-        match evalsha(call).query_async(&mut connection).await {
-            Err(error) if is_unknown_script(&error) => {
-                load(call).query_async::<()>(&mut connection).await.map_err(|e| classify(&e))?;
-                Ok(evalsha(call).query_async(&mut connection).await)
+        self.in_time(async {
+            let mut connection = self.connection().await?;
+            match evalsha(call).query_async(&mut connection).await {
+                Err(error) if is_unknown_script(&error) => {
+                    load(call).query_async::<()>(&mut connection).await.map_err(|e| classify(&e))?;
+                    Ok(evalsha(call).query_async(&mut connection).await)
+                }
+                result => Ok(result),
             }
-            result => Ok(result),
-        }
+        })
+        .await
     }
 
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, InventoryError> {
@@ -53,8 +76,11 @@ impl Pool {
     }
 
     pub(super) async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, InventoryError> {
-        let mut connection = self.connection().await?;
-        command.query_async(&mut connection).await.map_err(|error| classify(&error))
+        self.in_time(async {
+            let mut connection = self.connection().await?;
+            command.query_async(&mut connection).await.map_err(|error| classify(&error))
+        })
+        .await
     }
 
     pub(super) async fn hash_field(

@@ -82,7 +82,8 @@ async fn renew(shared: &Shared, shard: Shard, epoch: u32) {
 
 /// While another instance relays the shard: wait for its lease to end, and see how far it is where that is needed.
 async fn stand_by(shared: &Shared, shard: Shard, shutdown: &CancellationToken) {
-    let again = tokio::time::Instant::now() + shared.settings.lease / 3;
+    // Often enough that the wait behind a lease that ran out adds little to it.
+    let again = tokio::time::Instant::now() + shared.settings.lease / 6;
     while tokio::time::Instant::now() < again && !shutdown.is_cancelled() {
         if shared.acknowledgements.is_waited_for(shard) {
             let key = shared.settings.keys.shard(shard);

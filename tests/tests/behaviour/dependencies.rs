@@ -4,38 +4,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Gate;
+use crate::gate::{Server, address, gated};
 use crate::http::id;
 use crate::world::{Settings, World, eventually};
 
-/// `host:port` of a URL.
-fn address(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let host = rest.split('/').next().unwrap();
-    host.rsplit('@').next().unwrap().to_owned()
-}
-
-/// A world whose API and reconciler reach one server through a gate.
-async fn gated(pick: fn(&mut Settings) -> &mut String) -> (World, Gate) {
-    let direct = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
-    let mut settings = direct.clone();
-    let url = pick(&mut settings);
-    let target = address(url);
-    let gate = Gate::to(target.clone()).await;
-    *url = url.replace(&target, &gate.address);
-    let stop = CancellationToken::new();
-    settings.start_reconciler(&stop);
-    let base = settings.start_api(&[], &stop).await;
-    // The test itself looks around the gate.
-    let world = World::looking_at(direct, base, stop).await;
-    world.selling().await;
-    (world, gate)
-}
-
 #[tokio::test]
 async fn while_redis_is_away_bookings_are_refused_in_time_and_reads_say_that_they_are_stale() {
-    let (world, gate) = gated(|settings| &mut settings.redis_url).await;
+    let (world, gate) = gated(Server::Redis, &[]).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let booking = id(&world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201));
     world.drained(&event).await;
@@ -73,7 +48,7 @@ async fn while_redis_is_away_bookings_are_refused_in_time_and_reads_say_that_the
 
 #[tokio::test]
 async fn while_postgresql_is_away_the_sale_goes_on_and_the_reconciler_catches_up() {
-    let (world, gate) = gated(|settings| &mut settings.database_url).await;
+    let (world, gate) = gated(Server::Postgres, &[]).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.book(&event.id, "before", &event.request("ann", 1)).await.expect(201);
     world.drained(&event).await;

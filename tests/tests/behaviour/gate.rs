@@ -1,46 +1,212 @@
-//! A door in front of a server that a test can shut: connections break, and new ones are closed at once.
+//! A door in front of a server that a test can shut, freeze, or move away.
 
 use std::sync::Arc;
 
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{Settings, World};
 
 pub struct Gate {
     pub address: String,
-    open: Arc<watch::Sender<bool>>,
+    state: Arc<watch::Sender<State>>,
+}
+
+/// What the door does with bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// Carries them.
+    Open,
+    /// Breaks connections, and closes new ones at once: a dead server.
+    Shut,
+    /// Accepts connections and keeps what it is sent to itself: a server that hangs, a network that is cut.
+    Frozen,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    flow: Flow,
+    /// Connections of an earlier era never carry another byte.
+    era: u64,
+}
+
+/// What a server says of its own address must lead through the door too.
+#[derive(Clone, Copy)]
+enum Protocol {
+    Plain,
+    Kafka { from: u16, to: u16 },
 }
 
 impl Gate {
     /// Open, in front of `host:port`.
     pub async fn to(target: String) -> Self {
+        Self::start(target, |_| Protocol::Plain).await
+    }
+
+    /// Open, in front of the Kafka broker at `host:port`, whose answers name this door instead.
+    pub async fn to_kafka(target: String) -> Self {
+        let from = target.rsplit_once(':').unwrap().1.parse().unwrap();
+        Self::start(target, |to| Protocol::Kafka { from, to }).await
+    }
+
+    async fn start(target: String, protocol: impl FnOnce(u16) -> Protocol) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let open = Arc::new(watch::Sender::new(true));
-        let state = open.clone();
+        let address = listener.local_addr().unwrap();
+        let protocol = protocol(address.port());
+        let state = Arc::new(watch::Sender::new(State { flow: Flow::Open, era: 0 }));
+        let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if *state.borrow() {
-                    tokio::spawn(carry(client, target.clone(), state.subscribe()));
+                if shared.borrow().flow != Flow::Shut {
+                    tokio::spawn(carry(client, target.clone(), protocol, shared.subscribe()));
                 }
             }
         });
-        Self { address, open }
+        Self { address: address.to_string(), state }
     }
 
+    /// The server died.
     pub fn shut(&self) {
-        self.open.send_replace(false);
+        self.set(Flow::Shut);
     }
 
+    /// The server hangs, or the network is cut.
+    pub fn freeze(&self) {
+        self.set(Flow::Frozen);
+    }
+
+    /// All is well again; what was frozen arrives.
     pub fn open(&self) {
-        self.open.send_replace(true);
+        self.set(Flow::Open);
+    }
+
+    /// Another server answers at this address. Of the old connections nobody ever hears again, not even that they broke.
+    pub fn replace(&self) {
+        self.state.send_modify(|state| *state = State { flow: Flow::Open, era: state.era + 1 });
+    }
+
+    fn set(&self, flow: Flow) {
+        self.state.send_modify(|state| state.flow = flow);
     }
 }
 
-async fn carry(mut client: TcpStream, target: String, mut open: watch::Receiver<bool>) {
+async fn carry(mut client: TcpStream, target: String, protocol: Protocol, mut state: watch::Receiver<State>) {
+    let era = state.borrow().era;
+    may_flow(&mut state, era).await;
     let Ok(mut server) = TcpStream::connect(target).await else { return };
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        _ = copy_bidirectional(&mut client, &mut server) => {}
-        _ = open.wait_for(|open| !open) => {}
+        () = copy(from_client, to_server, up, era) => {}
+        () = async {
+            match protocol {
+                Protocol::Plain => copy(from_server, to_client, down, era).await,
+                Protocol::Kafka { from, to } => copy_renamed(from_server, to_client, down, era, (from, to)).await,
+            }
+        } => {}
+        _ = state.wait_for(|state| state.flow == Flow::Shut) => {}
+    }
+}
+
+/// Returns when bytes of a connection of this era may be carried, if ever.
+async fn may_flow(state: &mut watch::Receiver<State>, era: u64) {
+    // The gate outlives its connections or its test is over.
+    let _ = state.wait_for(|state| state.flow == Flow::Open || state.era != era).await;
+    if state.borrow().era != era {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut state: watch::Receiver<State>,
+    era: u64,
+) {
+    let mut bytes = vec![0; 1 << 16];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        may_flow(&mut state, era).await;
+        if to.write_all(&bytes[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Carries Kafka's answers, each behind its length, with another port wherever a broker's address is named.
+async fn copy_renamed(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut state: watch::Receiver<State>,
+    era: u64,
+    (old, new): (u16, u16),
+) {
+    let named = |port: u16| [b"127.0.0.1".as_slice(), &u32::from(port).to_be_bytes()].concat();
+    let (old, new) = (named(old), named(new));
+    while let Ok(length) = from.read_u32().await {
+        let mut answer = vec![0; usize::try_from(length).unwrap()];
+        if from.read_exact(&mut answer).await.is_err() {
+            return;
+        }
+        let places: Vec<usize> = (0..answer.len().saturating_sub(old.len()))
+            .filter(|at| answer[*at..].starts_with(&old))
+            .collect();
+        for at in places {
+            answer[at..at + new.len()].copy_from_slice(&new);
+        }
+        may_flow(&mut state, era).await;
+        if to.write_u32(length).await.is_err() || to.write_all(&answer).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A server that a world reaches through a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    Redis,
+    Kafka,
+    Postgres,
+}
+
+/// `host:port` of a URL.
+pub fn address(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap();
+    host.rsplit('@').next().unwrap().to_owned()
+}
+
+/// A world whose API and reconciler reach one server through a gate; with more arguments for the API.
+pub async fn gated(server: Server, api: &[&str]) -> (World, Gate) {
+    let direct = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
+    let (settings, gate) = direct.gated(server).await;
+    let stop = CancellationToken::new();
+    settings.start_reconciler(&stop);
+    let base = settings.start_api(api, &stop).await;
+    // The test itself looks around the gate.
+    let world = World::looking_at(direct, base, stop).await;
+    world.selling().await;
+    (world, gate)
+}
+
+impl Settings {
+    /// The same with a gate in front of one server.
+    pub async fn gated(&self, server: Server) -> (Self, Gate) {
+        let mut settings = self.clone();
+        let url = match server {
+            Server::Redis => &mut settings.redis_url,
+            Server::Kafka => &mut settings.kafka_brokers,
+            Server::Postgres => &mut settings.database_url,
+        };
+        let target = address(url);
+        let gate = match server {
+            Server::Kafka => Gate::to_kafka(target.clone()).await,
+            Server::Redis | Server::Postgres => Gate::to(target.clone()).await,
+        };
+        *url = url.replace(&target, &gate.address);
+        (settings, gate)
     }
 }

@@ -5,8 +5,10 @@
 //! (`eval "$(scripts/stack env)"`). Each test has a world of its own: database, keys, topics.
 
 mod audit;
+mod back_pressure;
 mod bad_input;
 mod bookings;
+mod deadlines;
 mod dependencies;
 mod events;
 mod gate;
@@ -15,7 +17,10 @@ mod http;
 mod limits;
 mod log;
 mod private_redis;
+mod processes;
 mod races;
 mod reads;
+mod records;
 mod recovery;
+mod takeover;
 mod world;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::processes::signal;
 use crate::world::eventually;
 
 pub struct PrivateRedis {
@@ -31,6 +32,16 @@ impl PrivateRedis {
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+
+    /// It hangs: the process stands still, its connections stay.
+    pub fn pause(&self) {
+        signal(&self.process, "-STOP");
+    }
+
+    /// It goes on where it stood.
+    pub fn resume(&self) {
+        signal(&self.process, "-CONT");
     }
 
     /// Starts again on what is in its folder.

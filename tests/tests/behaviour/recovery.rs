@@ -1,22 +1,10 @@
 //! Redis killed in the middle of a sale: nothing is sold until it was verified, and nothing is lost.
 
 use futures_util::future::join_all;
-use tokio_util::sync::CancellationToken;
 
 use crate::http::{Event, id};
 use crate::private_redis::PrivateRedis;
-use crate::world::{Settings, World, eventually};
-
-async fn world_on(redis: &PrivateRedis) -> World {
-    let mut settings = Settings::fresh().await;
-    settings.redis_url = redis.url();
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    settings.start_reconciler(&stop);
-    let world = World::around(settings, &[], stop).await;
-    world.selling().await;
-    world
-}
+use crate::world::{World, eventually};
 
 async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<Vec<u8>> {
     let book = |n: usize| async move {
@@ -31,7 +19,7 @@ async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<V
 #[tokio::test]
 async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_every_booking_is_there() {
     let mut redis = PrivateRedis::start().await;
-    let world = world_on(&redis).await;
+    let world = World::on(&redis).await;
     let event = world.on_sale(&World::draft(&[500])).await;
     let sold = sell(&world, &event, "before", 100).await;
     redis.kill();
@@ -58,7 +46,7 @@ async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_ever
 #[tokio::test]
 async fn a_redis_that_lost_its_data_is_restored_before_one_ticket_is_sold() {
     let redis = PrivateRedis::start().await;
-    let world = world_on(&redis).await;
+    let world = World::on(&redis).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let first = world.book(&event.id, "a", &event.request("ann", 3)).await;
     first.expect(201);

@@ -13,6 +13,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Event, Reply};
+use crate::private_redis::PrivateRedis;
 
 /// Enough to tell shards apart, few enough for a hundred worlds on one broker.
 pub const SHARDS: u16 = 2;
@@ -90,18 +91,30 @@ impl Settings {
         format!("{}.dead-letters", self.name)
     }
 
-    pub fn api(&self, more: &[&str]) -> boxoffice_api::config::Config {
+    /// The API's arguments but for its address, behind the program's name.
+    pub fn api_arguments(&self, more: &[&str]) -> Vec<String> {
         let mut args = self.common();
-        args.extend(["--listen", "127.0.0.1:0", "--workers", "1", "--database-pool", "4"].map(str::to_owned));
+        args.extend(["--workers", "1", "--database-pool", "4"].map(str::to_owned));
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
+        args
+    }
+
+    pub fn api(&self, more: &[&str]) -> boxoffice_api::config::Config {
+        let mut args = self.api_arguments(more);
+        args.extend(["--listen", "127.0.0.1:0"].map(str::to_owned));
         boxoffice_api::config::Options::parse_from(args).checked().unwrap()
     }
 
-    pub fn reconciler(&self) -> boxoffice_reconciler::config::Config {
+    /// The reconciler's arguments, behind the program's name.
+    pub fn reconciler_arguments(&self) -> Vec<String> {
         let mut args = self.common();
         args.extend(["--dead-letter-topic".to_owned(), self.dead_letter_topic()]);
         args.extend(["--audit-interval-ms", "500"].map(str::to_owned));
-        ReconcilerArguments::parse_from(args).options.checked().unwrap()
+        args
+    }
+
+    pub fn reconciler(&self) -> boxoffice_reconciler::config::Config {
+        ReconcilerArguments::parse_from(self.reconciler_arguments()).options.checked().unwrap()
     }
 
     /// Starts an API; its address, for as long as the token is not cancelled.
@@ -139,7 +152,17 @@ impl World {
 
     /// With more arguments for the API.
     pub async fn start_with(api: &[&str]) -> Self {
-        let settings = Settings::fresh().await;
+        Self::start_in(Settings::fresh().await, api).await
+    }
+
+    /// On a Redis of its own.
+    pub async fn on(redis: &PrivateRedis) -> Self {
+        let mut settings = Settings::fresh().await;
+        settings.redis_url = redis.url();
+        Self::start_in(settings, &[]).await
+    }
+
+    async fn start_in(settings: Settings, api: &[&str]) -> Self {
         boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
         let stop = CancellationToken::new();
         settings.start_reconciler(&stop);
@@ -196,6 +219,10 @@ impl World {
         ShardCount::new(SHARDS).unwrap().shard_of(event.id.parse().unwrap())
     }
 
+    pub fn shard_key(&self, event: &Event) -> String {
+        self.keys.shard(self.shard_of(event))
+    }
+
     pub fn event_key(&self, event: &Event) -> String {
         self.keys.event(self.shard_of(event), event.id.parse().unwrap())
     }
@@ -233,6 +260,17 @@ impl World {
         .unwrap();
         assert_eq!((held, sold), (held_sum, sold_sum), "counts and rows disagree");
         (held, sold)
+    }
+
+    /// No gap, no alarm, no dead letter: the log held nothing that it should not.
+    pub async fn nothing_found(&self) {
+        let found: (i64, i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM gaps), (SELECT count(*) FROM alarms), (SELECT count(*) FROM dead_letters)",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .unwrap();
+        assert_eq!(found, (0, 0, 0), "gaps, alarms, dead letters");
     }
 
     /// How many bookings PostgreSQL has of an event.

@@ -37,7 +37,7 @@ async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, P
         listing => listing?,
     };
     let target = Target { event_id: event, booking_id: id, slots: listing.slots };
-    let redis = match office.stores.booking(target).await {
+    let redis = match office.stores.inventory.booking(target).await {
         Ok(Some(image)) => return Ok(Found::Live(Box::new(image))),
         Ok(None) => None,
         // PostgreSQL may know less than was promised, but never what Kafka has not confirmed.

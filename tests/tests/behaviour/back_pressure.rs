@@ -1,0 +1,73 @@
+//! Kafka away: the sale goes on until the outbox is at a bound, is refused without harm, and goes on by itself.
+
+use crate::gate::{Gate, Server, gated};
+use crate::http::{Event, id};
+use crate::records::without_gap;
+use crate::world::{World, eventually};
+
+/// Books one ticket after the other until the outbox is full; the keys of those that were sold.
+async fn sell_until_full(world: &World, event: &Event) -> Vec<String> {
+    let mut sold = Vec::new();
+    for n in 0..1_000 {
+        let key = format!("k{n}");
+        let reply = world.book(&event.id, &key, &event.request("ann", 1)).await;
+        if reply.status == 503 {
+            reply.refused(503, "outbox_full");
+            return sold;
+        }
+        reply.expect(201);
+        sold.push(key);
+    }
+    panic!("the outbox never was full");
+}
+
+/// Kafka is back: the outbox drains in order, each decision is a row, and sales go on without anybody's doing.
+async fn goes_on(world: &World, gate: &Gate, event: &Event, sold: &[String]) {
+    gate.open();
+    eventually("sales to go on", || async {
+        world.book(&event.id, "back", &event.request("bob", 1)).await.status == 201
+    })
+    .await;
+    for key in sold {
+        let replay = world.book(&event.id, key, &event.request("ann", 1)).await;
+        assert_eq!((replay.status, replay.header("idempotent-replayed")), (201, Some("true")));
+    }
+    world.drained(event).await;
+    let logged = without_gap(&world.settings.logged(world.shard_of(event)).await);
+    let decided: u64 = world.redis(redis::cmd("HGET").arg(world.shard_key(event)).arg("seq")).await;
+    assert_eq!(logged.last(), Some(&decided));
+}
+
+#[tokio::test]
+async fn sales_go_on_until_as_many_batches_wait_for_kafka_as_may_and_resume_by_themselves() {
+    let (world, gate) = gated(Server::Kafka, &["--outbox-max-frames", "20"]).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    world.drained(&event).await;
+    gate.freeze();
+    let sold = sell_until_full(&world, &event).await;
+    assert!((19..=21).contains(&sold.len()), "{}", sold.len());
+    // What is sold can still be shown and replayed.
+    let first = world.book(&event.id, &sold[0], &event.request("ann", 1)).await.expect(201);
+    assert_eq!(world.booking(&event.id, &id(&first)).await.expect(200)["status"], "confirmed");
+    world.book(&event.id, "more", &event.request("bob", 1)).await.refused(503, "outbox_full");
+    goes_on(&world, &gate, &event, &sold).await;
+    let sold = i64::try_from(sold.len()).unwrap();
+    assert_eq!(world.rows_counted(&event, 0).await, (0, sold + 1));
+}
+
+#[tokio::test]
+async fn sales_go_on_until_a_decision_has_waited_for_kafka_as_long_as_it_may_and_resume_by_themselves() {
+    let (world, gate) = gated(Server::Kafka, &["--outbox-max-age-ms", "1000"]).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    world.drained(&event).await;
+    gate.freeze();
+    world.book(&event.id, "first", &event.request("ann", 1)).await.expect(201);
+    eventually("the outbox to be too old", || async {
+        let key = uuid::Uuid::now_v7().to_string();
+        let reply = world.book(&event.id, &key, &event.request("bob", 1)).await;
+        assert!(reply.status == 201 || reply.json()["code"] == "outbox_full", "{reply:?}");
+        reply.status == 503
+    })
+    .await;
+    goes_on(&world, &gate, &event, &["first".to_owned()]).await;
+}
