@@ -55,6 +55,19 @@ pub struct Options {
     /// it too.
     #[arg(long, env = "BOXOFFICE_ACK", value_name = "BOXOFFICE_ACK", value_enum, default_value = "redis")]
     pub ack: Acknowledge,
+    /// Replicas that Redis is to have. With one or more it must refuse what none of them confirms.
+    #[arg(
+        long,
+        env = "BOXOFFICE_REDIS_REPLICAS",
+        value_name = "BOXOFFICE_REDIS_REPLICAS",
+        default_value_t = 0
+    )]
+    pub redis_replicas: u16,
+    /// Refuse to start where Redis is not set up to keep what is promised, instead of saying so.
+    #[arg(long, env = "BOXOFFICE_STRICT", value_name = "BOXOFFICE_STRICT", default_value_t = false)]
+    #[arg(default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(action = clap::ArgAction::Set)]
+    pub strict: bool,
     /// Batches of decisions of one shard that may wait for Kafka; past it bookings are refused.
     #[arg(long, env = "BOXOFFICE_OUTBOX_MAX_FRAMES", value_name = "BOXOFFICE_OUTBOX_MAX_FRAMES")]
     #[arg(default_value_t = 100_000)]
@@ -126,6 +139,10 @@ pub struct Config {
     pub keys: Keys,
     /// When a decision is acknowledged.
     pub acknowledge: Acknowledge,
+    /// How many replicas Redis is to have.
+    pub redis_replicas: u16,
+    /// Whether to refuse to start on a Redis that does not keep what is promised.
+    pub strict: bool,
     /// How much may wait for Kafka.
     pub outbox: OutboxBounds,
     /// How many requests of one kind may wait for one shard.
@@ -171,6 +188,8 @@ impl Options {
             shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
             keys: Keys::new(self.redis_prefix),
             acknowledge: self.ack,
+            redis_replicas: self.redis_replicas,
+            strict: self.strict,
             outbox: OutboxBounds {
                 frames: self.outbox_max_frames,
                 bytes: self.outbox_max_bytes,

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::database::{Database, Probe};
 use crate::error::{Code, Problem};
 use crate::find::Stores;
-use crate::inventory::{Inventory, Settings, Workers};
+use crate::inventory::{self, Inventory, Settings, Workers};
 use crate::observe::observe;
 use crate::office::Office;
 use crate::routes::{SharedOffice, audit, bookings, events, machines};
@@ -49,7 +49,8 @@ impl Application {
     /// Binds the port and starts what is behind it. Neither Redis nor Kafka nor PostgreSQL need to be there yet.
     ///
     /// # Errors
-    /// Names the variable that is wrong, or that the installation contradicts.
+    /// Names the variable that is wrong, or that the installation contradicts; where it is to be strict, everything
+    /// by which Redis would break a promise.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics()?;
         let listener = TcpListener::bind(config.listen)
@@ -58,6 +59,9 @@ impl Application {
         let (database, mut probe) = Database::new(&config)?;
         probe.look().await?;
         let inventory_stop = CancellationToken::new();
+        if config.strict {
+            inventory::refuse_unsafe(&settings(&config)).await?;
+        }
         let (inventory, inventory_workers) = Inventory::start(settings(&config), &inventory_stop)?;
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
@@ -122,6 +126,7 @@ fn settings(config: &Config) -> Settings {
         redis_timeout: config.redis_timeout,
         lease: config.lease,
         acknowledge: config.acknowledge,
+        redis_replicas: config.redis_replicas,
         instance: Uuid::now_v7().to_string(),
     }
 }

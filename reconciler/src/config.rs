@@ -8,6 +8,8 @@ use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::ShardCount;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::guarantees::Demands;
+
 /// What the process is told from outside. Every option is an environment variable; `--help` lists them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Configuration")]
@@ -49,17 +51,16 @@ pub struct Options {
     )]
     #[arg(default_value = "boxoffice.dead-letters")]
     dead_letter_topic: String,
-    /// Copies of each partition, when `migrate` creates the topics.
+    /// Copies of each partition: 1 unless set where `migrate` creates the topics, at least 3 unless set where `run`
+    /// looks whether they keep what is promised.
     #[arg(
         long,
         global = true,
         env = "BOXOFFICE_KAFKA_REPLICATION",
         value_name = "BOXOFFICE_KAFKA_REPLICATION"
     )]
-    #[arg(default_value_t = 1)]
-    kafka_replication: u16,
-    /// Hours for which Kafka keeps records, when `migrate` creates the topics; longer than the oldest backup of
-    /// PostgreSQL that one would restore.
+    kafka_replication: Option<u16>,
+    /// Hours for which Kafka keeps records; longer than the oldest backup of PostgreSQL that one would restore.
     #[arg(
         long,
         global = true,
@@ -80,6 +81,11 @@ pub struct Options {
     /// Address (ip:port) at which `run` serves Prometheus metrics; none where unset.
     #[arg(long, global = true, env = "BOXOFFICE_METRICS_LISTEN", value_name = "BOXOFFICE_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
+    /// `run` refuses to start where Kafka is not set up to keep what is promised, instead of saying so.
+    #[arg(long, global = true, env = "BOXOFFICE_STRICT", value_name = "BOXOFFICE_STRICT")]
+    #[arg(default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true)]
+    #[arg(action = clap::ArgAction::Set)]
+    strict: bool,
     /// What is logged to stderr: a level, or levels by module as in tracing's `EnvFilter`; JSON unless stderr is a
     /// terminal. By default info for `run` and `migrate`, warn for commands that print a report.
     #[arg(long, global = true, env = "BOXOFFICE_LOG", value_name = "BOXOFFICE_LOG")]
@@ -100,7 +106,7 @@ impl Options {
         let shards = ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?;
         ensure!(!self.redis_prefix.contains(['{', '}']), "BOXOFFICE_REDIS_PREFIX must not hold a brace");
         ensure!(self.audit_interval_ms >= 100, "BOXOFFICE_AUDIT_INTERVAL_MS must be 100 or more");
-        ensure!(self.kafka_replication >= 1, "BOXOFFICE_KAFKA_REPLICATION must be 1 or more");
+        ensure!(self.kafka_replication != Some(0), "BOXOFFICE_KAFKA_REPLICATION must be 1 or more");
         ensure!(self.kafka_retention_hours >= 1, "BOXOFFICE_KAFKA_RETENTION_HOURS must be 1 or more");
         for (name, topic) in [
             ("BOXOFFICE_KAFKA_TOPIC", &self.kafka_topic),
@@ -123,8 +129,9 @@ impl Options {
             redis_prefix: self.redis_prefix,
             kafka_topic: self.kafka_topic,
             dead_letter_topic: self.dead_letter_topic,
-            kafka_replication: self.kafka_replication,
+            kafka_replication: self.kafka_replication.unwrap_or(1),
             kafka_retention: Duration::from_secs(3_600 * u64::from(self.kafka_retention_hours)),
+            demands: Demands { strict: self.strict, replication: self.kafka_replication },
             audit_interval: Duration::from_millis(self.audit_interval_ms),
             metrics_listen: self.metrics_listen,
         })
@@ -154,8 +161,10 @@ pub struct Config {
     pub dead_letter_topic: String,
     /// For topics that are created.
     pub kafka_replication: u16,
-    /// For topics that are created.
+    /// For topics that are created, and the least that is enough.
     pub kafka_retention: Duration,
+    /// What Kafka must give, and whether nothing starts without it.
+    pub demands: Demands,
     /// Between two audits.
     pub audit_interval: Duration,
     /// Where metrics are served.

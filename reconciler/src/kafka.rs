@@ -22,7 +22,8 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bounds how long a record may wait for its delivery report before the sender is told that it failed.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn client(config: &Config) -> ClientConfig {
+/// What all clients have in common.
+pub(crate) fn client(config: &Config) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.kafka_brokers)

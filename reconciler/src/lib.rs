@@ -15,6 +15,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod guarantees;
 pub mod migrate;
 pub mod run;
 

@@ -13,7 +13,7 @@ use sqlx::migrate::Migrator;
 
 use crate::config::Config;
 use crate::servers::wait_for;
-use crate::{kafka, postgres};
+use crate::{guarantees, kafka, postgres};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../schema/migrations");
 
@@ -35,6 +35,8 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     wait_for("Kafka", PATIENCE, || kafka::ping(config)).await?;
     create_topics(config).await?;
     tracing::info!(topic = config.kafka_topic, dead_letters = config.dead_letter_topic, "Kafka is prepared");
+    // A topic that exists is not changed: what is wrong with it is said, and is for `run --strict` to refuse.
+    guarantees::say(&wait_for("Kafka", PATIENCE, || guarantees::complaints(config)).await?);
     pool.close().await;
     Ok(())
 }

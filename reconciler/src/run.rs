@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::kafka::LogWriter;
 use crate::lease::{self, Lease};
 use crate::redis_link::RedisLink;
-use crate::{audit, kafka, pipeline, postgres, recovery};
+use crate::{audit, guarantees, kafka, pipeline, postgres, recovery};
 
 /// Reconciles until the shutdown.
 ///
@@ -31,33 +31,34 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     Ok(())
 }
 
-/// `false` where the shutdown came first.
+/// Waits for PostgreSQL and Kafka, and checks what they say; `false` where the shutdown came first.
 async fn wait_until_ready(
     config: &Config,
     pool: &sqlx::PgPool,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<bool> {
+    let installation = || postgres::check_installation(pool, config.shards);
+    Ok(answered("PostgreSQL", installation, shutdown).await?
+        && answered("Kafka", || kafka::check_topic(config), shutdown).await?
+        && answered("Kafka", || guarantees::check(config), shutdown).await?)
+}
+
+/// Asks a server until it answers, and gives its verdict; `false` where the shutdown came first.
+async fn answered<E: std::fmt::Display, F: Future<Output = Result<anyhow::Result<()>, E>>>(
+    server: &str,
+    ask: impl Fn() -> F,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<bool> {
     let mut backoff = Backoff::of_a_server();
     loop {
-        match postgres::check_installation(pool, config.shards).await {
-            Ok(verdict) => break verdict?,
-            Err(error) => tracing::warn!(server = "PostgreSQL", %error, "waiting for a server"),
+        match ask().await {
+            Ok(verdict) => return verdict.map(|()| true),
+            Err(error) => tracing::warn!(server, %error, "waiting for a server"),
         }
         if !backoff.wait(shutdown).await {
             return Ok(false);
         }
     }
-    backoff.reset();
-    loop {
-        match kafka::check_topic(config).await {
-            Ok(verdict) => break verdict?,
-            Err(error) => tracing::warn!(server = "Kafka", %error, "waiting for a server"),
-        }
-        if !backoff.wait(shutdown).await {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// The work of the lease's holder; ends when the lease is lost or the shutdown comes.

@@ -1,70 +1,238 @@
-//! Whether Redis is set up to keep what it promises. It is looked at once, when Redis first answers; what is wrong is
-//! said loudly, because it shows only when something has been lost.
+//! Whether Redis is set up to keep what an acknowledgement promises. What is wrong is said loudly, at start and
+//! whenever another Redis answers or its settings change, because otherwise it shows only when something has been lost.
+//! Where the operator asked to be strict, nothing starts on such a Redis.
+//!
+//! Kafka's settings are looked at by the reconciler, which creates the topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
+use super::pool::Pool;
+use super::{Acknowledge, InventoryError, Settings, Shared};
 
-const RETRY: Duration = Duration::from_secs(1);
+/// How often Redis is looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-/// A setting, the value that it must have, and what happens otherwise.
-const REQUIRED: [(&str, &str, &str); 3] = [
-    ("appendonly", "yes", "every booking is lost when Redis restarts"),
-    ("appendfsync", "always", "bookings of the last second can be lost with the machine's power"),
-    ("maxmemory-policy", "noeviction", "Redis may delete stock and bookings to make room"),
+/// How long a strict start waits for Redis to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Recovery waits for no longer until a primary that was cut off refuses to sell, in seconds.
+const REPLICAS_MAX_LAG: u64 = 10;
+
+const READ: [&str; 6] = [
+    "appendonly",
+    "appendfsync",
+    "maxmemory-policy",
+    "maxmemory",
+    "min-replicas-to-write",
+    "min-replicas-max-lag",
 ];
 
-pub(super) async fn check(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut command = redis::cmd("CONFIG");
-    command.arg("GET");
-    for (setting, ..) in REQUIRED {
-        command.arg(setting);
+/// What Redis says of itself.
+struct Standing {
+    /// Names the process.
+    run_id: String,
+    /// Replicas that are connected at the moment.
+    replicas: u64,
+    /// The settings, or why Redis does not tell them.
+    settings: Result<HashMap<String, String>, String>,
+}
+
+/// Refuses a Redis that does not keep what is promised, for a strict start.
+///
+/// # Errors
+/// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
+pub async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
+    let pool = Pool::new(settings)?;
+    let since = Instant::now();
+    let standing = loop {
+        match read(&pool).await {
+            Ok(standing) => break standing,
+            Err(error) if since.elapsed() > PATIENCE => {
+                bail!("--strict: whether Redis keeps what is promised is not known: {error}");
+            }
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    };
+    let complaints = complaints(&standing, settings.acknowledge, settings.redis_replicas);
+    if !complaints.is_empty() {
+        bail!("--strict: Redis does not keep what is promised:\n- {}", complaints.join("\n- "));
     }
+    Ok(())
+}
+
+/// Looks again and again, and says what is wrong once for each process that answers, and again when it changes.
+pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut said = (String::new(), Vec::new());
     loop {
-        match shared.pool.command::<HashMap<String, String>>(&command).await {
-            Ok(settings) => {
-                for complaint in complaints(&settings) {
-                    tracing::error!("{complaint}");
+        match read(&shared.pool).await {
+            Ok(standing) => {
+                let Settings { acknowledge, redis_replicas, .. } = shared.settings;
+                let now = (standing.run_id.clone(), complaints(&standing, acknowledge, redis_replicas));
+                if now != said {
+                    now.1.iter().for_each(|complaint| tracing::error!("{complaint}"));
+                    said = now;
                 }
-                return;
             }
             // Without an answer nothing is sold, and the link has said so.
-            Err(error) => tracing::debug!(%error, "Redis' settings are not known yet"),
+            Err(error) => tracing::debug!(%error, "Redis' settings are not known"),
         }
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(INTERVAL) => {}
             () = shutdown.cancelled() => return,
         }
     }
 }
 
-fn complaints(settings: &HashMap<String, String>) -> Vec<String> {
-    let complaint = |(setting, wanted, consequence): (&str, &str, &str)| {
-        let value = settings.get(setting).map_or("hidden", String::as_str);
-        (value != wanted).then(|| format!("Redis has {setting} {value}, not {wanted}: {consequence}"))
+async fn read(pool: &Pool) -> Result<Standing, InventoryError> {
+    let info: String = pool.command(redis::cmd("INFO").arg("server").arg("replication")).await?;
+    let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let settings = match pool.try_command(redis::cmd("CONFIG").arg("GET").arg(&READ)).await? {
+        Ok(settings) => Ok(settings),
+        // Anything but a refusal is no answer.
+        Err(error) if error.code().is_none() => return Err(super::link::classify(&error)),
+        Err(error) => Err(error.to_string()),
     };
-    REQUIRED.into_iter().filter_map(complaint).collect()
+    Ok(Standing {
+        run_id: line("run_id").unwrap_or_default().trim().to_owned(),
+        replicas: line("connected_slaves").and_then(|count| count.trim().parse().ok()).unwrap_or_default(),
+        settings,
+    })
+}
+
+/// A setting, the rule for its value in words and as a test, and what happens otherwise.
+type Rule = (&'static str, &'static str, fn(&str) -> bool, &'static str);
+
+const ALWAYS: [Rule; 3] = [
+    ("appendonly", "yes", |value| value == "yes", "what Kafka does not have yet is lost when Redis restarts"),
+    (
+        "maxmemory-policy",
+        "noeviction",
+        |value| value == "noeviction",
+        "Redis may delete stock and bookings to make room",
+    ),
+    (
+        "maxmemory",
+        "a limit",
+        |value| is_in(value, 1, u64::MAX),
+        "bookings are not refused in time, and the machine may kill Redis when its memory is used up",
+    ),
+];
+
+/// Where an answer means that Redis has it on its disk.
+const IN_REDIS_MODE: Rule = (
+    "appendfsync",
+    "always",
+    |value| value == "always",
+    "acknowledged bookings of the last second can be lost with the machine's power; or use BOXOFFICE_ACK=kafka",
+);
+
+const WITH_REPLICAS: [Rule; 2] = [
+    (
+        "min-replicas-to-write",
+        "1 or more",
+        |value| is_in(value, 1, u64::MAX),
+        "a primary that is cut off goes on selling what the replica that took over sells as well",
+    ),
+    (
+        "min-replicas-max-lag",
+        "1 to 10",
+        |value| is_in(value, 1, REPLICAS_MAX_LAG),
+        "a primary that is cut off goes on selling longer than recovery waits for it",
+    ),
+];
+
+fn is_in(value: &str, least: u64, most: u64) -> bool {
+    value.parse().is_ok_and(|number: u64| (least..=most).contains(&number))
+}
+
+/// Each thing that breaks a promise: the setting, its value, what it must be, and what is lost otherwise.
+fn complaints(standing: &Standing, acknowledge: Acknowledge, replicas: u16) -> Vec<String> {
+    let settings = match &standing.settings {
+        Ok(settings) => settings,
+        Err(why) => {
+            return vec![format!(
+                "Redis does not tell its settings ({why}): whether it keeps a booking is not known; allow CONFIG GET"
+            )];
+        }
+    };
+    let mut rules = ALWAYS.to_vec();
+    if acknowledge == Acknowledge::Redis {
+        rules.push(IN_REDIS_MODE);
+    }
+    if replicas > 0 || standing.replicas > 0 {
+        rules.extend(WITH_REPLICAS);
+    }
+    let complaint = |(setting, wanted, holds, consequence): Rule| {
+        let value = settings.get(setting).map_or("hidden", String::as_str);
+        (!holds(value)).then(|| format!("Redis has {setting} {value}, not {wanted}: {consequence}"))
+    };
+    rules.into_iter().filter_map(complaint).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A Redis that keeps everything, but for one setting.
+    fn standing(replicas: u64, change: (&str, &str)) -> Standing {
+        let mut settings: HashMap<String, String> = [
+            ("appendonly", "yes"),
+            ("appendfsync", "always"),
+            ("maxmemory-policy", "noeviction"),
+            ("maxmemory", "1073741824"),
+            ("min-replicas-to-write", "1"),
+            ("min-replicas-max-lag", "10"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        settings.insert(change.0.to_owned(), change.1.to_owned());
+        Standing { run_id: "r".to_owned(), replicas, settings: Ok(settings) }
+    }
+
     #[test]
-    fn each_setting_that_breaks_a_promise_is_named_with_its_consequence() {
-        let set = |fsync: &str| {
-            [("appendonly", "yes"), ("appendfsync", fsync), ("maxmemory-policy", "noeviction")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into()
-        };
-        assert_eq!(complaints(&set("always")), Vec::<String>::new());
-        let wrong = complaints(&set("everysec"));
-        assert_eq!(wrong.len(), 1);
-        assert!(wrong[0].contains("appendfsync everysec"), "{wrong:?}");
-        assert_eq!(complaints(&HashMap::new()).len(), 3);
+    fn each_setting_that_breaks_a_promise_is_named_with_its_value_and_what_it_must_be() {
+        let table = [
+            (("appendonly", "no"), "appendonly no, not yes"),
+            (("appendfsync", "everysec"), "appendfsync everysec, not always"),
+            (("maxmemory-policy", "allkeys-lru"), "maxmemory-policy allkeys-lru, not noeviction"),
+            (("maxmemory", "0"), "maxmemory 0, not a limit"),
+            (("min-replicas-to-write", "0"), "min-replicas-to-write 0, not 1 or more"),
+            (("min-replicas-max-lag", "0"), "min-replicas-max-lag 0, not 1 to 10"),
+            (("min-replicas-max-lag", "60"), "min-replicas-max-lag 60, not 1 to 10"),
+        ];
+        for (change, words) in table {
+            let said = complaints(&standing(1, change), Acknowledge::Redis, 0);
+            assert!(said.len() == 1 && said[0].contains(words), "{change:?}: {said:?}");
+        }
+        assert_eq!(complaints(&standing(1, ("maxmemory", "1")), Acknowledge::Redis, 1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn replicas_matter_where_there_are_some_or_are_to_be_some() {
+        let alone = ("min-replicas-to-write", "0");
+        assert_eq!(complaints(&standing(0, alone), Acknowledge::Redis, 0), Vec::<String>::new());
+        assert_eq!(complaints(&standing(1, alone), Acknowledge::Kafka, 0).len(), 1);
+        assert_eq!(complaints(&standing(0, alone), Acknowledge::Kafka, 1).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_waits_for_kafka_does_not_need_the_disk_of_redis() {
+        let everysec = ("appendfsync", "everysec");
+        assert_eq!(complaints(&standing(0, everysec), Acknowledge::Kafka, 0), Vec::<String>::new());
+    }
+
+    #[test]
+    fn settings_that_are_hidden_are_not_taken_for_safe() {
+        let forbidden = Standing { settings: Err("NOPERM".to_owned()), ..standing(0, ("maxmemory", "1")) };
+        let said = complaints(&forbidden, Acknowledge::Redis, 0);
+        assert!(said.len() == 1 && said[0].contains("NOPERM"), "{said:?}");
+        let silent = Standing { settings: Ok(HashMap::new()), ..forbidden };
+        assert_eq!(complaints(&silent, Acknowledge::Redis, 1).len(), 6);
     }
 }

@@ -34,6 +34,8 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use guarantees::refuse_unsafe;
+
 use acknowledge::Acknowledgements;
 use batcher::Batcher;
 use link::Link;
@@ -73,6 +75,8 @@ pub struct Settings {
     pub lease: Duration,
     /// When a decision is acknowledged.
     pub acknowledge: Acknowledge,
+    /// How many replicas Redis is to have.
+    pub redis_replicas: u16,
     /// Names this process among the instances.
     pub instance: String,
 }
@@ -160,7 +164,7 @@ impl Inventory {
             shared: shared.clone(),
             link,
         };
-        tasks.spawn(guarantees::check(shared.clone(), shutdown.clone()));
+        tasks.spawn(guarantees::watch(shared.clone(), shutdown.clone()));
         tasks.spawn(pressure::watch(shared.clone(), shutdown.clone()));
         tasks.spawn(log::watch(shared.clone(), shutdown.clone()));
         for shard in shards {

@@ -76,9 +76,17 @@ impl Pool {
     }
 
     pub(super) async fn command<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, InventoryError> {
+        self.try_command(command).await?.map_err(|error| classify(&error))
+    }
+
+    /// As [`Pool::command`]; what Redis itself refuses is left to the caller.
+    pub(super) async fn try_command<T: FromRedisValue>(
+        &self,
+        command: &redis::Cmd,
+    ) -> Result<Result<T, RedisError>, InventoryError> {
         self.in_time(async {
             let mut connection = self.connection().await?;
-            command.query_async(&mut connection).await.map_err(|error| classify(&error))
+            Ok(command.query_async(&mut connection).await)
         })
         .await
     }

@@ -3,6 +3,7 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use boxoffice_reconciler::guarantees::Demands;
 use boxoffice_reconciler::{Config, migrate, run};
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::record::Record;
@@ -77,6 +78,7 @@ impl Stack {
             dead_letter_topic: format!("{name}.dead-letters"),
             kafka_replication: 1,
             kafka_retention: Duration::from_secs(3_600),
+            demands: Demands::default(),
             audit_interval: Duration::from_millis(200),
             metrics_listen: None,
         };

@@ -1,6 +1,8 @@
 //! What keeps a shard from selling when it must not, and what the outbox does.
 
-use boxoffice_schema::scripts::{self, Cancel, Confirm, Decision, Expire, Outcome, error_code};
+use boxoffice_schema::scripts::{
+    self, Cancel, Confirm, Decision, Expire, Outcome, decision_call, error_code,
+};
 use boxoffice_schema::text::PaymentReference;
 
 use crate::shard::{START_MS, TestShard, book, event};
@@ -237,6 +239,25 @@ fn a_recovery_that_slept_changes_nothing() {
     let other = scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &other);
     assert_eq!(code(&shard.run::<i64>(&other).unwrap_err()), error_code::REDIS_CHANGED);
     shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &start)).unwrap();
+}
+
+/// A call that was on its way when the recovery began, and arrives while it is under way and again behind it.
+#[test]
+fn a_stalled_script_decides_nothing_during_a_recovery_and_in_the_new_epoch_behind_it() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let request = book(&event, "a", "ann", 0, &[(0, 1)]);
+    let stalled = decision_call(&shard.keys, shard.shard, shard.bounds, [&request]);
+    let before = dump(&mut shard, &event);
+    let start = shard.begin_recovery(2).unwrap();
+    assert_eq!(code(&shard.run::<redis::Value>(&stalled).unwrap_err()), error_code::UNVERIFIED);
+    assert_eq!(dump(&mut shard, &event)[1..], before[1..]);
+    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 2, start.sequence, &start)).unwrap();
+    shard.run::<redis::Value>(&stalled).unwrap();
+    assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Replayed(..)]));
+    let positions: Vec<String> = shard.records().iter().map(|record| record.position.to_string()).collect();
+    assert_eq!(positions, ["1-1", "2-2"]);
 }
 
 #[test]

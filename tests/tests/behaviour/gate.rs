@@ -25,8 +25,10 @@ enum Flow {
     Frozen,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct State {
+    /// Where new connections lead to.
+    target: String,
     flow: Flow,
     /// Connections of an earlier era never carry another byte.
     era: u64,
@@ -55,12 +57,12 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let protocol = protocol(address.port());
-        let state = Arc::new(watch::Sender::new(State { flow: Flow::Open, era: 0 }));
+        let state = Arc::new(watch::Sender::new(State { target, flow: Flow::Open, era: 0 }));
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if shared.borrow().flow != Flow::Shut {
-                    tokio::spawn(carry(client, target.clone(), protocol, shared.subscribe()));
+                    tokio::spawn(carry(client, protocol, shared.subscribe()));
                 }
             }
         });
@@ -84,7 +86,16 @@ impl Gate {
 
     /// Another server answers at this address. Of the old connections nobody ever hears again, not even that they broke.
     pub fn replace(&self) {
-        self.state.send_modify(|state| *state = State { flow: Flow::Open, era: state.era + 1 });
+        self.state.send_modify(|state| {
+            state.flow = Flow::Open;
+            state.era += 1;
+        });
+    }
+
+    /// The same, where the other server is this one: a fail-over.
+    pub fn replace_by(&self, target: String) {
+        self.state.send_modify(|state| state.target = target);
+        self.replace();
     }
 
     fn set(&self, flow: Flow) {
@@ -92,9 +103,10 @@ impl Gate {
     }
 }
 
-async fn carry(mut client: TcpStream, target: String, protocol: Protocol, mut state: watch::Receiver<State>) {
+async fn carry(mut client: TcpStream, protocol: Protocol, mut state: watch::Receiver<State>) {
     let era = state.borrow().era;
     may_flow(&mut state, era).await;
+    let target = state.borrow().target.clone();
     let Ok(mut server) = TcpStream::connect(target).await else { return };
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();

@@ -1,6 +1,6 @@
 //! A Redis of a test's own, to be killed: `redis-server` with the settings that Boxoffice asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -11,21 +11,32 @@ pub struct PrivateRedis {
     port: u16,
     folder: PathBuf,
     process: Child,
+    more: Vec<String>,
 }
 
 impl PrivateRedis {
     /// Running, empty.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With other settings.
+    pub async fn start_with(more: &[&str]) -> Self {
+        let more: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let folder = std::env::temp_dir().join(format!("boxoffice-redis-{}", uuid::Uuid::now_v7()));
         std::fs::create_dir_all(&folder).unwrap();
-        let redis = Self { port, process: spawn(port, &folder), folder };
+        let redis = Self { port, process: spawn(port, &folder, &more), folder, more };
         redis.answers().await;
         redis
     }
 
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// `kill -9`.
@@ -46,8 +57,68 @@ impl PrivateRedis {
 
     /// Starts again on what is in its folder.
     pub async fn start_again(&mut self) {
-        self.process = spawn(self.port, &self.folder);
+        let more: Vec<String> = std::mem::take(&mut self.more);
+        self.start_again_with(more).await;
+    }
+
+    /// Starts again with other settings.
+    pub async fn start_again_with(&mut self, more: Vec<String>) {
+        self.process = spawn(self.port, &self.folder, &more);
+        self.more = more;
         self.answers().await;
+    }
+
+    /// What is on its disk, kept aside.
+    pub fn backup(&self) -> Backup {
+        let folder = std::env::temp_dir().join(format!("boxoffice-backup-{}", uuid::Uuid::now_v7()));
+        copy(&self.folder, &folder);
+        Backup(folder)
+    }
+
+    /// Puts a backup in the place of what is on the disk of a Redis that does not run.
+    pub fn restore(&self, backup: &Backup) {
+        std::fs::remove_dir_all(&self.folder).unwrap();
+        copy(&backup.0, &self.folder);
+    }
+
+    /// Becomes a replica of another; returns when it has all that the other has.
+    pub async fn follow(&self, primary: &Self) {
+        self.follow_through(&primary.address()).await;
+    }
+
+    /// The same with a way of its own to the other.
+    pub async fn follow_through(&self, address: &str) {
+        let (host, port) = address.rsplit_once(':').unwrap();
+        let connection = self.connection().await;
+        let mut command = redis::cmd("REPLICAOF");
+        command.arg(host).arg(port).query_async::<()>(&mut connection.clone()).await.unwrap();
+        eventually("the replica to be in step", || async {
+            let mut connection = connection.clone();
+            let info: String =
+                redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+            info.contains("master_link_status:up")
+        })
+        .await;
+    }
+
+    /// Waits until it has all that its primary has written.
+    pub async fn caught_up_with(&self, primary: &Self) {
+        let mut connection = primary.connection().await;
+        let mut command = redis::cmd("WAIT");
+        let replicas: i64 = command.arg(1).arg(5_000).query_async(&mut connection).await.unwrap();
+        assert_eq!(replicas, 1);
+    }
+
+    /// Ends its replication and takes writes: a fail-over.
+    pub async fn promote(&self) {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd("REPLICAOF");
+        command.arg("NO").arg("ONE").query_async::<()>(&mut connection).await.unwrap();
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
     }
 
     async fn answers(&self) {
@@ -65,11 +136,41 @@ impl PrivateRedis {
     }
 }
 
-fn spawn(port: u16, folder: &std::path::Path) -> Child {
+pub struct Backup(PathBuf);
+
+impl Drop for Backup {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (entry, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.is_dir() {
+            copy(&entry, &to);
+        } else {
+            std::fs::copy(&entry, &to).unwrap();
+        }
+    }
+}
+
+fn spawn(port: u16, folder: &Path, more: &[String]) -> Child {
     Command::new("redis-server")
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
-        .args(["--appendfsync", "always", "--maxmemory-policy", "noeviction", "--dir"])
+        .args([
+            "--appendfsync",
+            "always",
+            "--maxmemory-policy",
+            "noeviction",
+            "--maxmemory",
+            "256mb",
+            "--dir",
+        ])
         .arg(folder)
+        .args(more)
         .stdout(Stdio::null())
         .spawn()
         .expect("redis-server is on the PATH; scripts/test installs it")

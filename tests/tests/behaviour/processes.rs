@@ -18,10 +18,9 @@ impl Process {
         let listen = format!("127.0.0.1:{port}");
         let mut arguments = settings.api_arguments(more);
         arguments.extend(["--listen".to_owned(), listen.clone()]);
-        let process = Self {
-            child: spawn(env!("CARGO_BIN_EXE_api-process"), &arguments[1..]),
-            base: format!("http://{listen}"),
-        };
+        let mut command = program(API, &arguments[1..]);
+        let child = command.spawn().expect("cargo builds the programs before these tests");
+        let process = Self { child, base: format!("http://{listen}") };
         eventually("the API to be ready", || async {
             reqwest::get(format!("{}/readyz", process.base)).await.is_ok_and(|ready| ready.status() == 200)
         })
@@ -46,11 +45,17 @@ impl Process {
     }
 }
 
-/// Only what is wrong is printed; each process is told all it needs by its arguments.
-fn spawn(program: &str, arguments: &[String]) -> Child {
+pub const API: &str = env!("CARGO_BIN_EXE_api-process");
+pub const RECONCILER: &str = env!("CARGO_BIN_EXE_reconciler-process");
+
+/// A program that prints only what is wrong, and is told all it needs by its arguments.
+pub fn program(program: &str, arguments: &[String]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).args(["--log", "error"]).stdout(Stdio::null());
-    command.spawn().expect("cargo builds the programs before these tests")
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BOXOFFICE_")) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Sends a signal to a process of this test.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use boxoffice_schema::record::header;
 use boxoffice_schema::shard::Shard;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{Headers, Message, OwnedMessage};
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::world::Settings;
@@ -20,7 +21,31 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Appends all records of a shard once more, as a producer does that retries without being idempotent.
+    pub async fn repeat_log(&self, shard: Shard) -> usize {
+        let settings = self.clone();
+        let records = tokio::task::spawn_blocking(move || messages(&settings, shard)).await.unwrap();
+        let producer: FutureProducer =
+            ClientConfig::new().set("bootstrap.servers", &self.kafka_brokers).create().unwrap();
+        let topic = self.topic();
+        for record in &records {
+            let mut again = FutureRecord::to(&topic).partition(shard.partition());
+            again = again.key(record.key().unwrap()).payload(record.payload().unwrap());
+            producer.send(again.headers(record.headers().unwrap().clone()), PATIENCE).await.unwrap();
+        }
+        records.len()
+    }
+}
+
 fn read(settings: &Settings, shard: Shard) -> Vec<(u32, u64)> {
+    let position = |message: &OwnedMessage| {
+        (number(message, header::EPOCH), u64::from(number(message, header::SEQUENCE)))
+    };
+    messages(settings, shard).iter().map(position).collect()
+}
+
+fn messages(settings: &Settings, shard: Shard) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &settings.kafka_brokers)
         .set("group.id", "boxoffice-tests")
@@ -32,17 +57,17 @@ fn read(settings: &Settings, shard: Shard) -> Vec<(u32, u64)> {
     let mut assignment = TopicPartitionList::new();
     assignment.add_partition_offset(&topic, partition, Offset::Beginning).unwrap();
     consumer.assign(&assignment).unwrap();
-    let mut positions = Vec::new();
+    let mut messages = Vec::new();
     let mut next = 0;
     while next < end {
         let message = consumer.poll(PATIENCE).expect("the log can be read to its end").unwrap();
         next = message.offset() + 1;
-        positions.push((number(&message, header::EPOCH), u64::from(number(&message, header::SEQUENCE))));
+        messages.push(message.detach());
     }
-    positions
+    messages
 }
 
-fn number(message: &impl Message, name: &str) -> u32 {
+fn number(message: &OwnedMessage, name: &str) -> u32 {
     let headers = message.headers().expect("a record has headers");
     let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
     std::str::from_utf8(value.expect("a record has a position")).unwrap().parse().unwrap()

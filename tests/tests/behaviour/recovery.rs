@@ -1,10 +1,12 @@
 //! Redis killed in the middle of a sale: nothing is sold until it was verified, and nothing is lost.
 
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
+use crate::gate::Server;
 use crate::http::{Event, id};
 use crate::private_redis::PrivateRedis;
-use crate::world::{World, eventually};
+use crate::world::{Settings, World, eventually};
 
 async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<Vec<u8>> {
     let book = |n: usize| async move {
@@ -67,4 +69,39 @@ async fn a_redis_that_lost_its_data_is_restored_before_one_ticket_is_sold() {
     assert_eq!(world.confirm(&event.id, &held, "pay").await.expect(200)["status"], "confirmed");
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 10));
+}
+
+/// Its records were on their way to Kafka when Redis died; they arrive behind the barrier of the recovery.
+#[tokio::test]
+async fn what_a_late_relay_sends_behind_the_barrier_is_known_already_and_harms_nothing() {
+    let mut redis = PrivateRedis::start().await;
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = redis.url();
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    settings.start_reconciler(&stop);
+    let (gated, gate) = settings.gated(Server::Kafka).await;
+    let base = gated.start_api(&[], &stop).await;
+    let world = World::looking_at(settings, base, stop).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    world.drained(&event).await;
+    gate.freeze();
+    sell(&world, &event, "late", 10).await;
+    redis.kill();
+    redis.start_again().await;
+    eventually("sales to go on in a new epoch", || async {
+        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
+    })
+    .await;
+    assert!(world.rows_of(&event).await >= 10, "recovery has brought them to Kafka");
+    let once = world.settings.logged(world.shard_of(&event)).await.len();
+    gate.open();
+    eventually("the late records to arrive", || async {
+        world.settings.logged(world.shard_of(&event)).await.len() > once + 1
+    })
+    .await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 11));
+    world.nothing_found().await;
 }

@@ -10,6 +10,7 @@ use redis::FromRedisValue;
 use serde_json::Value;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::{Event, Reply};
@@ -127,13 +128,14 @@ impl Settings {
         base
     }
 
-    pub fn start_reconciler(&self, stop: &CancellationToken) {
+    /// Starts a reconciler, which ends with the token.
+    pub fn start_reconciler(&self, stop: &CancellationToken) -> JoinHandle<()> {
         let (config, stop) = (self.reconciler(), stop.clone());
         tokio::spawn(async move {
             if let Err(error) = boxoffice_reconciler::run(config, stop).await {
                 eprintln!("the reconciler ended: {error:?}");
             }
-        });
+        })
     }
 }
 
@@ -162,7 +164,8 @@ impl World {
         Self::start_in(settings, &[]).await
     }
 
-    async fn start_in(settings: Settings, api: &[&str]) -> Self {
+    /// In a world that nothing runs in yet.
+    pub async fn start_in(settings: Settings, api: &[&str]) -> Self {
         boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
         let stop = CancellationToken::new();
         settings.start_reconciler(&stop);
