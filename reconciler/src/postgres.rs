@@ -25,8 +25,10 @@ pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let options = PgConnectOptions::from_str(url)
         .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
         .application_name("boxoffice-reconciler")
-        // A statement that PostgreSQL itself gives up is better than one that is waited for in vain.
-        .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "60s")]);
+        // A statement that PostgreSQL itself gives up is better than one that is waited for in vain. A process that was
+        // paused or cut off in the middle of a batch holds the rows that its successor needs: it is given a little
+        // longer than a dead letter may take on its way to Kafka, which is the longest wait within a transaction.
+        .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "15s")]);
     Ok(PgPoolOptions::new().max_connections(10).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(options))
 }
 
