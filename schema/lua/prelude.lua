@@ -18,8 +18,9 @@ local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
 local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
 
 local KIND = {
-  booked = 1, held = 2, confirmed = 3, cancelled = 4, expired = 5,
-  published = 16, amended = 17, capacity_changed = 18, paused = 19, resumed = 20, closed = 21,
+  booked = 1, held = 2, confirmed = 3, cancelled = 4, expired = 5, restated = 6,
+  published = 16, amended = 17, capacity_changed = 18, paused = 19, resumed = 20, closed = 21, event_restated = 22,
+  repaired = 23,
 }
 
 local function unverified()

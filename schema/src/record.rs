@@ -68,6 +68,8 @@ kinds! {
     Cancelled = 4,
     /// A hold ran out.
     Expired = 5,
+    /// A booking was said once more, as it is, because PostgreSQL had lost a decision about it.
+    Restated = 6,
     /// An event was put on sale.
     Published = 16,
     /// An event's name, times or limit were changed.
@@ -80,6 +82,10 @@ kinds! {
     Resumed = 20,
     /// An event was closed.
     Closed = 21,
+    /// An event was said once more, as it is.
+    EventRestated = 22,
+    /// An event's counters were wrong and are now what its bookings add up to.
+    Repaired = 23,
     /// A recovery: nothing of an older epoch behind it counts. It takes no sequence number of its own.
     Barrier = 32,
 }
@@ -87,7 +93,10 @@ kinds! {
 impl Kind {
     /// Whether the record carries a booking.
     pub const fn is_of_booking(self) -> bool {
-        matches!(self, Self::Booked | Self::Held | Self::Confirmed | Self::Cancelled | Self::Expired)
+        matches!(
+            self,
+            Self::Booked | Self::Held | Self::Confirmed | Self::Cancelled | Self::Expired | Self::Restated
+        )
     }
 }
 

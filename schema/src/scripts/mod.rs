@@ -11,6 +11,7 @@ mod booking;
 mod event;
 mod lease;
 mod recovery;
+mod repair;
 mod restore;
 
 pub use booking::{
@@ -19,7 +20,10 @@ pub use booking::{
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use recovery::{RecoveryStart, begin_recovery, certify};
-pub use restore::{restore_bookings, restore_clear, restore_event, restore_shard};
+pub use repair::{Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event};
+pub use restore::{
+    allowances, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
+};
 
 /// A script's text, and its hash by which Redis knows it once loaded.
 pub struct Script {
@@ -61,6 +65,9 @@ script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "release",
 script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "release", "expire"]);
 script!(PUBLISH, "publish", "", ["identity", "prelude", "publish"]);
 script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "amend"]);
+script!(RESTATE, "restate", "", ["identity", "prelude", "restate"]);
+script!(RESTATE_EVENT, "restate_event", "", ["identity", "prelude", "restating", "restate_event"]);
+script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "restating", "mend_stock"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
 script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
@@ -69,6 +76,7 @@ script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begi
 script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
 script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);
 script!(RESTORE_BOOKINGS, "restore_bookings", " flags=allow-oom", ["restoring", "restore_bookings"]);
+script!(RESTORE_UNSCHEDULE, "restore_unschedule", " flags=allow-oom", ["restoring", "restore_unschedule"]);
 script!(RESTORE_SHARD, "restore_shard", " flags=allow-oom", ["restoring", "restore_shard"]);
 script!(CERTIFY, "certify", " flags=allow-oom", ["identity", "certify"]);
 

@@ -12,11 +12,21 @@ use crate::status::BookingStatus;
 use crate::time;
 
 use super::booking::subject;
-use super::{Call, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, decimal};
+use super::{
+    Call, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, RESTORE_UNSCHEDULE, decimal,
+};
 
 /// Removes keys of a shard that was found to be wrong; replies their number.
 pub fn restore_clear(keys: &Keys, shard: Shard, epoch: u32, doomed: Vec<String>) -> Call {
     Call { script: &RESTORE_CLEAR, keys: [fence(keys, shard), doomed].concat(), args: vec![decimal(epoch)] }
+}
+
+/// Removes holds of one event from the shard's expiry queue, by the members that stand for them; replies their number.
+pub fn restore_unschedule(keys: &Keys, shard: Shard, epoch: u32, members: Vec<Vec<u8>>) -> Call {
+    let mut call = Call { script: &RESTORE_UNSCHEDULE, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+    call.keys.push(keys.expiry(shard));
+    call.args.extend(members);
+    call
 }
 
 /// Puts an event back, with the counters of its image.
@@ -100,7 +110,7 @@ fn fence(keys: &Keys, shard: Shard) -> Vec<String> {
 
 /// The tickets that count against limits, by field of the customers hash: all of a customer's, and those of each type
 /// that has a limit of its own.
-fn allowances(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> BTreeMap<Vec<u8>, u64> {
+pub fn allowances(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> BTreeMap<Vec<u8>, u64> {
     let mut allowances: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
     let counted = bookings
         .iter()

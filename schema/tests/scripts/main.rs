@@ -7,4 +7,5 @@ mod fence;
 mod golden;
 mod model;
 mod properties;
+mod repair;
 mod shard;

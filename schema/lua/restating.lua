@@ -1,0 +1,23 @@
+-- What restate_event.lua and mend_stock.lua share: an event that is said once more. It is placed between prelude.lua
+-- and the script's own text.
+
+-- The event as a table, or nil where its hash is missing.
+local function read_whole(key)
+  local flat = redis.call('HGETALL', key)
+  local event = {}
+  for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
+  return event.status and event.types and event or nil
+end
+
+local function refuse(outcome) return { outcome, '', 0, 0 } end
+
+-- Logs the whole event with its totals. The field `stated` remembers at which sequence that was: what PostgreSQL says of
+-- this record is known to be stale as soon as the field has moved on.
+local function restate_event(shard, kind, event_id, event)
+  next_sequence(shard)
+  event.stated = string.format('%d', shard.seq)
+  write(KEYS[5], 'stated', event.stated)
+  local image = cjson.encode(event)
+  decide(shard, kind, event_id, struct.pack('>I4', #image) .. image)
+  return commit(shard, { 'C', image, shard.epoch, shard.seq })
+end
