@@ -34,12 +34,15 @@ mod once;
 mod open;
 mod pipeline;
 mod postgres;
+mod rebuild;
 mod recovery;
 mod redis_link;
+mod repairs;
 mod report;
 mod sequence;
 mod servers;
 mod snapshot;
+mod stand_in;
 mod status;
 pub mod telemetry;
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
+use uuid::Uuid;
 
 /// The most rows of a kind that are listed; their number is always told.
 const LIST_MAX: i64 = 100;
@@ -14,6 +15,8 @@ pub(crate) struct Open {
     pub(crate) gaps: i64,
     pub(crate) alarms: i64,
     pub(crate) dead_letters: i64,
+    /// Mends that were begun and have not ended.
+    pub(crate) repairs: i64,
     /// The oldest of each kind.
     pub(crate) items: Vec<OpenItem>,
 }
@@ -31,7 +34,7 @@ pub(crate) struct OpenItem {
 
 impl Open {
     pub(crate) fn is_empty(&self) -> bool {
-        self.gaps + self.alarms + self.dead_letters == 0
+        self.gaps + self.alarms + self.dead_letters + self.repairs == 0
     }
 }
 
@@ -40,10 +43,12 @@ pub(crate) async fn read(pool: &PgPool) -> sqlx::Result<Open> {
     let gaps = gaps(pool).await?;
     let alarms = alarms(pool).await?;
     let dead_letters = dead_letters(pool).await?;
+    let repairs = repairs(pool).await?;
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
                 (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL)",
+                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL), \
+                (SELECT count(*) FROM repairs WHERE outcome IS NULL)",
     )
     .fetch_one(pool)
     .await?;
@@ -51,7 +56,8 @@ pub(crate) async fn read(pool: &PgPool) -> sqlx::Result<Open> {
         gaps: row.try_get(0)?,
         alarms: row.try_get(1)?,
         dead_letters: row.try_get(2)?,
-        items: gaps.into_iter().chain(dead_letters).chain(alarms).collect(),
+        repairs: row.try_get(3)?,
+        items: gaps.into_iter().chain(dead_letters).chain(alarms).chain(repairs).collect(),
     })
 }
 
@@ -143,6 +149,37 @@ pub(crate) async fn dead_letters(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
             since: row.try_get("received_at")?,
             what: format!("{kind} at offset {offset}, decision {sequence}: {reason}"),
             mend: format!("boxoffice-reconciler dead-letters retry {id}"),
+        })
+    };
+    rows.into_iter().map(item).collect()
+}
+
+/// Mends that have not ended, oldest first: under way, or interrupted.
+async fn repairs(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
+    let rows = sqlx::query(
+        "SELECT id, shard, asked_at, kind, event_id, asked_by FROM repairs \
+         WHERE outcome IS NULL ORDER BY id LIMIT $1",
+    )
+    .bind(LIST_MAX)
+    .fetch_all(pool)
+    .await?;
+    let item = |row: PgRow| {
+        let (kind, by): (&str, &str) = (row.try_get("kind")?, row.try_get("asked_by")?);
+        let event: Option<Uuid> = row.try_get("event_id")?;
+        let of = event.map_or_else(|| "the shard".to_owned(), |event| format!("event {event}"));
+        let event = event.map_or_else(String::new, |event| format!(" --event {event}"));
+        Ok(OpenItem {
+            kind: "repair",
+            id: row.try_get("id")?,
+            shard: row.try_get("shard")?,
+            since: row.try_get("asked_at")?,
+            what: format!("the {kind} of {of}, asked for by {by}, has not ended"),
+            mend: match kind {
+                "rebuild" => "boxoffice-reconciler run   (a running service goes on with it)".to_owned(),
+                _ => format!(
+                    "boxoffice-reconciler repair{event}   (if nobody is at it: finds out what is left)"
+                ),
+            },
         })
     };
     rows.into_iter().map(item).collect()

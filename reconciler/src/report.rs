@@ -8,6 +8,7 @@ use crate::audit::{Finding, FindingKind, Report};
 use crate::dead_letters::DeadLetter;
 use crate::once::{Summary, Verdict};
 use crate::open::{Open, OpenItem};
+use crate::repairs::Repair;
 use crate::snapshot::Counts;
 use crate::status::Status;
 
@@ -34,10 +35,11 @@ pub(crate) fn of_once(summary: &Summary, keys: &Keys) -> String {
     audit_lines(&mut out, audit);
     line!(
         out,
-        "  open          {} gaps, {} dead letters, {} alarms",
+        "  open          {} gaps, {} dead letters, {} alarms, {} repairs",
         open.gaps,
         open.dead_letters,
-        open.alarms
+        open.alarms,
+        open.repairs
     );
     line!(out);
     totals_table(&mut out, audit);
@@ -270,6 +272,52 @@ pub(crate) fn of_dead_letter(letter: &DeadLetter) -> String {
     line!(out, "  payload    {}", letter.payload);
     if letter.outcome.is_none() {
         line!(out, "  next       boxoffice-reconciler dead-letters retry {0}, or discard {0}", letter.id);
+    }
+    out
+}
+
+/// Mends, each with what was before and after.
+pub(crate) fn of_repairs(rows: &[Repair]) -> String {
+    let mut out = String::new();
+    if rows.is_empty() {
+        line!(out, "Nothing was ever repaired.");
+    }
+    for row in rows {
+        let event = row.event_id.map_or_else(String::new, |event| format!(" event {event}"));
+        line!(
+            out,
+            "{:>6}  {} UTC  s{:02} {}{event}: {}",
+            row.id,
+            row.asked_at.format("%Y-%m-%d %H:%M:%S"),
+            row.shard,
+            row.kind,
+            row.outcome.as_deref().unwrap_or("not ended")
+        );
+        line!(out, "        by      {}", row.asked_by);
+        line!(out, "        before  {}", row.before);
+        if let Some(after) = &row.after {
+            line!(out, "        after   {after}");
+        }
+    }
+    out
+}
+
+/// What came of rebuilds.
+pub(crate) fn of_rebuilds(rows: &[Repair]) -> String {
+    let mut out = of_repairs(rows);
+    if rows.iter().any(|row| row.outcome.as_deref() == Some("refused")) {
+        line!(out, "Refused: what is missing in PostgreSQL must be mended first.");
+        line!(
+            out,
+            "        next: boxoffice-reconciler status   (gaps, dead letters and alarms, each with its command)"
+        );
+    }
+    if rows.iter().any(|row| row.outcome.is_none()) {
+        line!(out, "Not finished in time; it stays asked for.");
+        line!(
+            out,
+            "        next: boxoffice-reconciler status   (why the shard is not certified), then repairs list"
+        );
     }
     out
 }

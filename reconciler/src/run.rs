@@ -73,7 +73,8 @@ async fn lead(
     let stop = shutdown.child_token();
     let mut work = JoinSet::new();
     work.spawn(pipeline::run(config.clone(), pool.clone(), Arc::clone(&log), stop.clone()));
-    work.spawn(recovery::run(config.clone(), pool.clone(), redis.clone(), log, stop.clone()));
+    let shards = config.shards.shards().collect();
+    work.spawn(recovery::run(config.clone(), shards, pool.clone(), redis.clone(), log, stop.clone()));
     work.spawn(audit::run(config.clone(), pool.clone(), redis.clone(), stop.clone()));
     work.spawn(Lease::keep(lease.clone(), stop.clone()));
     // Whichever ends first, by a lost lease, the shutdown or a panic, ends the others.

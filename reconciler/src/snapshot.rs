@@ -86,6 +86,15 @@ pub(crate) async fn recorded(
     Ok(found)
 }
 
+/// How far PostgreSQL has applied a shard's log.
+pub(crate) async fn applied(pool: &PgPool, shard: Shard) -> sqlx::Result<Position> {
+    let (epoch, sequence): (i32, i64) = sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1")
+        .bind(int2(shard.number()))
+        .fetch_one(pool)
+        .await?;
+    Ok(Position { epoch: u32::try_from(epoch).unwrap_or(0), sequence: u64::try_from(sequence).unwrap_or(0) })
+}
+
 /// The counters of an event as Redis has them.
 pub(crate) fn live_counts(image: &EventImage) -> EventCounts {
     image

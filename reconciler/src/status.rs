@@ -146,8 +146,8 @@ fn find_problems(
     }
     if !open.is_empty() {
         problems.push(format!(
-            "{} gaps, {} dead letters and {} alarms are open",
-            open.gaps, open.dead_letters, open.alarms
+            "{} gaps, {} dead letters, {} alarms and {} repairs are open",
+            open.gaps, open.dead_letters, open.alarms, open.repairs
         ));
     }
     match last {

@@ -28,9 +28,11 @@ mod compare;
 mod drain;
 mod replicas;
 mod restore;
-mod stored;
+mod scope;
+pub(crate) mod stored;
 mod watch;
 
+pub(crate) use scope::Scope;
 pub(crate) use watch::run;
 
 /// The longest that the log may stand still before the barrier is taken for lost.
@@ -110,9 +112,13 @@ struct Standing {
 }
 
 impl Recoverer<'_> {
-    /// One attempt, from the epoch to the certificate.
-    async fn recover(&self, shard: Shard) -> Result<(), RecoveryError> {
+    /// One attempt, from the epoch to the certificate. Returns the position at which the shard was certified.
+    async fn recover(&self, shard: Shard, scope: &Scope) -> Result<Position, RecoveryError> {
         let standing = self.check_unblocked(shard).await?;
+        if *scope != Scope::Lost {
+            // A shard that sells is not closed for a rebuild that would be refused.
+            self.check_restorable(shard).await?;
+        }
         let epoch = self.take_epoch(shard, &standing).await?;
         let (identity, sequence): (String, u64) =
             self.redis.run(&begin_recovery(self.keys, shard, epoch)).await.map_err(stale_is_taken_over)?;
@@ -123,31 +129,11 @@ impl Recoverer<'_> {
         let barrier = Position { epoch, sequence: start.sequence };
         self.append_barrier(shard, standing.epoch, barrier).await?;
         self.wait_until_applied(shard, epoch).await?;
-        let sequence = match self.compare(shard, barrier).await {
-            Ok(()) => start.sequence,
-            Err(difference @ (RecoveryError::RedisLost { .. } | RecoveryError::Mismatch(_))) => {
-                self.put_right(shard, epoch, &difference).await?
-            }
-            Err(error) => return Err(error),
-        };
+        let sequence = self.put_in_order(shard, barrier, scope).await?;
         let call = certify(self.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         tracing::info!(%shard, epoch, sequence, drained, "the shard is certified");
-        Ok(())
-    }
-
-    /// Says that Redis is not what it should be, restores it, and looks again. Returns the restored sequence.
-    async fn put_right(
-        &self,
-        shard: Shard,
-        epoch: u32,
-        difference: &RecoveryError,
-    ) -> Result<u64, RecoveryError> {
-        self.raise(shard, difference).await?;
-        self.check_restorable(shard).await?;
-        let sequence = self.restore(shard, epoch).await?;
-        self.compare(shard, Position { epoch, sequence }).await?;
-        Ok(sequence)
+        Ok(Position { epoch, sequence })
     }
 
     async fn raise(&self, shard: Shard, error: &RecoveryError) -> sqlx::Result<()> {

@@ -2,9 +2,14 @@
 //! records and expiries, and the customers' counters. The shard is fenced, and the log is applied up to the barrier, so
 //! nothing changes on either side meanwhile.
 
+use std::collections::BTreeSet;
+
 use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
 use boxoffice_schema::keys::Keys;
-use boxoffice_schema::scripts::{Call, restore_bookings, restore_clear, restore_event, restore_shard};
+use boxoffice_schema::scripts::{
+    Call, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
+};
 use boxoffice_schema::shard::Shard;
 use sqlx::Row;
 
@@ -40,11 +45,22 @@ impl Recoverer<'_> {
         if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
     }
 
-    /// Returns the sequence that the shard has in Redis afterwards.
-    pub(super) async fn restore(&self, shard: Shard, epoch: u32) -> Result<u64, RecoveryError> {
+    /// Restores the shard, or `only` some events of it. Returns the sequence that the shard has in Redis afterwards.
+    pub(super) async fn restore(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        only: Option<&BTreeSet<EventId>>,
+    ) -> Result<u64, RecoveryError> {
         let _turn = self.restorations.acquire().await;
         let start = std::time::Instant::now();
-        let events = stored::events(self.pool, shard).await?;
+        let mut events = stored::events(self.pool, shard).await?;
+        if let Some(only) = only {
+            events.retain(|event| only.contains(&event.image.id));
+            self.unschedule(shard, epoch, only).await?;
+        } else {
+            self.call(&restore_clear(self.keys, shard, epoch, vec![self.keys.expiry(shard)])).await?;
+        }
         self.clear(shard, epoch, &events).await?;
         let mut restored = Restored::default();
         for event in events.iter().filter(|event| !event.is_finished) {
@@ -62,10 +78,10 @@ impl Recoverer<'_> {
         Ok(sequence)
     }
 
-    /// Removes whatever Redis has of the shard. The first call takes its sequence back to 0.
+    /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence
+    /// back to 0.
     async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
-        let own = vec![self.keys.expiry(shard), self.keys.outbox(shard)];
-        self.call(&restore_clear(self.keys, shard, epoch, own)).await?;
+        self.call(&restore_clear(self.keys, shard, epoch, vec![self.keys.outbox(shard)])).await?;
         for event in events {
             // A finished event may be gone from Redis for long; its slots are not looked for then.
             let key = self.keys.event(shard, event.image.id);
@@ -79,6 +95,40 @@ impl Recoverer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Removes the holds of some events from the expiry queue, which all events of the shard share.
+    async fn unschedule(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        only: &BTreeSet<EventId>,
+    ) -> Result<(), RecoveryError> {
+        // From here on an interrupted rebuild is seen as a loss by the next recovery.
+        self.call(&restore_clear(self.keys, shard, epoch, Vec::new())).await?;
+        let key = self.keys.expiry(shard);
+        let mut cursor = 0_u64;
+        loop {
+            let (next, page): (u64, Vec<(Vec<u8>, f64)>) = redis::cmd("ZSCAN")
+                .arg(&key)
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(CLEAR_MAX)
+                .query_async(&mut self.redis.connection())
+                .await?;
+            let is_doomed = |member: &Vec<u8>| {
+                let event = member.first_chunk().map(|id| EventId::from_bytes(*id));
+                event.is_some_and(|event| only.contains(&event))
+            };
+            let doomed: Vec<_> = page.into_iter().map(|(member, _)| member).filter(is_doomed).collect();
+            for doomed in doomed.chunks(CLEAR_MAX) {
+                self.call(&restore_unschedule(self.keys, shard, epoch, doomed.to_vec())).await?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
     }
 
     /// A page is written while the next is read.

@@ -26,23 +26,23 @@ use super::RecoveryError;
 const PAGE: i64 = 4_000;
 
 /// An event that was published.
-pub(super) struct StoredEvent {
-    pub(super) image: EventImage,
+pub(crate) struct StoredEvent {
+    pub(crate) image: EventImage,
     /// Closed for a day: nothing is decided about it any more.
-    pub(super) is_finished: bool,
+    pub(crate) is_finished: bool,
 }
 
 /// Some bookings of an event, the newest first.
-pub(super) struct Page {
-    pub(super) bookings: Vec<(BookingId, BookingImage)>,
+pub(crate) struct Page {
+    pub(crate) bookings: Vec<(BookingId, BookingImage)>,
     /// Where the next page begins: behind this.
-    pub(super) last: (DateTime<Utc>, Uuid),
+    pub(crate) last: (DateTime<Utc>, Uuid),
     /// The time of the latest decision about one of them.
-    pub(super) newest_ms: u64,
+    pub(crate) newest_ms: u64,
 }
 
 /// The published events of a shard, with their counts.
-pub(super) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, RecoveryError> {
+pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, RecoveryError> {
     let rows =
         sqlx::query(include_str!("stored_events.sql")).bind(int2(shard.number())).fetch_all(pool).await?;
     let mut events: Vec<StoredEvent> = Vec::new();
@@ -90,7 +90,7 @@ fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, RecoveryError> {
 }
 
 /// A page of an event's bookings; none where there are no more.
-pub(super) async fn bookings(
+pub(crate) async fn bookings(
     pool: &PgPool,
     event: &EventImage,
     after: Option<(DateTime<Utc>, Uuid)>,

@@ -1,4 +1,5 @@
-//! Looks at the certificates, and recovers the shards that lack one: several at once, each with its own pauses.
+//! Looks at the certificates, and recovers the shards that lack one or that somebody asked to be rebuilt: several at
+//! once, each with its own pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::findings;
 use crate::kafka::LogWriter;
 use crate::redis_link::RedisLink;
+use crate::repairs;
 use crate::snapshot;
 use crate::telemetry::name;
 
@@ -32,9 +34,10 @@ const PARALLEL_MAX: usize = 16;
 
 type Recovery<'a> = Pin<Box<dyn Future<Output = (Shard, Result<(), RecoveryError>)> + Send + 'a>>;
 
-/// Watches the certificates and recovers what lacks one, until the shutdown.
+/// Watches the certificates of shards, and recovers what lacks one or is asked to be rebuilt, until the shutdown.
 pub(crate) async fn run(
     config: Config,
+    shards: Vec<Shard>,
     pool: PgPool,
     redis: RedisLink,
     log: Arc<LogWriter>,
@@ -43,7 +46,6 @@ pub(crate) async fn run(
     let keys = config.keys();
     let restorations = Semaphore::new(RESTORATIONS_MAX);
     let recoverer = Recoverer { pool: &pool, redis: &redis, log: &log, keys: &keys, restorations };
-    let shards: Vec<Shard> = config.shards.shards().collect();
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();
     let mut in_progress = BTreeSet::new();
@@ -54,12 +56,13 @@ pub(crate) async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = look.tick() => {
-                let uncertified = recoverer.uncertified(&shards, &mut redis_answers).await;
-                for shard in uncertified {
+                let mut due_for_recovery = recoverer.uncertified(&shards, &mut redis_answers).await;
+                due_for_recovery.extend(recoverer.asked_for(&shards).await);
+                for shard in due_for_recovery {
                     let due = pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
                         let recoverer = &recoverer;
-                        running.push(Box::pin(async move { (shard, recoverer.recover(shard).await) }));
+                        running.push(Box::pin(async move { (shard, recoverer.attend(shard).await) }));
                     }
                 }
             }
@@ -125,6 +128,13 @@ impl Recoverer<'_> {
                 Vec::new()
             }
         }
+    }
+
+    /// The shards that somebody asked to be rebuilt. While PostgreSQL does not answer nothing is rebuilt anyway, and
+    /// others say so.
+    async fn asked_for(&self, shards: &[Shard]) -> Vec<Shard> {
+        let open = repairs::open_rebuilds(self.pool, shards).await.unwrap_or_default();
+        open.into_iter().map(|rebuild| rebuild.shard).collect()
     }
 
     /// Counts and records what an attempt came to; `Err` holds the reason in words.

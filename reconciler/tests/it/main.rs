@@ -10,6 +10,7 @@ mod contradictions;
 mod gaps;
 mod link;
 mod preparing;
+mod rebuilding;
 mod recovering;
 mod sale;
 mod setting_aside;

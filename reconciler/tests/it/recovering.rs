@@ -7,18 +7,18 @@ use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::ImageItem;
 use boxoffice_schema::scripts::{
     Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, begin_recovery, decision_call,
-    publish, restore_bookings, restore_clear, restore_event, restore_shard,
+    publish, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
 use crate::sale::event_of;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
 
-const BOUNDS: OutboxBounds = OutboxBounds { frames: 1_000, bytes: 1 << 20, age_ms: 600_000 };
+pub(crate) const BOUNDS: OutboxBounds = OutboxBounds { frames: 1_000, bytes: 1 << 20, age_ms: 600_000 };
 
 /// An event that is sold by the real scripts, as the API sells it.
 pub(crate) struct LiveSale {
-    event: boxoffice_schema::event::EventImage,
+    pub(crate) event: boxoffice_schema::event::EventImage,
 }
 
 impl LiveSale {
@@ -42,19 +42,19 @@ impl LiveSale {
     }
 
     /// Holds a ticket; returns the booking's id.
-    async fn hold(&self, stack: &Stack, key: &str, hold_ms: u64) -> BookingId {
+    pub(crate) async fn hold(&self, stack: &Stack, key: &str, hold_ms: u64) -> BookingId {
         let request = self.request(key, hold_ms);
         assert!(matches!(self.decide(stack, &request).await, Outcome::Changed(_)));
         request.target().booking_id
     }
 
-    async fn confirm(&self, stack: &Stack, id: BookingId) {
+    pub(crate) async fn confirm(&self, stack: &Stack, id: BookingId) {
         let payment_reference = PaymentReference::try_from("payment".to_owned()).unwrap();
         let outcome = self.decide(stack, &Confirm { target: self.target(id), payment_reference }).await;
         assert!(matches!(outcome, Outcome::Changed(_)));
     }
 
-    async fn cancel(&self, stack: &Stack, id: BookingId) {
+    pub(crate) async fn cancel(&self, stack: &Stack, id: BookingId) {
         let outcome = self.decide(stack, &Cancel { target: self.target(id) }).await;
         assert!(matches!(outcome, Outcome::Changed(_)));
     }
@@ -64,11 +64,11 @@ impl LiveSale {
         matches!(self.decide(stack, &Expire { target: self.target(id) }).await, Outcome::Changed(_))
     }
 
-    fn target(&self, booking_id: BookingId) -> Target {
+    pub(crate) fn target(&self, booking_id: BookingId) -> Target {
         Target { event_id: self.event.id, booking_id, slots: self.event.slots }
     }
 
-    fn request(&self, key: &str, hold_ms: u64) -> Book {
+    pub(crate) fn request(&self, key: &str, hold_ms: u64) -> Book {
         let ticket_type = &self.event.ticket_types[0];
         Book::new(
             self.event.id,
@@ -87,7 +87,7 @@ impl LiveSale {
         )
     }
 
-    async fn decide<D: Decision>(&self, stack: &Stack, request: &D) -> Outcome {
+    pub(crate) async fn decide<D: Decision>(&self, stack: &Stack, request: &D) -> Outcome {
         let call = decision_call(&stack.config.keys(), FIRST, BOUNDS, [request]);
         let replies: Vec<Vec<u8>> = stack.run_script(&call).await;
         Outcome::parse(&replies[0]).unwrap()
@@ -150,7 +150,7 @@ async fn a_restarted_redis_is_drained_compared_and_certified_again() {
 }
 
 /// Everything that a script looks at in the first shard, apart from the shard's own hash and its outbox.
-async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
+pub(crate) async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>> {
     let mut redis = stack.redis.clone();
     let mut found = BTreeMap::new();
     for key in stack.redis_keys().await {
@@ -171,7 +171,7 @@ async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>
 }
 
 /// A sale with bookings in every state, drained into PostgreSQL.
-async fn sold_in_every_state(stack: &Stack) -> LiveSale {
+pub(crate) async fn sold_in_every_state(stack: &Stack) -> LiveSale {
     let sale = LiveSale::publish(stack, 100).await;
     for n in 0..20 {
         assert!(matches!(sale.book(stack, &format!("booked-{n}")).await, Outcome::Changed(_)));
@@ -327,6 +327,7 @@ async fn a_recoverer_that_slept_restores_nothing() {
         restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
         restore_event(&keys, FIRST, epoch - 1, &sale.event),
         restore_shard(&keys, FIRST, epoch - 1, 1, 0),
+        restore_unschedule(&keys, FIRST, epoch - 1, Vec::new()),
         // Its own epoch, but the shard is certified since.
         restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),
     ]);

@@ -1,0 +1,173 @@
+//! What the commands do, between the command line and the modules that do the work.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::shard::Shard;
+use serde::Serialize;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::Scope;
+use crate::config::Config;
+use crate::once::Verdict;
+use crate::rebuild::Selection;
+use crate::redis_link::RedisLink;
+use crate::{findings, open, postgres, rebuild, repairs, report, run, servers, telemetry};
+
+use super::{Alarms, DeadLetters, Gaps, Manner, What};
+
+/// How long an audit by hand lets PostgreSQL catch up, and how often it looks again.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
+const AUDIT_TRIES: usize = 500;
+
+pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
+    if let Some(listen) = config.metrics_listen {
+        telemetry::serve_metrics(listen)?;
+    }
+    let shutdown = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let asked = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("shutting down");
+        asked.cancel();
+    });
+    run::run(config, shutdown).await
+}
+
+pub(super) async fn status(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let status = crate::status::status(config).await?;
+    print(json, &status, || report::of_status(&status))?;
+    Ok(ExitCode::from(u8::from(!status.healthy)))
+}
+
+/// A machine gets an object even where the job could not finish.
+pub(super) async fn once(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    match crate::once::once(config).await {
+        Ok(summary) => {
+            print(json, &summary, || report::of_once(&summary, &config.keys()))?;
+            Ok(ExitCode::from(summary.verdict.exit_code()))
+        }
+        Err(error) if json => {
+            let why = format!("{error:#}");
+            println!("{}", serde_json::json!({ "verdict": Verdict::Unfinished, "error": why }));
+            Ok(ExitCode::from(Verdict::Unfinished.exit_code()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn audit(config: &Config, event: Option<EventId>, json: bool) -> anyhow::Result<ExitCode> {
+    let pool = postgres::pool(config)?;
+    let redis = RedisLink::new(config)?;
+    servers::wait_for_all(config, &pool, &redis).await?;
+    let shards: Vec<Shard> = match event {
+        Some(event) => vec![config.shards.shard_of(event)],
+        None => config.shards.shards().collect(),
+    };
+    let scope = Scope { shards, event, with_rows: true, patience: AUDIT_PATIENCE, tries: AUDIT_TRIES };
+    let found = crate::audit::audit(&pool, &redis, &config.keys(), &scope).await?;
+    // An audit of one event is not a reconciliation of the installation.
+    if event.is_none() {
+        crate::audit::record(&pool, &found).await?;
+    }
+    print(json, &found, || report::of_audit(&found, &config.keys()))?;
+    Ok(ExitCode::from(report::audit_verdict(&found).exit_code()))
+}
+
+pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyhow::Result<()> {
+    let pool = prepared_pool(config).await?;
+    match command {
+        DeadLetters::List => print!("{}", report::of_items(&open::dead_letters(&pool).await?)),
+        DeadLetters::Show { id } => {
+            print!("{}", report::of_dead_letter(&crate::dead_letters::show(&pool, id).await?));
+        }
+        DeadLetters::Retry { id } => {
+            let outcome = crate::dead_letters::retry(&pool, id).await?;
+            println!("dead letter {id}: {}", outcome.as_str());
+        }
+        DeadLetters::Discard { id } => {
+            crate::dead_letters::discard(&pool, id).await?;
+            println!("dead letter {id}: discarded");
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
+    let pool = prepared_pool(config).await?;
+    match command {
+        Gaps::List => print!("{}", report::of_items(&open::gaps(&pool).await?)),
+        Gaps::Retry { id } => {
+            crate::gaps::retry(config, &pool, id).await?;
+            println!(
+                "gap {id}: the shard reads on; see `boxoffice-reconciler status` for whether it stopped again"
+            );
+        }
+        Gaps::Accept { id } => {
+            crate::gaps::accept(config, &pool, id).await?;
+            println!("gap {id}: accepted as lost; run `boxoffice-reconciler audit` for what that costs");
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn alarms(config: &Config, command: Alarms) -> anyhow::Result<ExitCode> {
+    let pool = prepared_pool(config).await?;
+    match command {
+        Alarms::List => print!("{}", report::of_items(&open::alarms(&pool).await?)),
+        Alarms::Resolve { id } => {
+            if !findings::resolve_one(&pool, id).await? {
+                println!("there is no open alarm {id}");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("alarm {id}: resolved");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn rebuild(config: &Config, what: &What, manner: &Manner) -> anyhow::Result<ExitCode> {
+    let selection = match (what.event, what.shard) {
+        (Some(event), _) => Selection::Event(event),
+        (_, Some(number)) => {
+            let shards = config.shards.get();
+            ensure!(
+                number < shards,
+                "there is no shard {number}: they are numbered from 0 to {}",
+                shards - 1
+            );
+            Selection::Shard(Shard::from_number(number))
+        }
+        (None, None) => Selection::All,
+    };
+    let rows = rebuild::rebuild(config, selection, &manner.by).await?;
+    print(manner.json, &rows, || report::of_rebuilds(&rows))?;
+    Ok(ExitCode::from(rebuild::exit_code(&rows)))
+}
+
+pub(super) async fn list_repairs(config: &Config, json: bool) -> anyhow::Result<()> {
+    let rows = repairs::list(&prepared_pool(config).await?).await?;
+    print(json, &rows, || report::of_repairs(&rows))
+}
+
+async fn prepared_pool(config: &Config) -> anyhow::Result<PgPool> {
+    let pool = postgres::pool(config)?;
+    postgres::check_installation(&pool, config.shards).await??;
+    Ok(pool)
+}
+
+fn print<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        print!("{}", text());
+    }
+    Ok(())
+}

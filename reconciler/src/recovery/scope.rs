@@ -1,0 +1,126 @@
+//! How much a recovery restores: what Redis lost, or what somebody asked to be rebuilt.
+
+use std::collections::BTreeSet;
+
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+
+use crate::repairs::{self, OpenRebuild, Outcome};
+
+use super::{Recoverer, RecoveryError};
+
+/// What is restored behind the barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// The shard, if Redis is found to differ.
+    Lost,
+    /// These events in any case.
+    Events(BTreeSet<EventId>),
+    /// The shard in any case.
+    Shard,
+}
+
+impl Scope {
+    /// What the open rebuilds of a shard amount to.
+    pub(super) fn of(asked: &[OpenRebuild]) -> Self {
+        if asked.is_empty() {
+            return Self::Lost;
+        }
+        let events: Option<BTreeSet<EventId>> = asked.iter().map(|rebuild| rebuild.event_id).collect();
+        events.map_or(Self::Shard, Self::Events)
+    }
+
+    /// The events that alone are restored; none where all are.
+    pub(super) fn events(&self) -> Option<&BTreeSet<EventId>> {
+        match self {
+            Self::Events(events) => Some(events),
+            Self::Lost | Self::Shard => None,
+        }
+    }
+}
+
+impl RecoveryError {
+    /// Whether trying again is of no use before somebody has mended something else.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Blocked { .. }
+                | Self::Doubtful { .. }
+                | Self::Unrestorable(_)
+                | Self::Outbox { .. }
+                | Self::LogBehind { .. }
+        )
+    }
+}
+
+impl Recoverer<'_> {
+    /// One attempt at a shard, with what was asked for. A rebuild that fails on the way stays asked for, and is
+    /// begun again.
+    pub(super) async fn attend(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let asked = repairs::open_rebuilds(self.pool, &[shard]).await?;
+        let result = self.recover(shard, &Scope::of(&asked)).await;
+        let (outcome, after) = match &result {
+            Ok(at) => (Outcome::Done, format!("restored and certified at {at}")),
+            Err(error) if error.is_refusal() => (Outcome::Refused, error.to_string()),
+            Err(_) => return result.map(drop),
+        };
+        for rebuild in asked {
+            repairs::end(&mut *self.pool.acquire().await?, rebuild.id, outcome, &after).await?;
+        }
+        result.map(drop)
+    }
+
+    /// Compares, restores what is to be restored, and looks again. Returns the sequence at which Redis then is.
+    pub(super) async fn put_in_order(
+        &self,
+        shard: Shard,
+        barrier: Position,
+        scope: &Scope,
+    ) -> Result<u64, RecoveryError> {
+        let found = self.compare(shard, barrier).await;
+        match (found, scope) {
+            (Ok(()), Scope::Lost) => Ok(barrier.sequence),
+            (Ok(()), Scope::Shard) => self.restore_and_compare(shard, barrier.epoch, scope).await,
+            (found @ (Ok(()) | Err(RecoveryError::Mismatch(_))), Scope::Events(_)) => {
+                if let Err(difference) = &found {
+                    self.raise(shard, difference).await?;
+                }
+                match self.restore_and_compare(shard, barrier.epoch, scope).await {
+                    // Something else of the shard is wrong as well.
+                    Err(difference @ RecoveryError::Mismatch(_)) => {
+                        self.put_right(shard, barrier.epoch, &difference).await
+                    }
+                    restored => restored,
+                }
+            }
+            (Err(difference @ (RecoveryError::RedisLost { .. } | RecoveryError::Mismatch(_))), _) => {
+                self.put_right(shard, barrier.epoch, &difference).await
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Says that Redis is not what it should be, and restores the shard.
+    async fn put_right(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        difference: &RecoveryError,
+    ) -> Result<u64, RecoveryError> {
+        self.raise(shard, difference).await?;
+        self.restore_and_compare(shard, epoch, &Scope::Shard).await
+    }
+
+    async fn restore_and_compare(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        scope: &Scope,
+    ) -> Result<u64, RecoveryError> {
+        self.check_restorable(shard).await?;
+        let sequence = self.restore(shard, epoch, scope.events()).await?;
+        self.compare(shard, Position { epoch, sequence }).await?;
+        Ok(sequence)
+    }
+}

@@ -1,0 +1,217 @@
+//! The rows of `repairs`: who mended what and when, what was so before, and what after. Nothing is mended without one.
+
+use std::os::unix::fs::MetadataExt;
+
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::shard::Shard;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool};
+
+use crate::apply::write::int2;
+
+/// The most rows that `repairs list` shows.
+const LIST_MAX: i64 = 100;
+
+/// What kind of mend it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Redis is restored from PostgreSQL and the log.
+    Rebuild,
+    /// PostgreSQL's counts are set to what its bookings add up to.
+    Counts,
+    /// Bookings or an event are said once more, from Redis through the log.
+    Restate,
+    /// Redis' counters are moved by a difference that was found.
+    Stock,
+    /// The log is read again where decisions were missing.
+    Gap,
+}
+
+impl Kind {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rebuild => "rebuild",
+            Self::Counts => "counts",
+            Self::Restate => "restate",
+            Self::Stock => "stock",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// How a mend ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// Nothing was changed.
+    Refused,
+    /// The process that mended was interrupted; a later repair found its row open.
+    Unknown,
+}
+
+impl Outcome {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A mend that is about to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Intent<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) shard: Shard,
+    /// None where the whole shard is meant.
+    pub(crate) event_id: Option<EventId>,
+    pub(crate) by: &'a str,
+    pub(crate) before: &'a str,
+}
+
+/// A row.
+#[derive(Clone, Debug, Serialize, sqlx::FromRow)]
+pub(crate) struct Repair {
+    pub(crate) id: i64,
+    pub(crate) kind: String,
+    pub(crate) shard: i16,
+    pub(crate) event_id: Option<uuid::Uuid>,
+    pub(crate) asked_by: String,
+    pub(crate) asked_at: DateTime<Utc>,
+    pub(crate) before: String,
+    pub(crate) after: Option<String>,
+    pub(crate) outcome: Option<String>,
+    pub(crate) ended_at: Option<DateTime<Utc>>,
+}
+
+/// Who asks, where the command line does not say: the user of this process and its host.
+pub(crate) fn default_name() -> String {
+    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    let user = user.unwrap_or_else(|| {
+        let owner = std::fs::metadata("/proc/self").map(|metadata| metadata.uid());
+        owner.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
+    });
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => user,
+        host => format!("{user}@{host}"),
+    }
+}
+
+/// Writes the row of a mend before it is made, and returns its number.
+pub(crate) async fn begin(connection: &mut PgConnection, intent: &Intent<'_>) -> sqlx::Result<i64> {
+    let Intent { kind, shard, event_id, by, before } = intent;
+    let id = sqlx::query_scalar(
+        "INSERT INTO repairs (kind, shard, event_id, asked_by, before) VALUES ($1, $2, $3, $4, $5) RETURNING id",
+    )
+    .bind(kind.as_str())
+    .bind(int2(shard.number()))
+    .bind(event_id.map(|id| id.as_uuid()))
+    .bind(by)
+    .bind(before)
+    .fetch_one(connection)
+    .await?;
+    tracing::warn!(id, kind = kind.as_str(), %shard, by, before, "repair");
+    Ok(id)
+}
+
+/// Says how a mend ended, and what is so since.
+pub(crate) async fn end(
+    connection: &mut PgConnection,
+    id: i64,
+    outcome: Outcome,
+    after: &str,
+) -> sqlx::Result<()> {
+    let ended = sqlx::query(
+        "UPDATE repairs SET outcome = $2, after = $3, ended_at = now() WHERE id = $1 AND outcome IS NULL",
+    )
+    .bind(id)
+    .bind(outcome.as_str())
+    .bind(after)
+    .execute(connection)
+    .await?;
+    if ended.rows_affected() == 1 {
+        tracing::warn!(id, outcome = outcome.as_str(), after, "repair ended");
+    }
+    Ok(())
+}
+
+/// Asks for a rebuild; what is asked for already is joined. Returns the number of the row.
+pub(crate) async fn ask_for_rebuild(pool: &PgPool, intent: &Intent<'_>) -> sqlx::Result<i64> {
+    let mut transaction = pool.begin().await?;
+    // The lock makes the question and the answer one step.
+    sqlx::query("SELECT FROM shards WHERE shard = $1 FOR UPDATE")
+        .bind(int2(intent.shard.number()))
+        .execute(&mut *transaction)
+        .await?;
+    let open: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM repairs WHERE kind = 'rebuild' AND shard = $1 AND event_id IS NOT DISTINCT FROM $2 \
+         AND outcome IS NULL",
+    )
+    .bind(int2(intent.shard.number()))
+    .bind(intent.event_id.map(|id| id.as_uuid()))
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let id = match open {
+        Some(id) => id,
+        None => begin(&mut transaction, intent).await?,
+    };
+    transaction.commit().await?;
+    Ok(id)
+}
+
+/// A rebuild that was asked for and is not done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenRebuild {
+    pub(crate) id: i64,
+    pub(crate) shard: Shard,
+    /// None: the whole shard.
+    pub(crate) event_id: Option<EventId>,
+}
+
+/// The rebuilds of these shards that are not done.
+pub(crate) async fn open_rebuilds(pool: &PgPool, shards: &[Shard]) -> sqlx::Result<Vec<OpenRebuild>> {
+    let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+    let rows: Vec<(i64, i16, Option<uuid::Uuid>)> = sqlx::query_as(
+        "SELECT id, shard, event_id FROM repairs \
+         WHERE outcome IS NULL AND kind = 'rebuild' AND shard = ANY ($1) ORDER BY id",
+    )
+    .bind(numbers)
+    .fetch_all(pool)
+    .await?;
+    let open = |(id, shard, event): (i64, i16, Option<uuid::Uuid>)| OpenRebuild {
+        id,
+        shard: Shard::from_number(u16::try_from(shard).unwrap_or(0)),
+        event_id: event.map(EventId::from_uuid),
+    };
+    Ok(rows.into_iter().map(open).collect())
+}
+
+/// Ends the mends of a shard that another process left open when it was interrupted. The caller holds the shard's
+/// repair lock, so nobody is at work on them.
+pub(crate) async fn end_interrupted(pool: &PgPool, shard: Shard) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE repairs SET outcome = 'unknown', ended_at = now(), \
+             after = 'the process was interrupted; whether it was done stands in the log' \
+         WHERE outcome IS NULL AND kind <> 'rebuild' AND shard = $1",
+    )
+    .bind(int2(shard.number()))
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
+/// Reads rows by their numbers.
+pub(crate) async fn by_id(pool: &PgPool, ids: &[i64]) -> sqlx::Result<Vec<Repair>> {
+    sqlx::query_as("SELECT * FROM repairs WHERE id = ANY ($1) ORDER BY id").bind(ids).fetch_all(pool).await
+}
+
+/// The latest rows, oldest first.
+pub(crate) async fn list(pool: &PgPool) -> sqlx::Result<Vec<Repair>> {
+    sqlx::query_as("SELECT * FROM (SELECT * FROM repairs ORDER BY id DESC LIMIT $1) AS latest ORDER BY id")
+        .bind(LIST_MAX)
+        .fetch_all(pool)
+        .await
+}

@@ -1,0 +1,219 @@
+//! Redis restored because somebody says so.
+
+use boxoffice_schema::ids::BookingId;
+use boxoffice_schema::scripts::{Outcome, begin_recovery, restore_clear};
+
+use crate::recovering::{LiveSale, inventory, sold_in_every_state};
+use crate::stack::{FIRST, SECOND, Stack, wait_until};
+
+/// A sale with bookings in every state, in both stores, and no service.
+async fn sold() -> (Stack, LiveSale) {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    service.stop().await;
+    (stack, sale)
+}
+
+/// As an operator's mistake does it: the certificate stays valid.
+async fn delete_slot_of(stack: &Stack, sale: &LiveSale, booking: BookingId) {
+    let key = stack.config.keys().slot_of(FIRST, sale.id(), booking, sale.event.slots);
+    let deleted: i64 = redis::cmd("DEL").arg(key).query_async(&mut stack.redis.clone()).await.unwrap();
+    assert_eq!(deleted, 1);
+}
+
+async fn any_booking(stack: &Stack) -> BookingId {
+    let id = sqlx::query_scalar("SELECT id FROM bookings WHERE idempotency_key = 'booked-3'");
+    BookingId::from_uuid(id.fetch_one(&stack.pool).await.unwrap())
+}
+
+async fn set_hash_field(stack: &Stack, key: String, field: &str, value: &str) {
+    let mut command = redis::cmd("HSET");
+    let _: i64 = command.arg(key).arg(field).arg(value).query_async(&mut stack.redis.clone()).await.unwrap();
+}
+
+async fn has_hash_field(stack: &Stack, key: String, field: &str) -> bool {
+    redis::cmd("HEXISTS").arg(key).arg(field).query_async(&mut stack.redis.clone()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_slot_key_comes_back_by_a_rebuild_without_a_service() {
+    let (stack, sale) = sold().await;
+    let before = inventory(&stack).await;
+    let epoch = stack.position(FIRST).await.0;
+    delete_slot_of(&stack, &sale, any_booking(&stack).await).await;
+    assert_ne!(inventory(&stack).await, before);
+
+    let event = sale.id().to_string();
+    let (code, printed) = stack.command(&["rebuild", "--event", &event, "--by", "Ann"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(inventory(&stack).await, before);
+    assert!(stack.is_certified(FIRST).await);
+    assert_eq!(stack.position(FIRST).await.0, epoch + 1);
+    assert!(matches!(sale.book(&stack, "booked-3").await, Outcome::Replayed(..)));
+    assert!(matches!(sale.book(&stack, "new").await, Outcome::Changed(_)));
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
+    assert_eq!(stack.number("SELECT count(*) FROM leases").await, 0);
+
+    let rows = stack
+        .words(
+            "SELECT concat_ws('|', kind, shard, event_id, asked_by, outcome, ended_at IS NULL) FROM repairs",
+        )
+        .await;
+    assert_eq!(rows, [format!("rebuild|0|{event}|Ann|done|f")]);
+    let (code, printed) = stack.command(&["repairs", "list"]).await;
+    assert_eq!(code, 0, "{printed}");
+    for said in ["Ann", "before  Redis at ", "after   restored and certified at ", &event] {
+        assert!(printed.contains(said), "{said}: {printed}");
+    }
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_of_one_event_leaves_the_others_alone_and_one_of_the_shard_does_not() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let other = LiveSale::publish(&stack, 10).await;
+    other.hold(&stack, "of-the-other", 600_000).await;
+    let sale = sold_in_every_state(&stack).await;
+    let keys = stack.config.keys();
+    let mark = |sale: &LiveSale| keys.slot(FIRST, sale.id(), 0);
+    for sale in [&sale, &other] {
+        set_hash_field(&stack, mark(sale), "mark", "x").await;
+    }
+    let elsewhere = keys.slot(SECOND, sale.id(), 0);
+    set_hash_field(&stack, elsewhere.clone(), "mark", "x").await;
+    let mut before = inventory(&stack).await;
+
+    let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
+    assert_eq!(code, 0, "{printed}");
+    before.get_mut(&mark(&sale)).unwrap().remove(b"mark".as_slice());
+    assert_eq!(inventory(&stack).await, before);
+
+    let (code, printed) = stack.command(&["rebuild", "--shard", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    before.get_mut(&mark(&other)).unwrap().remove(b"mark".as_slice());
+    before.retain(|_, fields| !fields.is_empty());
+    assert_eq!(inventory(&stack).await, before);
+    assert!(has_hash_field(&stack, elsewhere, "mark").await);
+
+    let (code, printed) = stack.command(&["rebuild", "--all"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(inventory(&stack).await, before);
+    stack.wait_until_certified().await;
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
+    assert_eq!(stack.number("SELECT count(*) FROM repairs WHERE outcome = 'done'").await, 4);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_event_that_is_wrong_as_well_is_restored_before_the_certificate() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let other = LiveSale::publish(&stack, 10).await;
+    let sale = sold_in_every_state(&stack).await;
+    let before = inventory(&stack).await;
+    set_hash_field(&stack, stack.config.keys().event(FIRST, other.id()), "sold0", "7").await;
+    let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(inventory(&stack).await, before);
+    assert_eq!(stack.words("SELECT DISTINCT kind FROM alarms").await, ["recovery_mismatch"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_whose_command_was_killed_is_done_by_the_next_service() {
+    let (stack, sale) = sold().await;
+    let before = inventory(&stack).await;
+    delete_slot_of(&stack, &sale, any_booking(&stack).await).await;
+    // A service that does nothing holds the lease, so that the command can only ask.
+    stack.execute("INSERT INTO leases VALUES ('reconciler', 'somebody', now() + interval '1 hour')").await;
+    let mut command = stack.binary(&["rebuild", "--all"]).spawn().unwrap();
+    stack.wait_for_number("both rebuilds are asked for", "SELECT count(*) FROM repairs", 2).await;
+    command.kill().await.unwrap();
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1);
+    assert!(printed.contains("rebuild"), "{printed}");
+
+    stack.execute("DELETE FROM leases").await;
+    let service = stack.start();
+    let done = "SELECT count(*) FROM repairs WHERE outcome = 'done'";
+    stack.wait_for_number("both rebuilds are done", done, 2).await;
+    assert_eq!(inventory(&stack).await, before);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Whatever another recoverer had done when it died, the rebuild begins anew above its epoch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_that_another_interrupted_in_the_middle_starts_over_and_ends_the_same() {
+    let (stack, sale) = sold().await;
+    let before = inventory(&stack).await;
+    let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap() + 1);
+    stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
+    let _: (String, u64) = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let doomed = vec![keys.event(FIRST, sale.id()), keys.slot(FIRST, sale.id(), 1)];
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, doomed)).await;
+
+    let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(inventory(&stack).await, before);
+    assert!(stack.is_certified(FIRST).await);
+    // The one that was interrupted wakes up.
+    let late = restore_clear(&keys, FIRST, epoch, vec![keys.event(FIRST, sale.id())]);
+    assert_eq!(stack.try_script::<i64>(&late).await.unwrap_err().code(), Some("STALEEPOCH"));
+    assert_eq!(inventory(&stack).await, before);
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_is_refused_while_postgresql_may_lack_something_and_the_shard_goes_on_selling() {
+    let (stack, sale) = sold().await;
+    let before = inventory(&stack).await;
+    stack
+        .execute(
+            "INSERT INTO dead_letters (shard, kafka_offset, kind, reason, payload) VALUES (0, 0, 'refused', 'x', '')",
+        )
+        .await;
+    let service = stack.start();
+    let (code, printed) = stack.command(&["rebuild", "--shard", "0"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("1 refused records") && printed.contains("next: "), "{printed}");
+    assert!(stack.is_certified(FIRST).await);
+    assert_eq!(inventory(&stack).await, before);
+    assert!(matches!(sale.book(&stack, "new").await, Outcome::Changed(_)));
+
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    let (code, printed) = stack.command(&["rebuild", "--shard", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.words("SELECT outcome FROM repairs ORDER BY id").await, ["refused", "done"]);
+    wait_until("the new booking is applied", async || {
+        stack.number("SELECT count(*) FROM bookings WHERE idempotency_key = 'new'").await == 1
+    })
+    .await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_rebuilt_is_said_before_anything_is_asked_for() {
+    let stack = Stack::prepare().await;
+    let nobody = boxoffice_schema::ids::EventId::new().to_string();
+    for (arguments, said) in [
+        (["rebuild", "--event", &nobody], "no published event"),
+        (["rebuild", "--shard", "2"], "there is no shard 2"),
+        (["rebuild", "--all", "--shard=1"], "cannot be used with"),
+        (["rebuild", "--by", "Ann"], "required"),
+    ] {
+        let (code, printed) = stack.command(&arguments).await;
+        assert_eq!(code, 2, "{arguments:?}: {printed}");
+        assert!(printed.contains(said), "{arguments:?}: {printed}");
+    }
+    assert_eq!(stack.number("SELECT count(*) FROM repairs").await, 0);
+    stack.remove().await;
+}
