@@ -1,6 +1,6 @@
 //! Rows for what is not as it should be: gaps, alarms, dead letters. Each is logged when its row is new.
 
-use boxoffice_schema::ids::EventId;
+use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, PgPool};
 
@@ -15,23 +15,37 @@ pub(crate) struct Alarm {
     pub(crate) event_id: Option<EventId>,
     pub(crate) kind: &'static str,
     pub(crate) detail: String,
+    /// Where it is about counts: by how much PostgreSQL's differ from Redis'.
+    pub(crate) counts: Option<CountsDifference>,
+}
+
+/// By how much PostgreSQL's counts of a ticket type differ from Redis' at the same position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CountsDifference {
+    pub(crate) ticket_type_id: TicketTypeId,
+    pub(crate) held: i64,
+    pub(crate) sold: i64,
 }
 
 impl Alarm {
     pub(crate) fn of(shard: Shard, complaint: Complaint) -> Self {
-        Self { shard, event_id: None, kind: complaint.kind, detail: complaint.detail }
+        Self { shard, event_id: None, kind: complaint.kind, detail: complaint.detail, counts: None }
     }
 }
 
 /// Raises an alarm, unless the same one is open.
 pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx::Result<()> {
     let raised = sqlx::query(
-        "INSERT INTO alarms (shard, event_id, kind, detail) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        "INSERT INTO alarms (shard, event_id, kind, detail, ticket_type_id, held_difference, sold_difference) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
     .bind(int2(alarm.shard.number()))
     .bind(alarm.event_id.map(|id| id.as_uuid()))
     .bind(alarm.kind)
     .bind(&alarm.detail)
+    .bind(alarm.counts.map(|counts| counts.ticket_type_id.as_uuid()))
+    .bind(alarm.counts.map(|counts| counts.held))
+    .bind(alarm.counts.map(|counts| counts.sold))
     .execute(connection)
     .await?
     .rows_affected();
@@ -50,7 +64,7 @@ impl Alarm {
             refusal_prefix(incoming.offset),
             storable(reason)
         );
-        Self { shard: incoming.shard, event_id, kind: REFUSED, detail }
+        Self { shard: incoming.shard, event_id, kind: REFUSED, detail, counts: None }
     }
 }
 
@@ -86,6 +100,40 @@ pub(crate) async fn resolve_one(pool: &PgPool, id: i64) -> sqlx::Result<bool> {
         .execute(pool)
         .await?;
     Ok(resolved.rows_affected() == 1)
+}
+
+/// The kind of the alarm that counts differ at the same position.
+pub(crate) const COUNTS_DIFFER: &str = "counts_differ";
+
+/// The open alarms about the counts of an event, by their numbers.
+pub(crate) async fn differing_counts(
+    pool: &PgPool,
+    event: EventId,
+) -> sqlx::Result<Vec<(i64, CountsDifference)>> {
+    let rows: Vec<(i64, uuid::Uuid, i64, i64)> = sqlx::query_as(
+        "SELECT id, ticket_type_id, held_difference, sold_difference FROM alarms \
+         WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL AND ticket_type_id IS NOT NULL ORDER BY id",
+    )
+    .bind(event.as_uuid())
+    .bind(COUNTS_DIFFER)
+    .fetch_all(pool)
+    .await?;
+    let difference = |(id, ticket_type, held, sold)| {
+        (id, CountsDifference { ticket_type_id: TicketTypeId::from_uuid(ticket_type), held, sold })
+    };
+    Ok(rows.into_iter().map(difference).collect())
+}
+
+/// Resolves all alarms about the counts of an event; `false` where there was none.
+pub(crate) async fn resolve_differing_counts(pool: &PgPool, event: EventId) -> sqlx::Result<bool> {
+    let resolved = sqlx::query(
+        "UPDATE alarms SET resolved_at = now() WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL",
+    )
+    .bind(event.as_uuid())
+    .bind(COUNTS_DIFFER)
+    .execute(pool)
+    .await?;
+    Ok(resolved.rows_affected() > 0)
 }
 
 /// Resolves what recovery has put right.

@@ -25,12 +25,6 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often PostgreSQL is asked how far the log is applied.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long events that are being sold may keep the audit busy.
-const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Snapshots of an event that is being sold; the patience is the real bound.
-const AUDIT_TRIES: usize = 500;
-
 /// What the job found.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -81,13 +75,7 @@ pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
     let _stop_at_the_end = stop.clone().drop_guard();
     let job = async {
         let unapplied_records = wait_for_end(&pool, &ends).await?;
-        let scope = Scope {
-            shards: config.shards.shards().collect(),
-            event: None,
-            with_rows: true,
-            patience: AUDIT_PATIENCE,
-            tries: AUDIT_TRIES,
-        };
+        let scope = Scope::by_hand(config, None, false);
         let report = audit::audit(&pool, &redis, &config.keys(), &scope).await?;
         audit::record(&pool, &report).await?;
         let open = open::read(&pool).await?;

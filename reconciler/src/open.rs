@@ -6,6 +6,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
+use crate::findings::COUNTS_DIFFER;
+
 /// The most rows of a kind that are listed; their number is always told.
 const LIST_MAX: i64 = 100;
 
@@ -83,7 +85,10 @@ pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
                 "decisions {from} to {to} (epoch {epoch}) are missing before offset {offset}; the shard's application \
                  stands still"
             ),
-            mend: format!("boxoffice-reconciler gaps retry {id}"),
+            mend: format!(
+                "boxoffice-reconciler repair   (reads the log again; should they be lost for good: gaps accept {id}, \
+                 then repair, by which Redis says them again)"
+            ),
         })
     };
     rows.into_iter().map(item).collect()
@@ -92,7 +97,8 @@ pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
 /// Open alarms, oldest first.
 pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     let rows = sqlx::query(
-        "SELECT id, shard, raised_at, kind, detail FROM alarms WHERE resolved_at IS NULL ORDER BY id LIMIT $1",
+        "SELECT id, shard, event_id, raised_at, kind, detail FROM alarms \
+         WHERE resolved_at IS NULL ORDER BY id LIMIT $1",
     )
     .bind(LIST_MAX)
     .fetch_all(pool)
@@ -106,16 +112,22 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
             shard: row.try_get("shard")?,
             since: row.try_get("raised_at")?,
             what: format!("{kind}: {detail}"),
-            mend: mend_alarm(id, kind),
+            mend: mend_alarm(id, kind, row.try_get("event_id")?),
         })
     };
     rows.into_iter().map(item).collect()
 }
 
 /// What to do about an alarm. Those of recovery are resolved by the shard's next certificate.
-fn mend_alarm(id: i64, kind: &str) -> String {
+fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
+    let event = event.map_or_else(String::new, |event| format!(" --event {event}"));
     match kind {
         "refused" => "boxoffice-reconciler dead-letters list".to_owned(),
+        COUNTS_DIFFER => {
+            format!(
+                "boxoffice-reconciler dead-letters list, and when none is open repair{event}   (closes this)"
+            )
+        }
         "redis_lost" | "recovery_mismatch" => {
             "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this)"
                 .to_owned()

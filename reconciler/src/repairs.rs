@@ -193,11 +193,13 @@ pub(crate) async fn open_rebuilds(pool: &PgPool, shards: &[Shard]) -> sqlx::Resu
 /// repair lock, so nobody is at work on them.
 pub(crate) async fn end_interrupted(pool: &PgPool, shard: Shard) -> sqlx::Result<()> {
     sqlx::query(
-        "UPDATE repairs SET outcome = 'unknown', ended_at = now(), \
-             after = 'the process was interrupted; whether it was done stands in the log' \
-         WHERE outcome IS NULL AND kind <> 'rebuild' AND shard = $1",
+        "UPDATE repairs SET outcome = $3, after = $4, ended_at = now() \
+         WHERE outcome IS NULL AND kind <> $2 AND shard = $1",
     )
     .bind(int2(shard.number()))
+    .bind(Kind::Rebuild.as_str())
+    .bind(Outcome::Unknown.as_str())
+    .bind("the process was interrupted; whether it was done stands in the log")
     .execute(pool)
     .await?;
     Ok(())

@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use boxoffice_schema::keys::Keys;
-
 use crate::audit::{Finding, FindingKind, Report};
 use crate::dead_letters::DeadLetter;
 use crate::once::{Summary, Verdict};
 use crate::open::{Open, OpenItem};
+use crate::repair;
 use crate::repairs::Repair;
 use crate::snapshot::Counts;
 use crate::status::Status;
@@ -22,7 +21,7 @@ macro_rules! line {
 }
 
 /// The report of `once`.
-pub(crate) fn of_once(summary: &Summary, keys: &Keys) -> String {
+pub(crate) fn of_once(summary: &Summary) -> String {
     let Summary { verdict, applied_elsewhere, unapplied_records, audit, open } = summary;
     let mut out = String::new();
     line!(out, "Boxoffice reconciliation, {} UTC", audit.started_at.format("%Y-%m-%d %H:%M:%S"));
@@ -43,20 +42,20 @@ pub(crate) fn of_once(summary: &Summary, keys: &Keys) -> String {
     );
     line!(out);
     totals_table(&mut out, audit);
-    problems(&mut out, audit, open, keys);
+    problems(&mut out, audit, open);
     line!(out, "{}", verdict_line(*verdict, audit));
     out
 }
 
 /// The report of `audit`.
-pub(crate) fn of_audit(report: &Report, keys: &Keys) -> String {
+pub(crate) fn of_audit(report: &Report) -> String {
     let mut out = String::new();
     line!(out, "Boxoffice audit, {} UTC", report.started_at.format("%Y-%m-%d %H:%M:%S"));
     line!(out);
     audit_lines(&mut out, report);
     line!(out);
     totals_table(&mut out, report);
-    problems(&mut out, report, &Open::default(), keys);
+    problems(&mut out, report, &Open::default());
     let verdict = audit_verdict(report);
     line!(out, "{}", verdict_line(verdict, report));
     out
@@ -64,7 +63,7 @@ pub(crate) fn of_audit(report: &Report, keys: &Keys) -> String {
 
 /// What an audit alone comes to.
 pub(crate) fn audit_verdict(report: &Report) -> Verdict {
-    match (report.is_ok(), report.not_compared) {
+    match (report.is_ok(), report.not_compared + report.left_open.len()) {
         (false, _) => Verdict::Findings,
         (true, 0) => Verdict::Agreement,
         (true, _) => Verdict::Unfinished,
@@ -93,6 +92,12 @@ fn audit_lines(out: &mut String, audit: &Report) {
         );
     }
     line!(out, "  drift         {} tickets", audit.drift);
+    if audit.bookings > 0 {
+        line!(out, "  one by one    {} bookings", audit.bookings);
+    }
+    for why in audit.left_open.iter().take(LINES_MAX) {
+        line!(out, "  not compared  {why}");
+    }
 }
 
 fn totals_table(out: &mut String, audit: &Report) {
@@ -115,9 +120,9 @@ fn totals_table(out: &mut String, audit: &Report) {
     line!(out);
 }
 
-fn problems(out: &mut String, audit: &Report, open: &Open, keys: &Keys) {
+fn problems(out: &mut String, audit: &Report, open: &Open) {
     for finding in audit.findings.iter().take(LINES_MAX) {
-        finding_lines(out, finding, keys);
+        finding_lines(out, finding);
     }
     if audit.findings.len() > LINES_MAX {
         line!(out, "  ... and {} more findings (--json lists all)", audit.findings.len() - LINES_MAX);
@@ -133,34 +138,43 @@ fn problems(out: &mut String, audit: &Report, open: &Open, keys: &Keys) {
     }
 }
 
-fn finding_lines(out: &mut String, finding: &Finding, keys: &Keys) {
+fn finding_lines(out: &mut String, finding: &Finding) {
     let mark = if finding.kind.is_notice() { "note" } else { "WRONG" };
     line!(out, "  {mark:<5} {} {}: {}", finding.shard, finding.kind.as_str(), finding.detail);
     if let Some(event) = finding.event_id {
         let ticket_type = finding.ticket_type_id.map_or_else(String::new, |id| format!(", ticket type {id}"));
         line!(out, "        event {event}{ticket_type}");
     }
-    for step in next_steps(finding, keys) {
+    for step in next_steps(finding) {
         line!(out, "        next: {step}");
     }
 }
 
 /// The commands that show more of a finding, and mend it.
-fn next_steps(finding: &Finding, keys: &Keys) -> Vec<String> {
+fn next_steps(finding: &Finding) -> Vec<String> {
     let event = finding.event_id.map_or_else(String::new, |event| format!(" --event {event}"));
-    let again = format!("boxoffice-reconciler audit{event}   (a real difference stays)");
+    let command = |line: &str| format!("boxoffice-reconciler {line}");
+    let repair =
+        command(&format!("repair{event} --dry-run, then without --dry-run   (while tickets are sold)"));
     let set_aside =
-        "boxoffice-reconciler dead-letters list   (a record that was refused explains most)".to_owned();
-    let rebuild = format!(
-        "redis-cli DEL '{}'   (fences the shard; `run` compares it, restores it from PostgreSQL and certifies it)",
-        keys.certificate(finding.shard)
-    );
+        command("dead-letters list   (a record that was refused explains most; resolve it first)");
+    let rebuild = match finding.event_id {
+        Some(event) => command(&format!("rebuild --event {event}   (its shard pauses meanwhile)")),
+        None => command(&format!("rebuild --shard {}   (it pauses meanwhile)", finding.shard.number())),
+    };
     match finding.kind {
-        FindingKind::Drift | FindingKind::Oversold => vec![again, set_aside, rebuild],
-        FindingKind::RowsDiffer => vec![again, set_aside],
-        FindingKind::MissingInventory | FindingKind::UnreadableInventory | FindingKind::RedisBehind => {
-            vec![rebuild]
+        FindingKind::Drift | FindingKind::Oversold => vec![set_aside, repair],
+        FindingKind::RowsDiffer | FindingKind::EventDiffers | FindingKind::UnrecordedBookings => vec![repair],
+        FindingKind::BookingsDiffer => {
+            vec![command("alarms list   (two histories may share a topic)"), rebuild]
         }
+        FindingKind::MissingInventory
+        | FindingKind::UnreadableInventory
+        | FindingKind::RedisBehind
+        | FindingKind::LostBookings
+        | FindingKind::LostKeys
+        | FindingKind::LostExpiries
+        | FindingKind::AllowancesDiffer => vec![rebuild],
         FindingKind::OverdueHolds => vec!["start an API instance; it expires holds".to_owned()],
     }
 }
@@ -182,7 +196,7 @@ fn verdict_line(verdict: Verdict, audit: &Report) -> String {
         Verdict::Agreement => "Redis and PostgreSQL agree.".to_owned(),
         Verdict::Findings => "Something is wrong; each line above names the next step.".to_owned(),
         Verdict::Unfinished => format!(
-            "Not finished: {} ticket types were not compared. Tickets may be selling too fast for a moment of rest, or \
+            "Not finished: not everything was compared ({} ticket types were not). Tickets may be selling too fast for a moment of rest, or \
              decisions wait in Redis for an API instance to relay them; run it again.",
             audit.not_compared
         ),
@@ -300,6 +314,34 @@ pub(crate) fn of_repairs(rows: &[Repair]) -> String {
         }
     }
     out
+}
+
+/// What an audit finds that was made instead of a mend.
+pub(crate) fn of_dry_run(found: &Report) -> String {
+    of_audit(found) + "Dry run: nothing was changed.\n"
+}
+
+/// What a repair mended, what stood in its way, and what is left.
+pub(crate) fn of_repair(summary: &repair::Summary) -> String {
+    let mut out = String::new();
+    match summary.repairs.as_slice() {
+        [] => line!(out, "Nothing was mended."),
+        repairs => out.push_str(&of_repairs(repairs)),
+    }
+    for note in &summary.notes {
+        line!(out, "  note  {note}");
+    }
+    line!(out);
+    line!(out, "What is left:");
+    out + &of_audit(&summary.left)
+}
+
+/// What a repair comes to.
+pub(crate) fn repair_verdict(summary: &repair::Summary) -> Verdict {
+    match audit_verdict(&summary.left) {
+        Verdict::Agreement if !summary.notes.is_empty() => Verdict::Unfinished,
+        verdict => verdict,
+    }
 }
 
 /// What came of rebuilds.

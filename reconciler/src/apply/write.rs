@@ -9,7 +9,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::findings::Alarm;
+use crate::findings::{Alarm, COUNTS_DIFFER, CountsDifference};
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
 
 /// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs.
@@ -156,7 +156,13 @@ async fn write_counts(
         let (capacity, held, sold): (i32, i32, i32) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         let Some((shard, event_id, totals)) = changes.totals.get(&id) else { continue };
         if let Some(detail) = difference(totals, [capacity, held, sold]) {
-            alarms.push(Alarm { shard: *shard, event_id: Some(*event_id), kind: "counts_differ", detail });
+            let counts = Some(CountsDifference {
+                ticket_type_id: id,
+                held: i64::from(held) - i64::from(totals.held),
+                sold: i64::from(sold) - i64::from(totals.sold),
+            });
+            let (shard, event_id) = (*shard, Some(*event_id));
+            alarms.push(Alarm { shard, event_id, kind: COUNTS_DIFFER, detail, counts });
         }
     }
     Ok(alarms)

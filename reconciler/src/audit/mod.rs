@@ -18,10 +18,13 @@ use redis::RedisError;
 use serde::Serialize;
 use sqlx::PgPool;
 
+use crate::config::Config;
+use crate::deep::{self, DeepError};
 use crate::redis_link::RedisLink;
 use crate::snapshot::{self, Counts, LiveShard, Recorded};
 
 mod compare;
+mod one_by_one;
 mod record;
 mod rows;
 mod service;
@@ -40,10 +43,35 @@ pub(crate) struct Scope {
     pub(crate) event: Option<EventId>,
     /// Whether PostgreSQL's counts are compared with its own bookings, which reads all of them.
     pub(crate) with_rows: bool,
+    /// Whether bookings are compared one by one, which reads all of them in both stores.
+    pub(crate) deep: bool,
     /// How long PostgreSQL may take to come to a position of Redis.
     pub(crate) patience: Duration,
     /// Snapshots of an event that is being sold, before it counts as not compared.
     pub(crate) tries: usize,
+}
+
+/// How long an audit by hand lets PostgreSQL catch up with events that are being sold.
+const PATIENCE_BY_HAND: Duration = Duration::from_secs(10);
+
+/// Snapshots of such an event; the patience is the real bound.
+const TRIES_BY_HAND: usize = 500;
+
+impl Scope {
+    /// For a command: everything, or one event, with PostgreSQL's counts against its own bookings.
+    pub(crate) fn by_hand(config: &Config, event: Option<EventId>, deep: bool) -> Self {
+        Self {
+            shards: match event {
+                Some(event) => vec![config.shards.shard_of(event)],
+                None => config.shards.shards().collect(),
+            },
+            event,
+            with_rows: true,
+            deep,
+            patience: PATIENCE_BY_HAND,
+            tries: TRIES_BY_HAND,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +80,8 @@ pub(crate) enum AuditError {
     Postgres(#[from] sqlx::Error),
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
+    #[error("{0}")]
+    Deep(#[from] DeepError),
 }
 
 /// What an audit found.
@@ -65,6 +95,10 @@ pub(crate) struct Report {
     pub(crate) compared: usize,
     /// Ticket types whose shard moved on during all tries.
     pub(crate) not_compared: usize,
+    /// Bookings that were compared one by one.
+    pub(crate) bookings: usize,
+    /// What could not be compared one by one, and why.
+    pub(crate) left_open: Vec<String>,
     /// The sums over all that was compared.
     pub(crate) totals: Totals,
     /// Tickets by which counts differ, over all findings.
@@ -133,6 +167,20 @@ pub(crate) enum FindingKind {
     RedisBehind,
     /// Holds that should have expired: nobody runs the expiry.
     OverdueHolds,
+    /// An event's name, times, limits, status or capacities differ.
+    EventDiffers,
+    /// PostgreSQL has bookings that Redis lacks, or has in an older state.
+    LostBookings,
+    /// Redis has bookings that PostgreSQL lacks, or has in an older state, although the log is applied.
+    UnrecordedBookings,
+    /// A booking has two contents at one position.
+    BookingsDiffer,
+    /// In Redis a booking's idempotency key does not lead to it: a retry would book again.
+    LostKeys,
+    /// In Redis a hold is not in the expiry queue at its time.
+    LostExpiries,
+    /// In Redis a customer's count is not that of its bookings.
+    AllowancesDiffer,
 }
 
 impl FindingKind {
@@ -145,6 +193,13 @@ impl FindingKind {
             Self::UnreadableInventory => "unreadable_inventory",
             Self::RedisBehind => "redis_behind",
             Self::OverdueHolds => "overdue_holds",
+            Self::EventDiffers => "event_differs",
+            Self::LostBookings => "lost_bookings",
+            Self::UnrecordedBookings => "unrecorded_bookings",
+            Self::BookingsDiffer => "bookings_differ",
+            Self::LostKeys => "lost_keys",
+            Self::LostExpiries => "lost_expiries",
+            Self::AllowancesDiffer => "allowances_differ",
         }
     }
 
@@ -185,6 +240,9 @@ pub(crate) async fn audit(
         report.findings.extend(rows::differing(pool, scope.event).await?);
     }
     report.findings.extend(rows::overdue_holds(pool, scope.event, &report.shards).await?);
+    if scope.deep {
+        one_by_one::extend(&mut report, deep::Sources { pool, redis, keys }, scope).await?;
+    }
     report.findings.sort_by_key(|finding| (finding.shard, finding.event_id, finding.ticket_type_id));
     report.drift = report.findings.iter().map(|finding| finding.drift).sum();
     report.duration_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -203,6 +261,8 @@ fn opened(
         lag: 0,
         compared: 0,
         not_compared: 0,
+        bookings: 0,
+        left_open: Vec::new(),
         totals: Totals::default(),
         drift: 0,
         shards: BTreeMap::new(),

@@ -28,6 +28,7 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
         shards: config.shards.shards().collect(),
         event: None,
         with_rows: false,
+        deep: false,
         patience: PATIENCE,
         tries: TRIES,
     };

@@ -1,7 +1,6 @@
 //! What the commands do, between the command line and the modules that do the work.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::ensure;
 use boxoffice_schema::ids::EventId;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::Scope;
+use crate::audit::{Report, Scope};
 use crate::config::Config;
 use crate::once::Verdict;
 use crate::rebuild::Selection;
@@ -18,10 +17,6 @@ use crate::redis_link::RedisLink;
 use crate::{findings, open, postgres, rebuild, repairs, report, run, servers, telemetry};
 
 use super::{Alarms, DeadLetters, Gaps, Manner, What};
-
-/// How long an audit by hand lets PostgreSQL catch up, and how often it looks again.
-const AUDIT_PATIENCE: Duration = Duration::from_secs(10);
-const AUDIT_TRIES: usize = 500;
 
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(listen) = config.metrics_listen {
@@ -51,7 +46,7 @@ pub(super) async fn status(config: &Config, json: bool) -> anyhow::Result<ExitCo
 pub(super) async fn once(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     match crate::once::once(config).await {
         Ok(summary) => {
-            print(json, &summary, || report::of_once(&summary, &config.keys()))?;
+            print(json, &summary, || report::of_once(&summary))?;
             Ok(ExitCode::from(summary.verdict.exit_code()))
         }
         Err(error) if json => {
@@ -63,22 +58,46 @@ pub(super) async fn once(config: &Config, json: bool) -> anyhow::Result<ExitCode
     }
 }
 
-pub(super) async fn audit(config: &Config, event: Option<EventId>, json: bool) -> anyhow::Result<ExitCode> {
+pub(super) async fn audit(
+    config: &Config,
+    event: Option<EventId>,
+    deep: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let found = compare(config, &Scope::by_hand(config, event, deep)).await?;
+    // An audit of one event is not a reconciliation of the installation.
+    if event.is_none() {
+        crate::audit::record(&postgres::pool(config)?, &found).await?;
+    }
+    print(json, &found, || report::of_audit(&found))?;
+    Ok(ExitCode::from(report::audit_verdict(&found).exit_code()))
+}
+
+async fn compare(config: &Config, scope: &Scope) -> anyhow::Result<Report> {
     let pool = postgres::pool(config)?;
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
-    let shards: Vec<Shard> = match event {
-        Some(event) => vec![config.shards.shard_of(event)],
-        None => config.shards.shards().collect(),
-    };
-    let scope = Scope { shards, event, with_rows: true, patience: AUDIT_PATIENCE, tries: AUDIT_TRIES };
-    let found = crate::audit::audit(&pool, &redis, &config.keys(), &scope).await?;
-    // An audit of one event is not a reconciliation of the installation.
-    if event.is_none() {
-        crate::audit::record(&pool, &found).await?;
-    }
-    print(json, &found, || report::of_audit(&found, &config.keys()))?;
+    Ok(crate::audit::audit(&pool, &redis, &config.keys(), scope).await?)
+}
+
+/// Says what differs, booking by booking, and changes nothing.
+async fn run_dry(config: &Config, scope: &Scope, json: bool) -> anyhow::Result<ExitCode> {
+    let found = compare(config, scope).await?;
+    print(json, &found, || report::of_dry_run(&found))?;
     Ok(ExitCode::from(report::audit_verdict(&found).exit_code()))
+}
+
+pub(super) async fn repair(
+    config: &Config,
+    event: Option<EventId>,
+    manner: &Manner,
+) -> anyhow::Result<ExitCode> {
+    if manner.dry_run {
+        return run_dry(config, &Scope::by_hand(config, event, true), manner.json).await;
+    }
+    let summary = crate::repair::repair(config, event, &manner.by).await?;
+    print(manner.json, &summary, || report::of_repair(&summary))?;
+    Ok(ExitCode::from(report::repair_verdict(&summary).exit_code()))
 }
 
 pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyhow::Result<()> {
@@ -112,7 +131,9 @@ pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
         }
         Gaps::Accept { id } => {
             crate::gaps::accept(config, &pool, id).await?;
-            println!("gap {id}: accepted as lost; run `boxoffice-reconciler audit` for what that costs");
+            println!(
+                "gap {id}: accepted as lost; run `boxoffice-reconciler repair`, by which Redis says again what it still knows"
+            );
         }
     }
     Ok(())
@@ -147,6 +168,10 @@ pub(super) async fn rebuild(config: &Config, what: &What, manner: &Manner) -> an
         }
         (None, None) => Selection::All,
     };
+    if manner.dry_run {
+        let scope = Scope { shards: selection.shards(config), ..Scope::by_hand(config, what.event, true) };
+        return run_dry(config, &scope, manner.json).await;
+    }
     let rows = rebuild::rebuild(config, selection, &manner.by).await?;
     print(manner.json, &rows, || report::of_rebuilds(&rows))?;
     Ok(ExitCode::from(rebuild::exit_code(&rows)))

@@ -45,9 +45,24 @@ enum Command {
         /// One event only.
         #[arg(long, value_name = "ID")]
         event: Option<EventId>,
+        /// Booking by booking as well: lost keys, lost expiries, customers' counts.
+        #[arg(long)]
+        deep: bool,
         /// For machines.
         #[arg(long)]
         json: bool,
+    },
+    /// Mend what the audit finds, while tickets are being sold.
+    ///
+    /// Reads gaps again; sets PostgreSQL's counts to what its bookings add up to; lets Redis say once more what
+    /// PostgreSQL lost; moves Redis' counters by what they differ. Every mend is compare-and-set and a row of
+    /// `repairs`. What Redis lost is left to `rebuild`, which the report names.
+    Repair {
+        /// One event only.
+        #[arg(long, value_name = "ID")]
+        event: Option<EventId>,
+        #[command(flatten)]
+        manner: Manner,
     },
     /// Restore Redis from PostgreSQL, which by then has all of the log. Sales of the shard pause meanwhile.
     ///
@@ -174,7 +189,8 @@ pub async fn main() -> anyhow::Result<ExitCode> {
         Command::Run => commands::serve(config).await?,
         Command::Once { json } => return commands::once(&config, json).await,
         Command::Status { json } => return commands::status(&config, json).await,
-        Command::Audit { event, json } => return commands::audit(&config, event, json).await,
+        Command::Audit { event, deep, json } => return commands::audit(&config, event, deep, json).await,
+        Command::Repair { event, manner } => return commands::repair(&config, event, &manner).await,
         Command::Rebuild { what, manner } => return commands::rebuild(&config, &what, &manner).await,
         Command::Repairs(Repairs::List { json }) => commands::list_repairs(&config, json).await?,
         Command::DeadLetters(command) => commands::dead_letters(&config, command).await?,

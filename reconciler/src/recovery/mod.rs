@@ -138,7 +138,7 @@ impl Recoverer<'_> {
 
     async fn raise(&self, shard: Shard, error: &RecoveryError) -> sqlx::Result<()> {
         let Some(kind) = error.alarm() else { return Ok(()) };
-        let alarm = Alarm { shard, event_id: None, kind, detail: error.to_string() };
+        let alarm = Alarm { shard, event_id: None, kind, detail: error.to_string(), counts: None };
         findings::raise(&mut *self.pool.acquire().await?, &alarm).await
     }
 

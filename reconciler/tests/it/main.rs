@@ -12,6 +12,8 @@ mod link;
 mod preparing;
 mod rebuilding;
 mod recovering;
+mod relaying;
+mod repairing;
 mod sale;
 mod setting_aside;
 mod stack;

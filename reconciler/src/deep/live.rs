@@ -1,0 +1,188 @@
+//! What Redis has: looked for in PostgreSQL, and in itself. Each booking has a record of its idempotency key, each hold
+//! an entry in the expiry queue, and each customer a count.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use boxoffice_schema::fingerprint::IdempotencyField;
+use boxoffice_schema::ids::BookingId;
+use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::scripts::allowances;
+use boxoffice_schema::status::BookingStatus;
+use boxoffice_schema::time;
+use redis::RedisError;
+use uuid::Uuid;
+
+use crate::audit::FindingKind;
+
+use super::recorded::Ahead;
+use super::{Comparison, DeepError, Subject};
+
+/// Slots that are read in one round trip; a slot has about 32 bookings.
+const SLOTS: usize = 32;
+
+/// Customers that are read in one step.
+const CUSTOMERS: usize = 1_000;
+
+/// A slot's hash: bookings by their ids, and ids of bookings by idempotency fields.
+type Slot = HashMap<Vec<u8>, Vec<u8>>;
+
+/// The tickets that count against limits, by field of the customers hash.
+type Allowances = BTreeMap<Vec<u8>, u64>;
+
+impl Subject<'_> {
+    pub(super) async fn compare_live(&self, found: &mut Comparison) -> Result<(), DeepError> {
+        let before = self.live_position().await?;
+        let mut allowed = Allowances::new();
+        let slots: Vec<u32> = (0..self.event.slots).collect();
+        for slots in slots.chunks(SLOTS) {
+            let bookings = self.read_slots(slots, found).await?;
+            self.look_for_rows(&bookings, found).await?;
+            self.compare_expiries(&bookings, found).await?;
+            for (field, tickets) in allowances(self.event, &bookings) {
+                *allowed.entry(field).or_default() += tickets;
+            }
+        }
+        let counted = self.read_customers().await?;
+        if self.live_position().await? == before {
+            compare_allowances(&allowed, &counted, found);
+        } else {
+            found.not_compared.push(format!(
+                "event {}: the customers' allowances, since tickets were sold meanwhile",
+                self.event.id
+            ));
+        }
+        Ok(())
+    }
+
+    /// The bookings of some slots; one whose key does not lead to it is a difference.
+    async fn read_slots(
+        &self,
+        slots: &[u32],
+        found: &mut Comparison,
+    ) -> Result<Vec<(BookingId, BookingImage)>, DeepError> {
+        let mut pipeline = redis::pipe();
+        for slot in slots {
+            pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
+        }
+        let read: Vec<Slot> = pipeline.query_async(&mut self.sources.redis.connection()).await?;
+        let mut bookings = Vec::new();
+        for slot in &read {
+            for (field, value) in slot {
+                let Ok(id) = <[u8; 16]>::try_from(field.as_slice()) else { continue };
+                // An id as the value: this is the record of a key. An unreadable booking was told where PostgreSQL's
+                // bookings were compared.
+                let Ok(image) = BookingImage::decode(value) else { continue };
+                let id = BookingId::from_bytes(id);
+                let key = IdempotencyField::of(&image.caller, self.event.id, &image.idempotency_key);
+                if slot.get(key.as_bytes().as_slice()).is_none_or(|leads_to| leads_to != id.as_bytes()) {
+                    let detail = format!("in Redis the key of booking {id} does not lead to it");
+                    found.add(FindingKind::LostKeys, Some(id), detail);
+                }
+                bookings.push((id, image));
+            }
+        }
+        Ok(bookings)
+    }
+
+    /// Bookings that PostgreSQL does not have at all; older ones were found from the other side.
+    async fn look_for_rows(
+        &self,
+        bookings: &[(BookingId, BookingImage)],
+        found: &mut Comparison,
+    ) -> Result<(), DeepError> {
+        let ids: Vec<Uuid> = bookings.iter().map(|(id, _)| id.as_uuid()).collect();
+        let rows: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM bookings WHERE id = ANY ($1)")
+            .bind(ids)
+            .fetch_all(self.sources.pool)
+            .await?;
+        let rows: HashSet<Uuid> = rows.into_iter().collect();
+        let ahead: Vec<Ahead> = bookings
+            .iter()
+            .filter(|(id, _)| !rows.contains(&id.as_uuid()))
+            .map(|(id, image)| (*id, image.position))
+            .collect();
+        self.settle_ahead(&ahead, found).await
+    }
+
+    async fn compare_expiries(
+        &self,
+        bookings: &[(BookingId, BookingImage)],
+        found: &mut Comparison,
+    ) -> Result<(), DeepError> {
+        let held = |image: &BookingImage| image.status == BookingStatus::Held;
+        let holds: Vec<_> = bookings.iter().filter(|(_, image)| held(image)).collect();
+        if holds.is_empty() {
+            return Ok(());
+        }
+        let mut scores = redis::cmd("ZMSCORE");
+        scores.arg(self.sources.keys.expiry(self.shard));
+        for (id, _) in &holds {
+            scores.arg(self.expiry_member(*id));
+        }
+        let scores: Vec<Option<f64>> = scores.query_async(&mut self.sources.redis.connection()).await?;
+        for ((id, image), score) in holds.into_iter().zip(scores) {
+            if score == expiry_score(image) {
+                continue;
+            }
+            // Read together with the booking, which may have been decided upon since.
+            let (bytes, score) = self.read_hold(*id).await?;
+            let image = bytes.map_or(Ok(image.clone()), |bytes| BookingImage::decode(&bytes))?;
+            if held(&image) && score != expiry_score(&image) {
+                let detail = format!("in Redis the hold of booking {id} would not expire at its time");
+                found.add(FindingKind::LostExpiries, Some(*id), detail);
+            }
+        }
+        Ok(())
+    }
+
+    fn expiry_member(&self, id: BookingId) -> Vec<u8> {
+        [self.event.id.as_bytes().as_slice(), id.as_bytes()].concat()
+    }
+
+    async fn read_hold(&self, id: BookingId) -> Result<(Option<Vec<u8>>, Option<f64>), RedisError> {
+        let mut transaction = redis::pipe();
+        transaction.atomic();
+        transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.as_bytes());
+        transaction.cmd("ZSCORE").arg(self.sources.keys.expiry(self.shard)).arg(self.expiry_member(id));
+        transaction.query_async(&mut self.sources.redis.connection()).await
+    }
+
+    async fn read_customers(&self) -> Result<Allowances, DeepError> {
+        let key = self.sources.keys.customers(self.shard, self.event.id);
+        let mut counted = Allowances::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
+            let (next, page): (u64, Vec<(Vec<u8>, u64)>) =
+                scan.query_async(&mut self.sources.redis.connection()).await?;
+            counted.extend(page.into_iter().filter(|(field, _)| !field.is_empty()));
+            if next == 0 {
+                return Ok(counted);
+            }
+            cursor = next;
+        }
+    }
+}
+
+/// The score of a hold in the expiry queue.
+#[expect(clippy::cast_precision_loss, reason = "Redis keeps scores as floats; milliseconds fit")]
+fn expiry_score(image: &BookingImage) -> Option<f64> {
+    image.hold_expires_at.map(|at| time::to_millis(at) as f64)
+}
+
+fn compare_allowances(wanted: &Allowances, counted: &Allowances, found: &mut Comparison) {
+    let fields: std::collections::BTreeSet<_> = wanted.keys().chain(counted.keys()).collect();
+    for field in fields {
+        let (wanted, counted) = (wanted.get(field).copied(), counted.get(field).copied());
+        if wanted.unwrap_or(0) != counted.unwrap_or(0) {
+            let name: String = field.iter().map(|byte| format!("{byte:02x}")).collect();
+            let detail = format!(
+                "Redis counts {} tickets for customer {name}, whose bookings in Redis add up to {}",
+                counted.unwrap_or(0),
+                wanted.unwrap_or(0)
+            );
+            found.add(FindingKind::AllowancesDiffer, None, detail);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Compares an event booking by booking, while tickets are being sold.
+//!
+//! The audit compares counters at equal positions. Here each booking has a position of its own, the decision that last
+//! changed it, so that no moment of rest is needed: what PostgreSQL has, Redis must have at the same or a later
+//! position; what Redis has, PostgreSQL must have as soon as it has applied the log up to that position. Only the
+//! customers' allowances, which have no positions, are compared in a moment of rest, if there is one.
+//!
+//! Everything is read in pages; the allowances of one event's customers are the only thing that is held in memory.
+
+use std::time::Duration;
+
+use boxoffice_schema::DecodeError;
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::{BookingId, EventId};
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use redis::RedisError;
+use sqlx::PgPool;
+use tokio::time::Instant;
+
+use crate::apply::write::int2;
+use crate::audit::FindingKind;
+use crate::recovery::{RecoveryError, stored};
+use crate::redis_link::RedisLink;
+use crate::snapshot;
+
+mod header;
+mod live;
+mod recorded;
+
+/// The longest that PostgreSQL may stand still before what it lacks is left undecided.
+const STALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is asked meanwhile.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The most differences of an event that are told one by one; their number is always told.
+const DIFFERENCES_MAX: usize = 10_000;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DeepError {
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] sqlx::Error),
+    #[error("Redis: {0}")]
+    Redis(#[from] RedisError),
+    #[error("{0}")]
+    Stored(#[from] RecoveryError),
+    #[error("Redis: {0}")]
+    Unreadable(#[from] DecodeError),
+}
+
+/// Where both sides are read.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) pool: &'a PgPool,
+    pub(crate) redis: &'a RedisLink,
+    pub(crate) keys: &'a Keys,
+}
+
+/// Something that one side has and the other has not.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    pub(crate) kind: FindingKind,
+    /// None where it is not about one booking.
+    pub(crate) booking: Option<BookingId>,
+    pub(crate) detail: String,
+}
+
+/// What the comparison of an event came to.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Bookings of PostgreSQL that were looked for in Redis.
+    pub(crate) bookings: usize,
+    pub(crate) differences: Vec<Difference>,
+    /// Differences beyond those that are told.
+    pub(crate) untold: usize,
+    /// What could not be compared, and why.
+    pub(crate) not_compared: Vec<String>,
+}
+
+impl Comparison {
+    fn add(&mut self, kind: FindingKind, booking: Option<BookingId>, detail: impl Into<String>) {
+        if self.differences.len() < DIFFERENCES_MAX {
+            self.differences.push(Difference { kind, booking, detail: detail.into() });
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    /// The bookings with a difference of a kind.
+    pub(crate) fn bookings_with(&self, kind: FindingKind) -> Vec<BookingId> {
+        let of_kind = self.differences.iter().filter(|difference| difference.kind == kind);
+        of_kind.filter_map(|difference| difference.booking).collect()
+    }
+}
+
+/// An event under comparison.
+struct Subject<'a> {
+    sources: Sources<'a>,
+    shard: Shard,
+    /// As PostgreSQL has it.
+    event: &'a EventImage,
+}
+
+/// Compares all published events of a shard that recovery would restore, or one of them.
+pub(crate) async fn compare_shard(
+    sources: Sources<'_>,
+    shard: Shard,
+    only: Option<EventId>,
+) -> Result<Vec<(EventId, Comparison)>, DeepError> {
+    let mut compared = Vec::new();
+    for stored in stored::events(sources.pool, shard).await? {
+        let id = stored.image.id;
+        if !stored.is_finished && only.is_none_or(|only| only == id) {
+            compared.push((id, compare(sources, shard, &stored.image).await?));
+        }
+    }
+    Ok(compared)
+}
+
+/// Compares an event, as PostgreSQL has it, with Redis.
+pub(crate) async fn compare(
+    sources: Sources<'_>,
+    shard: Shard,
+    event: &EventImage,
+) -> Result<Comparison, DeepError> {
+    let subject = Subject { sources, shard, event };
+    let before = subject.epoch().await?;
+    let mut found = Comparison::default();
+    subject.compare_header(&mut found).await?;
+    subject.compare_recorded(&mut found).await?;
+    subject.compare_live(&mut found).await?;
+    if subject.epoch().await? != before {
+        found = Comparison::default();
+        found.not_compared.push(format!("event {}: a recovery of its shard began meanwhile", event.id));
+    }
+    Ok(found)
+}
+
+impl Subject<'_> {
+    fn slot_key(&self, booking: BookingId) -> String {
+        self.sources.keys.slot_of(self.shard, self.event.id, booking, self.event.slots)
+    }
+
+    /// Where Redis stands; none where it lost the shard.
+    async fn live_position(&self) -> Result<Option<Position>, RedisError> {
+        let live = snapshot::live_shards(self.sources.redis, self.sources.keys, &[self.shard]).await?;
+        Ok(live.get(&self.shard).and_then(|live| live.position))
+    }
+
+    async fn epoch(&self) -> Result<Option<u32>, RedisError> {
+        Ok(self.live_position().await?.map(|position| position.epoch))
+    }
+
+    /// Waits until PostgreSQL has applied a position; `false` where it stands still before it.
+    async fn wait_until_applied(&self, wanted: Position) -> sqlx::Result<bool> {
+        wait_until_applied(self.sources.pool, self.shard, wanted).await
+    }
+}
+
+/// Waits until PostgreSQL has applied a shard up to a position; `false` where it stands still before it, or before a
+/// gap.
+pub(crate) async fn wait_until_applied(pool: &PgPool, shard: Shard, wanted: Position) -> sqlx::Result<bool> {
+    let mut last = Position::default();
+    let mut moved_at = Instant::now();
+    loop {
+        let applied = snapshot::applied(pool, shard).await?;
+        if applied >= wanted {
+            return Ok(true);
+        }
+        if applied != last {
+            last = applied;
+            moved_at = Instant::now();
+        } else if moved_at.elapsed() > STALL_TIMEOUT || has_gap(pool, shard).await? {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn has_gap(pool: &PgPool, shard: Shard) -> sqlx::Result<bool> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL)")
+        .bind(int2(shard.number()))
+        .fetch_one(pool)
+        .await
+}

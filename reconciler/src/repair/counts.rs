@@ -1,0 +1,94 @@
+//! PostgreSQL's counts, set to what its own bookings add up to.
+
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::shard::Shard;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::apply::write::int2;
+use crate::postgres::is_about_data;
+use crate::repairs::{self, Intent, Kind, Outcome};
+
+use super::Mender;
+
+/// A ticket type whose counts are not the sums of its bookings.
+struct Wrong {
+    ticket_type: Uuid,
+    counted: [i64; 2],
+    summed: [i64; 2],
+}
+
+impl Mender<'_> {
+    /// The shard's row is locked, so that no record is applied between the sum and the mend; the mend and its row are
+    /// one transaction.
+    pub(super) async fn mend_counts(&mut self, shard: Shard, event: EventId) -> anyhow::Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT FROM shards WHERE shard = $1 FOR UPDATE")
+            .bind(int2(shard.number()))
+            .execute(&mut *transaction)
+            .await?;
+        let mut made = Vec::new();
+        for wrong in differing(&mut transaction, event).await? {
+            let before = told(&wrong, wrong.counted);
+            let intent =
+                Intent { kind: Kind::Counts, shard, event_id: Some(event), by: self.by, before: &before };
+            match set(&mut transaction, &wrong).await {
+                Ok(()) => {}
+                Err(error) if is_about_data(&error) => {
+                    self.notes.push(format!(
+                        "event {event}: the bookings of ticket type {} add up to held {}, sold {}, which its capacity \
+                         does not allow; raise the capacity by PATCH, then run this again",
+                        wrong.ticket_type, wrong.summed[0], wrong.summed[1]
+                    ));
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let id = repairs::begin(&mut transaction, &intent).await?;
+            repairs::end(&mut transaction, id, Outcome::Done, &told(&wrong, wrong.summed)).await?;
+            made.push(id);
+        }
+        transaction.commit().await?;
+        self.made.extend(made);
+        Ok(())
+    }
+
+    /// Whether PostgreSQL agrees with its own bookings about an event.
+    pub(super) async fn counts_agree(&self, event: EventId) -> sqlx::Result<bool> {
+        Ok(differing(&mut *self.pool.acquire().await?, event).await?.is_empty())
+    }
+}
+
+async fn differing(connection: &mut PgConnection, event: EventId) -> sqlx::Result<Vec<Wrong>> {
+    let rows = sqlx::query(include_str!("../audit/rows_differ.sql"))
+        .bind(event.as_uuid())
+        .fetch_all(connection)
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Wrong {
+                ticket_type: row.try_get(2)?,
+                counted: [row.try_get(3)?, row.try_get(4)?],
+                summed: [row.try_get(5)?, row.try_get(6)?],
+            })
+        })
+        .collect()
+}
+
+async fn set(connection: &mut PgConnection, wrong: &Wrong) -> sqlx::Result<()> {
+    let set = sqlx::query(
+        "UPDATE ticket_types SET held = $4::int4, sold = $5::int4 WHERE id = $1 AND held = $2 AND sold = $3",
+    )
+    .bind(wrong.ticket_type)
+    .bind(wrong.counted[0])
+    .bind(wrong.counted[1])
+    .bind(wrong.summed[0])
+    .bind(wrong.summed[1])
+    .execute(connection)
+    .await?;
+    if set.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+}
+
+fn told(wrong: &Wrong, [held, sold]: [i64; 2]) -> String {
+    format!("PostgreSQL, ticket type {}: held {held}, sold {sold}", wrong.ticket_type)
+}

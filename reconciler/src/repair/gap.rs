@@ -1,0 +1,64 @@
+//! Gaps: what is missing may be there when the log is read again.
+
+use std::time::Duration;
+
+use boxoffice_schema::shard::Shard;
+use tokio::time::Instant;
+
+use crate::apply::write::int2;
+use crate::gaps;
+use crate::repairs::{Kind, Outcome};
+
+use super::Mender;
+
+/// How long the log may take to show whether the gap is still there.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often that is looked at.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A gap: its number, and the sequence numbers of the first and last missing decision.
+type OpenGap = (i64, i64, i64);
+
+impl Mender<'_> {
+    /// The sequence decides: what is still missing is a gap again.
+    pub(super) async fn read_gaps_again(&mut self, shard: Shard) -> anyhow::Result<()> {
+        let Some((id, from, to)) = self.open_gap(shard).await? else { return Ok(()) };
+        let row =
+            self.begin(Kind::Gap, shard, None, &format!("decisions {from} to {to} are missing")).await?;
+        gaps::retry(self.config, self.pool, id).await?;
+        let start = Instant::now();
+        let still_open = loop {
+            let open = self.open_gap(shard).await?;
+            let applied: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
+                .bind(int2(shard.number()))
+                .fetch_one(self.pool)
+                .await?;
+            if open.is_some() || applied >= to || start.elapsed() > PATIENCE {
+                break open;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        };
+        let Some((id, from, to)) = still_open else {
+            self.end(row, Outcome::Done, "the log was read again, and the shard goes on").await?;
+            return Ok(());
+        };
+        self.end(row, Outcome::Refused, &format!("decisions {from} to {to} are still missing")).await?;
+        self.notes.push(format!(
+            "shard {shard}: decisions {from} to {to} are missing in the log for good. Look at \
+             `boxoffice-reconciler dead-letters list`; else `boxoffice-reconciler gaps accept {id}`, and then this \
+             again, which lets Redis say what it still knows of them"
+        ));
+        Ok(())
+    }
+
+    async fn open_gap(&self, shard: Shard) -> sqlx::Result<Option<OpenGap>> {
+        sqlx::query_as(
+            "SELECT id, from_sequence, to_sequence FROM gaps WHERE shard = $1 AND resolved_at IS NULL \
+             ORDER BY id LIMIT 1",
+        )
+        .bind(int2(shard.number()))
+        .fetch_optional(self.pool)
+        .await
+    }
+}

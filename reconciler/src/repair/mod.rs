@@ -1,0 +1,162 @@
+//! `repair`: mends what the audit finds while tickets are being sold, and never takes back what was acknowledged.
+//!
+//! The order, for each shard: read gaps again; set PostgreSQL's counts to what its own bookings add up to; for each
+//! event, let Redis say once more what PostgreSQL lacks; when that is applied, move Redis' counters by what they differ
+//! then. What Redis lost is not mended here but by `rebuild`, which the report at the end names.
+
+use anyhow::Context;
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::keys::Keys;
+use boxoffice_schema::scripts::OutboxBounds;
+use boxoffice_schema::shard::Shard;
+use serde::Serialize;
+use sqlx::{PgConnection, PgPool};
+
+use crate::apply::write::int2;
+use crate::audit::{self, Report};
+use crate::config::Config;
+use crate::deep::{self, Sources};
+use crate::recovery::stored;
+use crate::redis_link::RedisLink;
+use crate::repairs::{self, Intent, Kind, Outcome, Repair};
+use crate::{postgres, servers, stand_in};
+
+mod counts;
+mod gap;
+mod restate;
+mod stock;
+
+/// The bounds that the API has unless it is told otherwise: a repair must not fill an outbox that does not drain.
+const BOUNDS: OutboxBounds = OutboxBounds { frames: 100_000, bytes: 256 << 20, age_ms: 600_000 };
+
+/// Names the advisory lock that keeps two repairs of one shard apart.
+const LOCK: i32 = 0x626f_7265;
+
+/// What a repair came to.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary {
+    /// What was mended, or refused.
+    pub(crate) repairs: Vec<Repair>,
+    /// What stood in the way.
+    pub(crate) notes: Vec<String>,
+    /// What an audit finds afterwards.
+    pub(crate) left: Report,
+}
+
+/// Mends everything, or what concerns one event.
+pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) -> anyhow::Result<Summary> {
+    let pool = postgres::pool(config)?;
+    let redis = RedisLink::new(config)?;
+    servers::wait_for_all(config, &pool, &redis).await?;
+    let keys = config.keys();
+    let mut mender =
+        Mender { config, pool: &pool, redis: &redis, keys: &keys, by, made: Vec::new(), notes: Vec::new() };
+    let scope = audit::Scope::by_hand(config, event, true);
+    let job = async {
+        for shard in &scope.shards {
+            mender.mend_shard(*shard, event).await.with_context(|| format!("shard {shard}"))?;
+        }
+        let left = audit::audit(&pool, &redis, &keys, &scope).await?;
+        let repairs = repairs::by_id(&pool, &mender.made).await?;
+        anyhow::Ok(Summary { repairs, notes: mender.notes, left })
+    };
+    let summary = stand_in::while_applied(config, &pool, &redis, Vec::new(), job).await??;
+    pool.close().await;
+    Ok(summary)
+}
+
+struct Mender<'a> {
+    config: &'a Config,
+    pool: &'a PgPool,
+    redis: &'a RedisLink,
+    keys: &'a Keys,
+    by: &'a str,
+    /// The rows of what was mended.
+    made: Vec<i64>,
+    notes: Vec<String>,
+}
+
+impl Mender<'_> {
+    async fn mend_shard(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
+        let Some(_lock) = self.lock(shard).await? else {
+            self.notes.push(format!(
+                "another repair is at work on shard {shard}: run this again when it has ended"
+            ));
+            return Ok(());
+        };
+        repairs::end_interrupted(self.pool, shard).await?;
+        self.read_gaps_again(shard).await?;
+        for stored in stored::events(self.pool, shard).await? {
+            if only.is_some_and(|only| only != stored.image.id) {
+                continue;
+            }
+            self.mend_counts(shard, stored.image.id).await?;
+            if !stored.is_finished {
+                self.mend_event(shard, &stored.image).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What Redis says again is applied before counters are looked at.
+    async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
+        let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
+        let found = deep::compare(sources, shard, event).await?;
+        if let Some(last) = self.restate_bookings(shard, event, &found).await?
+            && !self.is_applied(shard, event.id, last).await?
+        {
+            return Ok(());
+        }
+        if self.has_doubtful_stock(shard, event.id, &found).await? {
+            self.mend_stock(shard, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether PostgreSQL comes to a position; where it does not, that is noted.
+    async fn is_applied(
+        &mut self,
+        shard: Shard,
+        event: EventId,
+        position: boxoffice_schema::position::Position,
+    ) -> sqlx::Result<bool> {
+        let applied = deep::wait_until_applied(self.pool, shard, position).await?;
+        if !applied {
+            self.notes.push(format!(
+                "event {event}: decision {position} did not come to PostgreSQL. It waits in Redis for an API instance \
+                 to relay it, or behind a gap; run this again when it is applied"
+            ));
+        }
+        Ok(applied)
+    }
+
+    /// Writes the row of a mend before it is made.
+    async fn begin(
+        &mut self,
+        kind: Kind,
+        shard: Shard,
+        event_id: Option<EventId>,
+        before: &str,
+    ) -> sqlx::Result<i64> {
+        let intent = Intent { kind, shard, event_id, by: self.by, before };
+        let id = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
+        self.made.push(id);
+        Ok(id)
+    }
+
+    async fn end(&self, id: i64, outcome: Outcome, after: &str) -> sqlx::Result<()> {
+        repairs::end(&mut *self.pool.acquire().await?, id, outcome, after).await
+    }
+
+    /// One repair of a shard at a time; none where another is at work. The lock ends with its connection.
+    async fn lock(&self, shard: Shard) -> sqlx::Result<Option<PgConnection>> {
+        let mut connection = self.pool.acquire().await?.detach();
+        let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
+            .bind(LOCK)
+            .bind(i32::from(int2(shard.number())))
+            .fetch_one(&mut connection)
+            .await?;
+        Ok(locked.then_some(connection))
+    }
+}

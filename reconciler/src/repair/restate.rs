@@ -1,0 +1,79 @@
+//! Bookings that Redis has and PostgreSQL lost: Redis says them once more, and they come by the normal way.
+
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::BookingId;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::{BATCH_MAX, Outcome as Decided, Restate, Target, decision_call};
+use boxoffice_schema::shard::Shard;
+
+use crate::audit::FindingKind;
+use crate::deep::Comparison;
+use crate::repairs::{Kind, Outcome};
+
+use super::{BOUNDS, Mender};
+
+/// Bookings that a row names; their number is always told.
+const NAMED_MAX: usize = 10;
+
+impl Mender<'_> {
+    /// Returns the position of the last booking that was restated; none where there was nothing to do.
+    pub(super) async fn restate_bookings(
+        &mut self,
+        shard: Shard,
+        event: &EventImage,
+        found: &Comparison,
+    ) -> anyhow::Result<Option<Position>> {
+        let bookings = found.bookings_with(FindingKind::UnrecordedBookings);
+        let mut last = None;
+        for batch in bookings.chunks(BATCH_MAX) {
+            let before = format!("PostgreSQL lacks {}, or has them older", named(batch));
+            let row = self.begin(Kind::Restate, shard, Some(event.id), &before).await?;
+            let (outcome, after) = match self.restate(shard, event, batch).await {
+                Ok((position, missed)) => {
+                    last = last.max(position);
+                    let said = position.map_or_else(
+                        || "nothing was restated".to_owned(),
+                        |position| format!("restated, the last at {position}"),
+                    );
+                    let outcome = if position.is_some() { Outcome::Done } else { Outcome::Refused };
+                    (outcome, said + &missed)
+                }
+                Err(error) => (Outcome::Refused, error.to_string()),
+            };
+            self.end(row, outcome, &after).await?;
+            if outcome == Outcome::Refused {
+                self.notes.push(format!("event {}: {after}", event.id));
+            }
+        }
+        Ok(last)
+    }
+
+    /// Returns the last position, and in words what was not restated.
+    async fn restate(
+        &self,
+        shard: Shard,
+        event: &EventImage,
+        batch: &[BookingId],
+    ) -> anyhow::Result<(Option<Position>, String)> {
+        let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
+        let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
+        let call = decision_call(self.keys, shard, BOUNDS, &requests);
+        let replies: Vec<Vec<u8>> = self.redis.run(&call).await?;
+        let (mut last, mut missed) = (None, String::new());
+        for (id, reply) in batch.iter().zip(replies) {
+            match Decided::parse(&reply)? {
+                Decided::Changed(image) => last = last.max(Some(image.position)),
+                other => missed.push_str(&format!("; booking {id}: {}", other.label())),
+            }
+        }
+        Ok((last, missed))
+    }
+}
+
+fn named(bookings: &[BookingId]) -> String {
+    let names: Vec<String> = bookings.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    match bookings.len() - names.len() {
+        0 => format!("bookings {}", names.join(", ")),
+        more => format!("bookings {} and {more} more", names.join(", ")),
+    }
+}

@@ -1,0 +1,201 @@
+//! Redis' counters, moved by what they differ from PostgreSQL's at the same position.
+//!
+//! While tickets are sold, no moment need come at which both sides stand at the same position and can be read. So Redis
+//! is asked to say the event once more, with all its totals: when PostgreSQL applies that record, it compares its own
+//! counts at exactly that position, and an alarm tells the difference. Decisions move both sides by the same amounts,
+//! so the difference stays what it is until it is mended, once: the mend names the restatement on which it rests.
+
+use std::time::Duration;
+
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::ids::EventId;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::{
+    Call, Restatement, RestatementReply, StockDifference, mend_stock, restate_event,
+};
+use boxoffice_schema::shard::Shard;
+use sqlx::Row;
+
+use crate::apply::write::int2;
+use crate::audit::{self, FindingKind};
+use crate::deep::Comparison;
+use crate::findings;
+use crate::repairs::{Kind, Outcome};
+
+use super::{BOUNDS, Mender};
+
+/// How often a repair begins anew where something else restated the event meanwhile.
+const TRIES: usize = 3;
+
+/// For the look whether there is anything to mend; where tickets sell too fast for it, the event is restated.
+const PATIENCE: Duration = Duration::from_secs(2);
+const SNAPSHOTS: usize = 20;
+
+impl Mender<'_> {
+    /// Whether there is reason to compare the counters of an event by the log.
+    pub(super) async fn has_doubtful_stock(
+        &self,
+        shard: Shard,
+        event: EventId,
+        found: &Comparison,
+    ) -> anyhow::Result<bool> {
+        let event_differs = found.differences.iter().any(|d| d.kind == FindingKind::EventDiffers);
+        if event_differs || !findings::differing_counts(self.pool, event).await?.is_empty() {
+            return Ok(true);
+        }
+        let scope = audit::Scope {
+            shards: vec![shard],
+            event: Some(event),
+            with_rows: false,
+            deep: false,
+            patience: PATIENCE,
+            tries: SNAPSHOTS,
+        };
+        let report = audit::audit(self.pool, self.redis, self.keys, &scope).await?;
+        let differs = |kind| matches!(kind, FindingKind::Drift | FindingKind::Oversold);
+        Ok(report.not_compared > 0 || report.findings.iter().any(|finding| differs(finding.kind)))
+    }
+
+    pub(super) async fn mend_stock(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
+        if let Some(obstacle) = self.obstacle(shard).await? {
+            self.notes.push(format!("event {}: counters are not mended: {obstacle}", event.id));
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            let Some(stated) = self.say_event(shard, event.id).await? else { return Ok(()) };
+            if !self.is_applied(shard, event.id, stated).await? {
+                return Ok(());
+            }
+            let found = findings::differing_counts(self.pool, event.id).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            if !self.counts_agree(event.id).await? {
+                self.mend_counts(shard, event.id).await?;
+                continue;
+            }
+            let differences: Vec<StockDifference> =
+                found.iter().filter_map(|(_, difference)| in_redis(event, difference)).collect();
+            if self.move_stock(shard, event, stated, &differences).await? {
+                return Ok(());
+            }
+        }
+        self.notes.push(format!("event {}: it was changed by others at every try; run this again", event.id));
+        Ok(())
+    }
+
+    /// PostgreSQL is the measure only where it has all that was decided.
+    async fn obstacle(&self, shard: Shard) -> sqlx::Result<Option<&'static str>> {
+        let row = sqlx::query(
+            "SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL), \
+                    EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)",
+        )
+        .bind(int2(shard.number()))
+        .fetch_one(self.pool)
+        .await?;
+        Ok(if row.try_get(0)? {
+            Some("a gap of its shard is open: see `boxoffice-reconciler gaps list`")
+        } else if row.try_get(1)? {
+            Some("dead letters of its shard are open: see `boxoffice-reconciler dead-letters list`")
+        } else {
+            None
+        })
+    }
+
+    /// Lets Redis say the event once more. Alarms about its counts are closed before: where they were right, applying
+    /// this raises them again.
+    async fn say_event(&mut self, shard: Shard, event: EventId) -> anyhow::Result<Option<Position>> {
+        let before = "Redis and PostgreSQL differ about the event, or cannot be compared at rest";
+        let row = self.begin(Kind::Restate, shard, Some(event), before).await?;
+        findings::resolve_differing_counts(self.pool, event).await?;
+        let call = restate_event(self.keys, shard, BOUNDS, event);
+        let (said, after) = match self.run(&call).await {
+            Ok(Restatement::Said(_, position)) => (Some(position), format!("said once more at {position}")),
+            Ok(refusal) => (None, told(&refusal).to_owned()),
+            Err(error) => (None, error.to_string()),
+        };
+        let outcome = if said.is_some() { Outcome::Done } else { Outcome::Refused };
+        self.end(row, outcome, &after).await?;
+        if said.is_none() {
+            self.notes.push(format!("event {event}: {after}"));
+        }
+        Ok(said)
+    }
+
+    /// Returns whether this is done with, for better or worse; otherwise the knowledge was stale.
+    async fn move_stock(
+        &mut self,
+        shard: Shard,
+        event: &EventImage,
+        stated: Position,
+        differences: &[StockDifference],
+    ) -> anyhow::Result<bool> {
+        let before = describe(event, stated, differences);
+        let row = self.begin(Kind::Stock, shard, Some(event.id), &before).await?;
+        let call = mend_stock(self.keys, shard, BOUNDS, event.id, stated, differences);
+        let refusal = match self.run(&call).await {
+            Ok(Restatement::Said(image, position)) => {
+                self.end(row, Outcome::Done, &counters(&image, position, differences)).await?;
+                if self.is_applied(shard, event.id, position).await? {
+                    findings::resolve_differing_counts(self.pool, event.id).await?;
+                }
+                return Ok(true);
+            }
+            Ok(Restatement::Stale) => {
+                self.end(row, Outcome::Refused, told(&Restatement::Stale)).await?;
+                return Ok(false);
+            }
+            Ok(refusal) => told(&refusal).to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.end(row, Outcome::Refused, &refusal).await?;
+        self.notes.push(format!("event {}: {refusal}", event.id));
+        Ok(true)
+    }
+
+    async fn run(&self, call: &Call) -> anyhow::Result<Restatement> {
+        let reply: RestatementReply = self.redis.run(call).await?;
+        Ok(Restatement::parse(&reply)?)
+    }
+}
+
+/// What must be added in Redis.
+fn in_redis(event: &EventImage, difference: &findings::CountsDifference) -> Option<StockDifference> {
+    let ordinal = event.ticket_types.iter().position(|t| t.id == difference.ticket_type_id)?;
+    let ordinal = u8::try_from(ordinal).ok()?;
+    Some(StockDifference { ordinal, held: difference.held, sold: difference.sold })
+}
+
+fn describe(event: &EventImage, stated: Position, differences: &[StockDifference]) -> String {
+    let types = differences.iter().map(|difference| {
+        let ticket_type = &event.ticket_types[usize::from(difference.ordinal)];
+        format!("ticket type {}: held {:+}, sold {:+}", ticket_type.id, -difference.held, -difference.sold)
+    });
+    let types: Vec<String> = types.collect();
+    format!("at {stated} Redis differed from PostgreSQL by {}", types.join("; "))
+}
+
+fn counters(event: &EventImage, position: Position, differences: &[StockDifference]) -> String {
+    let types = differences.iter().filter_map(|difference| {
+        let ticket_type = event.ticket_types.get(usize::from(difference.ordinal))?;
+        Some(format!("ticket type {}: held {}, sold {}", ticket_type.id, ticket_type.held, ticket_type.sold))
+    });
+    let types: Vec<String> = types.collect();
+    format!("mended at {position}: Redis has {}", types.join("; "))
+}
+
+fn told(refusal: &Restatement) -> &'static str {
+    match refusal {
+        Restatement::Said(..) => "said",
+        Restatement::Stale => "the event was restated, mended or restored since; nothing was changed",
+        Restatement::Impossible => {
+            "a counter would be below 0, or more would be held and sold than there is; nothing was changed. Pause the \
+             event, and see `boxoffice-reconciler audit` for it"
+        }
+        Restatement::OutboxFull => "too much waits for Kafka; nothing was changed",
+        Restatement::Unverified => {
+            "a key of the event is missing in Redis; nothing was changed. Rebuild the event with \
+             `boxoffice-reconciler rebuild --event`"
+        }
+    }
+}

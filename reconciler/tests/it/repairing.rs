@@ -1,0 +1,366 @@
+//! What the audit finds is mended while tickets are sold, once, and never in silence.
+
+use boxoffice_schema::fingerprint::IdempotencyField;
+use boxoffice_schema::ids::BookingId;
+use boxoffice_schema::scripts::Outcome;
+use boxoffice_schema::text::{Caller, IdempotencyKey};
+
+use crate::recovering::{LiveSale, inventory, sold_in_every_state};
+use crate::relaying::{outbox, trim_outbox, while_relayed, while_sold};
+use crate::stack::{FIRST, Stack, wait_until};
+
+const OPEN_ALARMS: &str = "SELECT count(*) FROM alarms WHERE resolved_at IS NULL";
+const MENDED_STOCK: &str = "SELECT count(*) FROM repairs WHERE kind = 'stock' AND outcome = 'done'";
+
+/// A sale with three bookings in both stores.
+async fn sold(stack: &Stack) -> LiveSale {
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(stack, 100_000).await;
+    while_relayed(stack, async {
+        for key in ["a", "b", "c"] {
+            assert!(matches!(sale.book(stack, key).await, Outcome::Changed(_)));
+        }
+        stack.wait_for_sequence(FIRST, 4).await;
+    })
+    .await;
+    sale
+}
+
+async fn redis_integer(stack: &Stack, command: &str, arguments: &[&[u8]]) -> i64 {
+    redis::cmd(command).arg(arguments).query_async(&mut stack.redis.clone()).await.unwrap()
+}
+
+/// As a defect or a hand would do it.
+async fn add_sold(stack: &Stack, sale: &LiveSale, tickets: i64) {
+    let key = stack.config.keys().event(FIRST, sale.id());
+    redis_integer(stack, "HINCRBY", &[key.as_bytes(), b"sold0", tickets.to_string().as_bytes()]).await;
+}
+
+async fn sold_in_redis(stack: &Stack, sale: &LiveSale) -> i64 {
+    let key = stack.config.keys().event(FIRST, sale.id());
+    redis_integer(stack, "HGET", &[key.as_bytes(), b"sold0"]).await
+}
+
+async fn confirmed(stack: &Stack) -> i64 {
+    stack.number("SELECT count(*) FROM bookings WHERE status = 'confirmed'").await
+}
+
+/// Both stores and the bookings agree.
+async fn assert_whole(stack: &Stack, sale: &LiveSale) {
+    let (code, printed) = stack.command(&["audit", "--deep"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(sold_in_redis(stack, sale).await, confirmed(stack).await);
+    assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, confirmed(stack).await);
+    assert_eq!(stack.number(OPEN_ALARMS).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_in_redis_is_mended_while_tickets_are_sold() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let event = sale.id().to_string();
+    for tickets in [3, -2] {
+        let mended = stack.number(MENDED_STOCK).await;
+        add_sold(&stack, &sale, tickets).await;
+        let arguments = ["repair", "--event", &event, "--by", "Ann"];
+        let keys = format!("live{tickets}");
+        let job = while_sold(&stack, &sale, &keys, stack.command(&arguments));
+        let ((_, printed), sold) = while_relayed(&stack, job).await;
+        assert!(sold > 20, "{sold} were sold meanwhile: {printed}");
+        assert_eq!(stack.number(MENDED_STOCK).await, mended + 1, "{printed}");
+        assert!(printed.contains("Ann"), "{printed}");
+    }
+    while_relayed(&stack, async {
+        let last =
+            i64::try_from(outbox(&stack).await.last().map_or(0, |record| record.position.sequence)).unwrap();
+        stack.wait_for_sequence(FIRST, last).await;
+    })
+    .await;
+    assert_whole(&stack, &sale).await;
+    let told = stack
+        .words("SELECT concat(before, ' -> ', after) FROM repairs WHERE kind = 'stock' ORDER BY id")
+        .await;
+    assert!(told[0].contains("held +0, sold +3") && told[1].contains("held +0, sold -2"), "{told:?}");
+    assert!(told.iter().all(|told| told.contains("mended at 1-")), "{told:?}");
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drift_that_is_repaired_twice_or_by_two_at_once_is_mended_once() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    add_sold(&stack, &sale, 5).await;
+    while_relayed(&stack, async {
+        tokio::join!(stack.command(&["repair"]), stack.command(&["repair"]));
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains("Nothing was mended."), "{printed}");
+    })
+    .await;
+    assert_eq!(stack.number(MENDED_STOCK).await, 1);
+    assert_eq!(sold_in_redis(&stack, &sale).await, 3);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_applies_the_log_itself_where_no_service_runs() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    service.stop().await;
+    add_sold(&stack, &sale, 1).await;
+    let (code, printed) = while_relayed(&stack, stack.command(&["repair"])).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.number(MENDED_STOCK).await, 1);
+    assert_whole(&stack, &sale).await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_of_postgresql_are_set_to_the_sums_of_its_bookings() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let before = inventory(&stack).await;
+    stack.execute("UPDATE ticket_types SET held = 7, sold = 1").await;
+    let (code, printed) = while_relayed(&stack, stack.command(&["repair", "--by", "Ann"])).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(inventory(&stack).await, before);
+    let rows =
+        stack.words("SELECT concat_ws('|', kind, asked_by, outcome, before, after) FROM repairs").await;
+    let ticket_type = sale.event.ticket_types[0].id;
+    let told = |counts| format!("PostgreSQL, ticket type {ticket_type}: {counts}");
+    assert_eq!(rows, [format!("counts|Ann|done|{}|{}", told("held 7, sold 1"), told("held 0, sold 3"))]);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_accepted_gap_took_from_postgresql_is_said_again_by_redis() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    // Two decisions never come to Kafka, and the outbox forgets them.
+    let held = sale.hold(&stack, "held", 600_000).await;
+    assert!(matches!(sale.book(&stack, "lost").await, Outcome::Changed(_)));
+    let _ = sale.hold(&stack, "lost-hold", 600_000).await;
+    assert!(matches!(sale.book(&stack, "late").await, Outcome::Changed(_)));
+    let records = outbox(&stack).await;
+    let last = records.last().unwrap().position;
+    stack.append(&[records[0].clone(), records[3].clone()]).await;
+    trim_outbox(&stack, last).await;
+    sale.confirm(&stack, held).await;
+    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+    stack.wait_for_number("the gap is found", open_gaps, 1).await;
+
+    while_relayed(&stack, async {
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_ne!(code, 0, "{printed}");
+        assert!(printed.contains("gaps accept 2") && printed.contains("still missing"), "{printed}");
+        assert_eq!(stack.command(&["gaps", "accept", "2"]).await.0, 0);
+        let (code, printed) = stack.command(&["repair", "--by", "Ann"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    let found = stack.words("SELECT idempotency_key || ' ' || status FROM bookings ORDER BY 1").await;
+    assert_eq!(
+        found,
+        [
+            "a confirmed",
+            "b confirmed",
+            "c confirmed",
+            "held confirmed",
+            "late confirmed",
+            "lost confirmed",
+            "lost-hold held"
+        ]
+    );
+    let rows = "SELECT count(*) FROM repairs WHERE kind = 'restate' AND asked_by = 'Ann' AND outcome = 'done' \
+                AND before LIKE 'PostgreSQL lacks bookings%' AND after LIKE 'restated, the last at%'";
+    assert_eq!(stack.number(rows).await, 1);
+    assert!(matches!(sale.book(&stack, "lost").await, Outcome::Replayed(..)));
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_discarded_record_is_said_again_and_nothing_is_mended_while_it_is_open() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'd')").await;
+    while_relayed(&stack, async {
+        for key in ["d", "e"] {
+            assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+        }
+        stack.wait_for_number("it is set aside", "SELECT count(*) FROM dead_letters", 1).await;
+        stack.wait_for_sequence(FIRST, 6).await;
+        let (code, printed) = stack.command(&["status"]).await;
+        assert_eq!(code, 1);
+        assert!(printed.contains(&format!("repair --event {}", sale.id())), "{printed}");
+
+        // Redis says it again, and it is refused again; a counter is not taken back from the one who has the 201.
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains("dead letters of its shard are open"), "{printed}");
+        assert_eq!(stack.number(MENDED_STOCK).await, 0);
+        assert_eq!(sold_in_redis(&stack, &sale).await, 5);
+
+        stack.execute("ALTER TABLE bookings DROP CONSTRAINT unlucky").await;
+        for id in ["1", "2"] {
+            assert_eq!(stack.command(&["dead-letters", "discard", id]).await.0, 0);
+        }
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.number("SELECT count(*) FROM bookings WHERE idempotency_key = 'd'").await, 1);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_event_is_comes_from_redis() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    stack.execute("UPDATE events SET name = 'Konzert', per_customer_limit = 1").await;
+    stack.execute("UPDATE ticket_types SET capacity = 50").await;
+    let (code, printed) = stack.command(&["audit", "--deep"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains(r#"name is "Concert" in Redis and "Konzert" in PostgreSQL"#), "{printed}");
+    let (code, printed) = while_relayed(&stack, stack.command(&["repair"])).await;
+    assert_eq!(code, 0, "{printed}");
+    let told = "SELECT concat_ws(' ', events.name, events.per_customer_limit, capacity) \
+                FROM events JOIN ticket_types ON event_id = events.id";
+    assert_eq!(stack.words(told).await, ["Concert 8 100000"]);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_changes_nothing_and_names_what_differs_with_its_command() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    service.stop().await;
+    add_sold(&stack, &sale, 2).await;
+    let slot = stack.config.keys().slot(FIRST, sale.id(), slot_of_a(&stack, &sale).await);
+    redis_integer(&stack, "DEL", &[slot.as_bytes()]).await;
+    let tables = "SELECT md5(string_agg(t::text, '|')) FROM (\
+                      SELECT shards::text FROM shards UNION ALL SELECT ticket_types::text FROM ticket_types \
+                      UNION ALL SELECT repairs::text FROM repairs UNION ALL SELECT alarms::text FROM alarms \
+                      UNION ALL SELECT id::text FROM reconciliations) AS t";
+    let before = (sorted(stack.dump_redis().await), stack.words(tables).await);
+
+    let event = sale.id().to_string();
+    for arguments in [
+        &["repair", "--dry-run"][..],
+        &["repair", "--dry-run", "--event", &event],
+        &["rebuild", "--dry-run", "--event", &event],
+        &["rebuild", "--dry-run", "--shard", "0"],
+        &["rebuild", "--dry-run", "--all"],
+    ] {
+        let (code, printed) = stack.command(arguments).await;
+        assert_eq!(code, 1, "{arguments:?}: {printed}");
+        for said in [
+            "Redis has capacity 100000, held 0, sold 5; PostgreSQL has capacity 100000, held 0, sold 3",
+            "is not in Redis",
+            &format!("repair --event {event}"),
+            &format!("rebuild --event {event}"),
+            "nothing was changed",
+        ] {
+            assert!(printed.contains(said), "{arguments:?}, {said}: {printed}");
+        }
+    }
+    assert!((sorted(stack.dump_redis().await), stack.words(tables).await) == before);
+    stack.remove().await;
+}
+
+fn sorted(mut dump: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    dump.sort();
+    dump
+}
+
+async fn booking_of(stack: &Stack, key: &'static str) -> BookingId {
+    let id = sqlx::query_scalar("SELECT id FROM bookings WHERE idempotency_key = $1").bind(key);
+    BookingId::from_uuid(id.fetch_one(&stack.pool).await.unwrap())
+}
+
+async fn slot_of_a(stack: &Stack, sale: &LiveSale) -> u32 {
+    booking_of(stack, "a").await.slot(sale.event.slots)
+}
+
+/// All of it under a valid certificate, where no counter differs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_lost_of_bookings_is_found_one_by_one_and_put_back_by_a_rebuild() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    let before = inventory(&stack).await;
+    let keys = stack.config.keys();
+    let id = booking_of(&stack, "held-3").await;
+    let (slot, expiry) = (keys.slot_of(FIRST, sale.id(), id, sale.event.slots), keys.expiry(FIRST));
+    let customers = keys.customers(FIRST, sale.id());
+    let key = IdempotencyKey::parse(b"held-3").unwrap();
+    let field = IdempotencyField::of(&Caller::anonymous(), sale.id(), &key);
+    let member = [sale.id().as_bytes().as_slice(), id.as_bytes()].concat();
+    let losses: [(&str, &str, Vec<&[u8]>); 5] = [
+        ("lost_bookings", "DEL", vec![slot.as_bytes()]),
+        ("lost_bookings", "HDEL", vec![slot.as_bytes(), id.as_bytes()]),
+        ("lost_keys", "HDEL", vec![slot.as_bytes(), field.as_bytes()]),
+        ("lost_expiries", "ZREM", vec![expiry.as_bytes(), &member]),
+        ("allowances_differ", "HINCRBY", vec![customers.as_bytes(), b"0123456789abcdef", b"1"]),
+    ];
+    let event = sale.id().to_string();
+    for (kind, command, arguments) in losses {
+        assert!(redis_integer(&stack, command, &arguments).await > 0);
+        // The counters alone do not show it.
+        assert_eq!(stack.command(&["audit"]).await.0, 0);
+        let (code, printed) = stack.command(&["audit", "--event", &event, "--deep"]).await;
+        assert_eq!(code, 1, "{kind}: {printed}");
+        assert!(printed.contains(kind), "{kind}: {printed}");
+        assert!(
+            printed.contains(&format!("next: boxoffice-reconciler rebuild --event {event}")),
+            "{printed}"
+        );
+        let (code, printed) = stack.command(&["rebuild", "--event", &event]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert_eq!(inventory(&stack).await, before, "{kind}");
+    }
+    assert_eq!(stack.command(&["audit", "--deep"]).await.0, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interrupted_mend_is_said_to_be_unknown_by_the_next_repair() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    stack
+        .execute(
+            "INSERT INTO repairs (kind, shard, asked_by, before) VALUES ('stock', 0, 'Bob', 'something')",
+        )
+        .await;
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1);
+    assert!(printed.contains("asked for by Bob"), "{printed}");
+    let (code, printed) = while_relayed(&stack, stack.command(&["repair"])).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.words("SELECT outcome FROM repairs").await, ["unknown"]);
+    wait_until("all is well", async || stack.command(&["status"]).await.0 == 0).await;
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
