@@ -27,11 +27,10 @@ local function unverified()
   return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
 end
 
--- The shard as it stands, or nil where it may not decide anything.
-local function open_shard()
+-- The shard as it stands, or nil where it was never initialised, or is lost.
+local function read_shard()
   local s = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'clock', 'head_ms', 'written', 'trimmed')
   for i = 1, 6 do if not s[i] then return nil end end
-  if redis.call('GET', KEYS[2]) ~= redis_identity() .. ':' .. s[1] then return nil end
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   local frames = redis.call('XLEN', KEYS[3])
@@ -42,6 +41,13 @@ local function open_shard()
     outbox_full = frames >= tonumber(ARGV[1]) or tonumber(s[5]) - tonumber(s[6]) >= tonumber(ARGV[2])
       or (frames > 0 and now - head > tonumber(ARGV[3])),
   }
+end
+
+-- The shard, or nil where it may not decide anything.
+local function open_shard()
+  local shard = read_shard()
+  local certificate = redis.call('GET', KEYS[2])
+  if shard and certificate == redis_identity() .. string.format(':%d', shard.epoch) then return shard end
 end
 
 -- view[key][field] is the value as this batch sees it; false is an absent field.

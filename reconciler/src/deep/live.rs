@@ -1,11 +1,12 @@
 //! What Redis has: looked for in PostgreSQL, and in itself. Each booking has a record of its idempotency key, each hold
 //! an entry in the expiry queue, and each customer a count.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use boxoffice_schema::fingerprint::IdempotencyField;
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::allowances;
 use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::time;
@@ -14,7 +15,6 @@ use uuid::Uuid;
 
 use crate::audit::FindingKind;
 
-use super::recorded::Ahead;
 use super::{Comparison, DeepError, Subject};
 
 /// Slots that are read in one round trip; a slot has about 32 bookings.
@@ -54,6 +54,16 @@ impl Subject<'_> {
         Ok(())
     }
 
+    /// Only the question what PostgreSQL lacks.
+    pub(super) async fn look_for_all_rows(&self, found: &mut Comparison) -> Result<(), DeepError> {
+        let slots: Vec<u32> = (0..self.event.slots).collect();
+        for slots in slots.chunks(SLOTS) {
+            let bookings = self.read_slots(slots, found).await?;
+            self.look_for_rows(&bookings, found).await?;
+        }
+        Ok(())
+    }
+
     /// The bookings of some slots; one whose key does not lead to it is a difference.
     async fn read_slots(
         &self,
@@ -84,24 +94,57 @@ impl Subject<'_> {
         Ok(bookings)
     }
 
-    /// Bookings that PostgreSQL does not have at all; older ones were found from the other side.
+    /// Bookings that PostgreSQL lacks, or has older, although it has applied the decision: it lost one.
     async fn look_for_rows(
         &self,
         bookings: &[(BookingId, BookingImage)],
         found: &mut Comparison,
     ) -> Result<(), DeepError> {
-        let ids: Vec<Uuid> = bookings.iter().map(|(id, _)| id.as_uuid()).collect();
-        let rows: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM bookings WHERE id = ANY ($1)")
-            .bind(ids)
-            .fetch_all(self.sources.pool)
-            .await?;
-        let rows: HashSet<Uuid> = rows.into_iter().collect();
-        let ahead: Vec<Ahead> = bookings
-            .iter()
-            .filter(|(id, _)| !rows.contains(&id.as_uuid()))
-            .map(|(id, image)| (*id, image.position))
-            .collect();
-        self.settle_ahead(&ahead, found).await
+        let live: HashMap<BookingId, Position> =
+            bookings.iter().map(|(id, image)| (*id, image.position)).collect();
+        let behind = self.rows_behind(&live).await?;
+        let Some(last) = behind.keys().filter_map(|id| live.get(id)).max() else { return Ok(()) };
+        if !self.wait_until_applied(*last).await? {
+            found.not_compared.push(format!(
+                "event {}: {} bookings of Redis are ahead of PostgreSQL, which stands still before decision {last}",
+                self.event.id,
+                behind.len()
+            ));
+            return Ok(());
+        }
+        for (id, recorded) in self.rows_behind(&live).await? {
+            let recorded = recorded.map_or_else(|| "not at all".to_owned(), |at| format!("as of {at}"));
+            let detail = format!("Redis has booking {id} as of {} and PostgreSQL {recorded}", live[&id]);
+            found.add(FindingKind::UnrecordedBookings, Some(id), detail);
+        }
+        Ok(())
+    }
+
+    /// Of these bookings those that PostgreSQL lacks or has older, with their positions there.
+    async fn rows_behind(
+        &self,
+        live: &HashMap<BookingId, Position>,
+    ) -> sqlx::Result<BTreeMap<BookingId, Option<Position>>> {
+        let ids: Vec<Uuid> = live.keys().map(BookingId::as_uuid).collect();
+        let rows: Vec<(Uuid, i32, i64)> =
+            sqlx::query_as("SELECT id, epoch, sequence FROM bookings WHERE id = ANY ($1)")
+                .bind(ids)
+                .fetch_all(self.sources.pool)
+                .await?;
+        let mut behind: BTreeMap<BookingId, Option<Position>> = live.keys().map(|id| (*id, None)).collect();
+        for (id, epoch, sequence) in rows {
+            let id = BookingId::from_uuid(id);
+            let recorded = Position {
+                epoch: u32::try_from(epoch).unwrap_or(0),
+                sequence: u64::try_from(sequence).unwrap_or(0),
+            };
+            if live.get(&id).is_some_and(|live| recorded >= *live) {
+                behind.remove(&id);
+            } else {
+                behind.insert(id, Some(recorded));
+            }
+        }
+        Ok(behind)
     }
 
     async fn compare_expiries(

@@ -36,7 +36,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The most differences of an event that are told one by one; their number is always told.
-const DIFFERENCES_MAX: usize = 10_000;
+const DIFFERENCES_MAX: usize = 100_000;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DeepError {
@@ -136,6 +136,17 @@ pub(crate) async fn compare(
         found.not_compared.push(format!("event {}: a recovery of its shard began meanwhile", event.id));
     }
     Ok(found)
+}
+
+/// The bookings of an event that Redis has and PostgreSQL lacks, or has older.
+pub(crate) async fn find_unrecorded(
+    sources: Sources<'_>,
+    shard: Shard,
+    event: &EventImage,
+) -> Result<Vec<BookingId>, DeepError> {
+    let mut found = Comparison::default();
+    Subject { sources, shard, event }.look_for_all_rows(&mut found).await?;
+    Ok(found.bookings_with(FindingKind::UnrecordedBookings))
 }
 
 impl Subject<'_> {

@@ -27,6 +27,7 @@ use crate::snapshot;
 mod compare;
 mod drain;
 mod replicas;
+mod restate;
 mod restore;
 mod scope;
 pub(crate) mod stored;

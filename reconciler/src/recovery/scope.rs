@@ -71,16 +71,25 @@ impl Recoverer<'_> {
         result.map(drop)
     }
 
-    /// Compares, restores what is to be restored, and looks again. Returns the sequence at which Redis then is.
+    /// Compares; lets Redis say what PostgreSQL lost; restores what is to be restored, and looks again. Returns the
+    /// sequence at which Redis then is.
     pub(super) async fn put_in_order(
         &self,
         shard: Shard,
         barrier: Position,
         scope: &Scope,
     ) -> Result<u64, RecoveryError> {
-        let found = self.compare(shard, barrier).await;
+        let mut found = self.compare(shard, barrier).await;
+        let mut at = barrier;
+        let shall_restore = *scope != Scope::Lost && found.is_ok();
+        if shall_restore || matches!(found, Err(RecoveryError::Mismatch(_))) {
+            at = self.restate_unrecorded(shard, barrier).await?;
+        }
+        if at != barrier {
+            found = self.compare(shard, at).await;
+        }
         match (found, scope) {
-            (Ok(()), Scope::Lost) => Ok(barrier.sequence),
+            (Ok(()), Scope::Lost) => Ok(at.sequence),
             (Ok(()), Scope::Shard) => self.restore_and_compare(shard, barrier.epoch, scope).await,
             (found @ (Ok(()) | Err(RecoveryError::Mismatch(_))), Scope::Events(_)) => {
                 if let Err(difference) = &found {

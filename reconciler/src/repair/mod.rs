@@ -30,6 +30,9 @@ mod stock;
 /// The bounds that the API has unless it is told otherwise: a repair must not fill an outbox that does not drain.
 const BOUNDS: OutboxBounds = OutboxBounds { frames: 100_000, bytes: 256 << 20, age_ms: 600_000 };
 
+/// The most times that an event is compared because more was found than is told at once.
+const ROUNDS_MAX: usize = 100;
+
 /// Names the advisory lock that keeps two repairs of one shard apart.
 const LOCK: i32 = 0x626f_7265;
 
@@ -102,11 +105,16 @@ impl Mender<'_> {
     /// What Redis says again is applied before counters are looked at.
     async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
         let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
-        let found = deep::compare(sources, shard, event).await?;
-        if let Some(last) = self.restate_bookings(shard, event, &found).await?
-            && !self.is_applied(shard, event.id, last).await?
-        {
-            return Ok(());
+        let mut found = deep::compare(sources, shard, event).await?;
+        for _ in 0..ROUNDS_MAX {
+            let Some(last) = self.restate_bookings(shard, event, &found).await? else { break };
+            if !self.is_applied(shard, event.id, last).await? {
+                return Ok(());
+            }
+            if found.untold == 0 {
+                break;
+            }
+            found = deep::compare(sources, shard, event).await?;
         }
         if self.has_doubtful_stock(shard, event.id, &found).await? {
             self.mend_stock(shard, event).await?;

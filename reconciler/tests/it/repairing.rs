@@ -5,7 +5,7 @@ use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::scripts::Outcome;
 use boxoffice_schema::text::{Caller, IdempotencyKey};
 
-use crate::recovering::{LiveSale, inventory, sold_in_every_state};
+use crate::recovering::{LiveSale, inventory, restart_redis, sold_in_every_state};
 use crate::relaying::{outbox, trim_outbox, while_relayed, while_sold};
 use crate::stack::{FIRST, Stack, wait_until};
 
@@ -186,6 +186,46 @@ async fn what_an_accepted_gap_took_from_postgresql_is_said_again_by_redis() {
     assert_eq!(stack.number(rows).await, 1);
     assert!(matches!(sale.book(&stack, "lost").await, Outcome::Replayed(..)));
     assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Redis restarts, or is rebuilt, while it alone has a booking: what was acknowledged is not restored away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recovery_lets_redis_say_what_postgresql_lost_before_it_restores() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+    let lose = async |key| {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+        trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
+    };
+    lose("lost-1").await;
+    restart_redis(&stack).await;
+    stack.wait_for_number("the barrier shows the gap", open_gaps, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+    let kept = "SELECT count(*) FROM bookings WHERE idempotency_key LIKE 'lost-%' AND status = 'confirmed'";
+    assert_eq!(stack.number(kept).await, 1);
+
+    lose("lost-2").await;
+    let other = LiveSale::publish(&stack, 10).await;
+    while_relayed(&stack, async {
+        stack.wait_for_number("the next record shows the gap", open_gaps, 1).await;
+        assert_eq!(stack.command(&["gaps", "accept", "2"]).await.0, 0);
+        let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.number(kept).await, 2);
+    for key in ["lost-1", "lost-2"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Replayed(..)));
+    }
+    let said =
+        "SELECT count(*) FROM repairs WHERE kind = 'restate' AND asked_by = 'recovery' AND outcome = 'done'";
+    assert_eq!(stack.number(said).await, 2);
+    assert!(matches!(other.book(&stack, "x").await, Outcome::Changed(_)));
     service.stop().await;
     stack.remove().await;
 }

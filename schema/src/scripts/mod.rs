@@ -20,7 +20,9 @@ pub use booking::{
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use recovery::{RecoveryStart, begin_recovery, certify};
-pub use repair::{Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event};
+pub use repair::{
+    Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_fenced,
+};
 pub use restore::{
     allowances, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
@@ -66,6 +68,7 @@ script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "release",
 script!(PUBLISH, "publish", "", ["identity", "prelude", "publish"]);
 script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "amend"]);
 script!(RESTATE, "restate", "", ["identity", "prelude", "restate"]);
+script!(RESTATE_FENCED, "restate", " flags=allow-oom", ["identity", "prelude", "fenced", "restate"]);
 script!(RESTATE_EVENT, "restate_event", "", ["identity", "prelude", "restating", "restate_event"]);
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "restating", "mend_stock"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);

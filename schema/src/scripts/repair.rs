@@ -7,8 +7,10 @@ use crate::keys::Keys;
 use crate::position::Position;
 use crate::shard::Shard;
 
-use super::booking::open_call;
-use super::{Call, Decision, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, Script, Target, decimal};
+use super::booking::{decision_call, open_call};
+use super::{
+    Call, Decision, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, RESTATE_FENCED, Script, Target, decimal,
+};
 
 /// A booking to be said once more, as it is.
 pub struct Restate {
@@ -26,6 +28,17 @@ impl Decision for Restate {
     }
 
     fn args(&self, _: &mut Vec<Vec<u8>>) {}
+}
+
+/// Says bookings once more while their shard is fenced by the recovery that calls this, in its epoch; replies as
+/// [`decision_call`] does.
+pub fn restate_fenced(keys: &Keys, shard: Shard, epoch: u32, batch: &[Restate]) -> Call {
+    // The script looks at no bound.
+    let bounds = OutboxBounds { frames: 0, bytes: 0, age_ms: 0 };
+    let mut call = decision_call(keys, shard, bounds, batch);
+    call.script = &RESTATE_FENCED;
+    call.args.push(decimal(epoch));
+    call
 }
 
 /// Says an event once more, as it is; replies a [`RestatementReply`].

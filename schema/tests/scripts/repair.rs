@@ -67,6 +67,28 @@ fn a_restated_booking_is_the_same_at_a_new_position() {
 }
 
 #[test]
+fn a_recovery_restates_in_its_own_epoch_and_only_before_the_certificate() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let request = book(&event, "k", "ann", 0, &[(0, 1)]);
+    let target = *request.target();
+    shard.decide(&[request]).unwrap();
+    let keys = shard.keys.clone();
+    let restate = |epoch| scripts::restate_fenced(&keys, shard.shard, epoch, &[Restate { target }]);
+    let [certified, older, own] = [restate(1), restate(1), restate(2)];
+    assert_eq!(shard.run::<redis::Value>(&certified).unwrap_err().code(), Some(error_code::STALE_EPOCH));
+    shard.begin_recovery(2).unwrap();
+    assert_eq!(shard.run::<redis::Value>(&older).unwrap_err().code(), Some(error_code::STALE_EPOCH));
+    let replies: Vec<Vec<u8>> = shard.run(&own).unwrap();
+    assert!(matches!(Outcome::parse(&replies[0]).unwrap(), Outcome::Changed(_)));
+    let record = shard.records().pop().unwrap();
+    assert_eq!((record.kind, record.position), (Kind::Restated, Position { epoch: 2, sequence: 3 }));
+    shard.certify(3);
+    assert_eq!(shard.run::<redis::Value>(&own).unwrap_err().code(), Some(error_code::STALE_EPOCH));
+}
+
+#[test]
 fn what_is_not_there_is_not_restated() {
     let mut shard = TestShard::certified();
     let event = event(&[10]);
