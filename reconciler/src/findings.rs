@@ -124,16 +124,29 @@ pub(crate) async fn differing_counts(
     Ok(rows.into_iter().map(difference).collect())
 }
 
-/// Resolves all alarms about the counts of an event; `false` where there was none.
-pub(crate) async fn resolve_differing_counts(pool: &PgPool, event: EventId) -> sqlx::Result<bool> {
-    let resolved = sqlx::query(
-        "UPDATE alarms SET resolved_at = now() WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL",
+/// Resolves all alarms about the counts of an event, and returns their numbers.
+pub(crate) async fn resolve_differing_counts(pool: &PgPool, event: EventId) -> sqlx::Result<Vec<i64>> {
+    sqlx::query_scalar(
+        "UPDATE alarms SET resolved_at = now() \
+         WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL RETURNING id",
     )
     .bind(event.as_uuid())
     .bind(COUNTS_DIFFER)
+    .fetch_all(pool)
+    .await
+}
+
+/// Opens alarms again that were resolved too early, unless the same ones were raised since.
+pub(crate) async fn reopen(pool: &PgPool, ids: &[i64]) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE alarms SET resolved_at = NULL WHERE id = ANY ($1) AND NOT EXISTS ( \
+             SELECT FROM alarms AS same WHERE same.resolved_at IS NULL \
+             AND (same.shard, same.kind, same.detail) = (alarms.shard, alarms.kind, alarms.detail))",
+    )
+    .bind(ids)
     .execute(pool)
     .await?;
-    Ok(resolved.rows_affected() > 0)
+    Ok(())
 }
 
 /// Resolves what recovery has put right.

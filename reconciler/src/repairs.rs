@@ -3,8 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 
 use boxoffice_schema::ids::EventId;
+use boxoffice_schema::scripts::error_code;
 use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, Utc};
+use redis::RedisError;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
@@ -46,7 +48,7 @@ pub(crate) enum Outcome {
     Done,
     /// Nothing was changed.
     Refused,
-    /// The process that mended was interrupted; a later repair found its row open.
+    /// Redis did not answer, or the process that mended was interrupted. The log tells, and the next repair looks anew.
     Unknown,
 }
 
@@ -57,6 +59,12 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Unknown => "unknown",
         }
+    }
+
+    /// What is known of a mend in Redis that failed: Redis said no, or it did not answer.
+    pub(crate) fn of_failure(error: &anyhow::Error) -> Self {
+        let code = error.downcast_ref::<RedisError>().and_then(RedisError::code);
+        if code.is_some_and(|code| code != error_code::WRITE_FAILED) { Self::Refused } else { Self::Unknown }
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, intent: &Intent<'_>) ->
     Ok(id)
 }
 
-/// Says how a mend ended, and what is so since.
+/// Says how a mend ended, and what is so since. One that was taken for interrupted is known after all.
 pub(crate) async fn end(
     connection: &mut PgConnection,
     id: i64,
@@ -125,7 +133,8 @@ pub(crate) async fn end(
     after: &str,
 ) -> sqlx::Result<()> {
     let ended = sqlx::query(
-        "UPDATE repairs SET outcome = $2, after = $3, ended_at = now() WHERE id = $1 AND outcome IS NULL",
+        "UPDATE repairs SET outcome = $2, after = $3, ended_at = now() \
+         WHERE id = $1 AND coalesce(outcome, 'unknown') = 'unknown'",
     )
     .bind(id)
     .bind(outcome.as_str())

@@ -9,7 +9,7 @@ use sqlx::{PgPool, Row};
 use super::{Finding, FindingKind, ShardPositions};
 
 /// Ticket types whose counts are not the sums of their bookings.
-pub(super) async fn differing(pool: &PgPool, event: Option<EventId>) -> sqlx::Result<Vec<Finding>> {
+pub(crate) async fn differing(pool: &PgPool, event: Option<EventId>) -> sqlx::Result<Vec<Finding>> {
     let mut transaction = pool.begin().await?;
     // All bookings are read, which may take longer than any other statement.
     sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *transaction).await?;

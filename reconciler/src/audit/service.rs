@@ -81,12 +81,14 @@ async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
     let row = sqlx::query(
         "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
                 (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL)",
+                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL), \
+                (SELECT count(*) FROM repairs WHERE outcome IS NULL)",
     )
     .fetch_one(pool)
     .await?;
-    for (index, gauge) in
-        [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN].into_iter().enumerate()
+    for (index, gauge) in [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN, name::REPAIRS_OPEN]
+        .into_iter()
+        .enumerate()
     {
         let count: i64 = row.try_get(index)?;
         metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));

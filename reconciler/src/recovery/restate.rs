@@ -10,6 +10,7 @@ use boxoffice_schema::shard::Shard;
 use crate::apply::write::int2;
 use crate::deep::{self, DeepError, Sources};
 use crate::repairs::{self, Intent, Kind, Outcome};
+use crate::{audit, findings};
 
 use super::{Recoverer, RecoveryError, stale_is_taken_over, stored};
 
@@ -58,7 +59,31 @@ impl Recoverer<'_> {
                 return Err(RecoveryError::Stalled);
             }
         }
+        self.dispel_doubt(shard).await?;
         Ok(last)
+    }
+
+    /// Alarms about counts say that one side is wrong. Where PostgreSQL has every booking that Redis has, and its counts
+    /// are what its bookings add up to, it is not PostgreSQL.
+    async fn dispel_doubt(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let doubtful: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM alarms WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
+        )
+        .bind(int2(shard.number()))
+        .bind(findings::COUNTS_DIFFER)
+        .fetch_one(self.pool)
+        .await?;
+        if !doubtful {
+            return Ok(());
+        }
+        for event in stored::events(self.pool, shard).await? {
+            if !audit::rows_differing(self.pool, Some(event.image.id)).await?.is_empty() {
+                return Ok(());
+            }
+        }
+        tracing::warn!(%shard, "PostgreSQL has all bookings and counts them rightly: alarms about its counts are resolved");
+        findings::resolve(&mut *self.pool.acquire().await?, shard, &[findings::COUNTS_DIFFER]).await?;
+        Ok(())
     }
 
     /// Returns the position of the last booking that was said; the lowest where none could be.

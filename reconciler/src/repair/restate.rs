@@ -38,10 +38,10 @@ impl Mender<'_> {
                     let outcome = if position.is_some() { Outcome::Done } else { Outcome::Refused };
                     (outcome, said + &missed)
                 }
-                Err(error) => (Outcome::Refused, error.to_string()),
+                Err(error) => (Outcome::of_failure(&error), error.to_string()),
             };
             self.end(row, outcome, &after).await?;
-            if outcome == Outcome::Refused {
+            if outcome != Outcome::Done {
                 self.notes.push(format!("event {}: {after}", event.id));
             }
         }

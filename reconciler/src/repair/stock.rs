@@ -107,16 +107,18 @@ impl Mender<'_> {
     async fn say_event(&mut self, shard: Shard, event: EventId) -> anyhow::Result<Option<Position>> {
         let before = "Redis and PostgreSQL differ about the event, or cannot be compared at rest";
         let row = self.begin(Kind::Restate, shard, Some(event), before).await?;
-        findings::resolve_differing_counts(self.pool, event).await?;
+        let resolved = findings::resolve_differing_counts(self.pool, event).await?;
         let call = restate_event(self.keys, shard, BOUNDS, event);
-        let (said, after) = match self.run(&call).await {
-            Ok(Restatement::Said(_, position)) => (Some(position), format!("said once more at {position}")),
-            Ok(refusal) => (None, told(&refusal).to_owned()),
-            Err(error) => (None, error.to_string()),
+        let (said, outcome, after) = match self.run(&call).await {
+            Ok(Restatement::Said(_, position)) => {
+                (Some(position), Outcome::Done, format!("said once more at {position}"))
+            }
+            Ok(refusal) => (None, Outcome::Refused, told(&refusal).to_owned()),
+            Err(error) => (None, Outcome::of_failure(&error), error.to_string()),
         };
-        let outcome = if said.is_some() { Outcome::Done } else { Outcome::Refused };
         self.end(row, outcome, &after).await?;
         if said.is_none() {
+            findings::reopen(self.pool, &resolved).await?;
             self.notes.push(format!("event {event}: {after}"));
         }
         Ok(said)
@@ -133,7 +135,7 @@ impl Mender<'_> {
         let before = describe(event, stated, differences);
         let row = self.begin(Kind::Stock, shard, Some(event.id), &before).await?;
         let call = mend_stock(self.keys, shard, BOUNDS, event.id, stated, differences);
-        let refusal = match self.run(&call).await {
+        let (outcome, refusal) = match self.run(&call).await {
             Ok(Restatement::Said(image, position)) => {
                 self.end(row, Outcome::Done, &counters(&image, position, differences)).await?;
                 if self.is_applied(shard, event.id, position).await? {
@@ -145,10 +147,10 @@ impl Mender<'_> {
                 self.end(row, Outcome::Refused, told(&Restatement::Stale)).await?;
                 return Ok(false);
             }
-            Ok(refusal) => told(&refusal).to_owned(),
-            Err(error) => error.to_string(),
+            Ok(refusal) => (Outcome::Refused, told(&refusal).to_owned()),
+            Err(error) => (Outcome::of_failure(&error), error.to_string()),
         };
-        self.end(row, Outcome::Refused, &refusal).await?;
+        self.end(row, outcome, &refusal).await?;
         self.notes.push(format!("event {}: {refusal}", event.id));
         Ok(true)
     }

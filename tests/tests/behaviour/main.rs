@@ -22,6 +22,7 @@ mod private_redis;
 mod processes;
 mod races;
 mod reads;
+mod rebuild;
 mod records;
 mod recovery;
 mod strict;
