@@ -141,10 +141,12 @@ impl Buyer {
         let sent = exchange(shop, slot, call).await;
         let retry_after = sent.answer.as_ref().ok().and_then(|answer| answer.retry_after);
         let judged = sent.judge(|answer| judge::order(answer, attempt, event, &shop.market.names, false));
+        let judged = shop.losses.excuse(judged, attempt);
         let good = self.note(shop, &sent, &judged, Some(&attempt.order), patience.is_some());
         match judged {
             Some(Ok(Finding::Booked(seen) | Finding::Replayed(seen))) => {
                 if attempt.acknowledged.replace(seen).is_none() {
+                    attempt.note_told();
                     self.plan_errands(event, position, attempt);
                 }
             }
@@ -208,6 +210,7 @@ impl Buyer {
         }
         let sent = exchange(shop, slot, order_call(shop, &attempt.order, Items::new(&lines))).await;
         let judged = sent.judge(|answer| judge::order(answer, attempt, event, &shop.market.names, true));
+        let judged = shop.losses.excuse(judged, attempt);
         let good = self.note(shop, &sent, &judged, None, false);
         sent.line("POST", "reuse a key", good)
     }
@@ -221,7 +224,9 @@ impl Buyer {
         let sent = exchange(shop, slot, call).await;
         let judged = sent
             .judge(|answer| judge::confirmation(answer, attempt, event, &shop.market.names, Instant::now()));
+        let judged = shop.losses.excuse(judged, attempt);
         let good = self.note(shop, &sent, &judged, None, false);
+        let before = attempt.life.last;
         let life = &mut attempt.life;
         match judged {
             Some(Ok(Finding::Confirmed { paid_by })) => {
@@ -233,6 +238,9 @@ impl Buyer {
             Some(Ok(Finding::Refused(code))) if !code.leaves_doubt() => {}
             _ => life.may_confirm = true,
         }
+        if attempt.life.last != before {
+            attempt.note_told();
+        }
         sent.line("POST", "confirm", good)
     }
 
@@ -240,9 +248,15 @@ impl Buyer {
         let event = &shop.market.events[attempt.order.event];
         let sent = exchange(shop, slot, Call::post(own_url(event, attempt, "/cancel"), None)).await;
         let judged = sent.judge(|answer| judge::cancellation(answer, attempt, event, Instant::now()));
+        let judged = shop.losses.excuse(judged, attempt);
         let good = self.note(shop, &sent, &judged, None, false);
         match judged {
-            Some(Ok(Finding::Cancelled(status))) => attempt.life.last = status,
+            Some(Ok(Finding::Cancelled(status))) => {
+                if attempt.life.last != status {
+                    attempt.note_told();
+                }
+                attempt.life.last = status;
+            }
             Some(Ok(Finding::Refused(code))) if !code.leaves_doubt() => {}
             _ => attempt.life.may_cancel = true,
         }
@@ -253,6 +267,7 @@ impl Buyer {
         let event = &shop.market.events[attempt.order.event];
         let sent = exchange(shop, slot, Call::get(own_url(event, attempt, ""))).await;
         let judged = sent.judge(|answer| judge::look(answer, attempt, event, Instant::now()));
+        let judged = shop.losses.excuse(judged, attempt);
         let good = self.note(shop, &sent, &judged, None, false);
         sent.line("GET", "look at a booking", good)
     }

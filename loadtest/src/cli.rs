@@ -85,6 +85,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "KEYS", default_value_t = 200)]
     pub(crate) replay_sample: usize,
 
+    /// Times in which a fault test made Redis lose decisions, as JSON: {"acknowledged": whether acknowledged bookings may
+    /// be gone, "windows": [{"from_ms", "to_ms"}]}, in milliseconds since 1970. Read whenever something is wrong.
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) loss_windows: Option<PathBuf>,
+
     /// Prints the table and the verdict only, no progress.
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -72,7 +72,7 @@ impl Code {
     /// asked Redis, or waits for Kafka, and is not answered in time. The other refusals are given before anything is
     /// decided, or are the decision.
     pub(crate) fn leaves_doubt(self) -> bool {
-        matches!(self, Self::RedisUnavailable | Self::KafkaUnavailable)
+        matches!(self, Self::RedisUnavailable | Self::KafkaUnavailable | Self::Overloaded)
     }
 }
 

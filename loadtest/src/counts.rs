@@ -20,6 +20,8 @@ pub(crate) struct Counts {
     /// The server did not answer in time, or the connection broke.
     pub(crate) unanswered: u64,
     pub(crate) unexpected: u64,
+    /// Answers that a loss explains which the mode allows.
+    pub(crate) excused: u64,
 }
 
 impl Default for Counts {
@@ -37,6 +39,7 @@ impl Default for Counts {
             abandoned: 0,
             unanswered: 0,
             unexpected: 0,
+            excused: 0,
         }
     }
 }
@@ -57,6 +60,7 @@ impl Counts {
             (Finding::Confirmed { .. }, _) => self.confirmed += 1,
             (Finding::Cancelled(_), _) => self.cancelled += 1,
             (Finding::Read, _) => self.reads += 1,
+            (Finding::Excused, _) => self.excused += 1,
             (Finding::Refused(code), _) => self.refusals[code.index()] += 1,
         }
     }
@@ -74,6 +78,7 @@ impl Counts {
         self.abandoned += other.abandoned;
         self.unanswered += other.unanswered;
         self.unexpected += other.unexpected;
+        self.excused += other.excused;
         for (sum, more) in self.refusals.iter_mut().zip(&other.refusals) {
             *sum += more;
         }

@@ -3,7 +3,10 @@
 //! An attempt is one idempotency key. Only attempts that may have a row are kept, so memory is bounded by the tickets
 //! and the unanswered requests (about 120 bytes each), not by the refusals that make up most of an on-sale.
 
-use std::hash::{DefaultHasher, Hasher};
+use std::{
+    hash::{DefaultHasher, Hasher},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use tokio::time::{Duration, Instant};
 use uuid::Uuid;
@@ -155,6 +158,8 @@ pub(crate) struct Attempt {
     pub(crate) first_sent: Instant,
     pub(crate) acknowledged: Option<Acknowledged>,
     pub(crate) life: Life,
+    /// When an answer last told something that must be kept, in milliseconds since 1970; 0 where none has.
+    pub(crate) told_ms: u64,
     /// Some request with this key was never answered, so it may have been, or may yet be, carried out.
     pub(crate) unanswered: bool,
     /// Some request with this key was refused in a way that leaves its effect open.
@@ -168,7 +173,22 @@ impl Attempt {
     pub(crate) fn new(order: Order, now: Instant) -> Self {
         let life = Life::new(if order.hold { Status::Held } else { Status::Confirmed });
         let (unanswered, refused_in_doubt) = (false, false);
-        Self { order, first_sent: now, acknowledged: None, life, unanswered, refused_in_doubt, resent: 0 }
+        Self {
+            order,
+            first_sent: now,
+            acknowledged: None,
+            life,
+            told_ms: 0,
+            unanswered,
+            refused_in_doubt,
+            resent: 0,
+        }
+    }
+
+    /// Notes that an answer has just told something that must be kept.
+    pub(crate) fn note_told(&mut self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.told_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     }
 
     /// Whether PostgreSQL may have a row for it, so that it must be remembered.

@@ -28,6 +28,8 @@ pub(crate) enum Finding {
     Read,
     /// Refused.
     Refused(Code),
+    /// Wrong, because something is lost that may be.
+    Excused,
 }
 
 /// Judges the answer to an order. `reused` says that the key was deliberately sent with another body.

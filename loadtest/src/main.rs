@@ -11,6 +11,7 @@ mod contract;
 mod counts;
 mod history;
 mod judge;
+mod losses;
 mod operator;
 mod plan;
 mod progress;

@@ -135,6 +135,9 @@ impl Summary {
         line(formatter, "oversold", verified.faults.oversold_tickets, "tickets")?;
         let gaps = format!("tickets between Redis and PostgreSQL; {} gaps", verified.faults.gaps);
         line(formatter, "drift", verified.faults.drift, &gaps)?;
+        if verified.excused > 0 {
+            line(formatter, "lost", verified.excused, "acknowledged in a window whose loss the mode allows")?;
+        }
         let drained = if verified.drained { "drained after" } else { "NOT drained after" };
         writeln!(formatter, "  {:<27}{drained} {:.1} s", "log and holds", verified.drain_seconds)?;
         writeln!(formatter)

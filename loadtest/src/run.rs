@@ -12,6 +12,7 @@ use crate::{
     cli::Options,
     client::Client,
     history::Names,
+    losses::Losses,
     operator, plan, progress,
     scenario::Market,
     schedule::Schedule,
@@ -65,6 +66,7 @@ async fn open(options: &Options, client: Client, seed: u64) -> Result<Shop> {
         market: Market::new(events, Names::new(run)),
         schedule: Schedule::new(options.rate, options.requests(), options.users(), catch_up),
         tally: Tally::new(),
+        losses: Losses::new(options.loss_windows.clone()),
     })
 }
 

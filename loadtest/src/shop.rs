@@ -9,6 +9,7 @@ use crate::{
     client::{Answer, Call, Client, Silence},
     history::{Attempt, Items, Order},
     judge::Finding,
+    losses::Losses,
     plan::Event,
     scenario::Market,
     schedule::{Schedule, Slot},
@@ -22,6 +23,7 @@ pub(crate) struct Shop {
     pub(crate) market: Market,
     pub(crate) schedule: Schedule,
     pub(crate) tally: Tally,
+    pub(crate) losses: Losses,
 }
 
 /// How a request is listed in goose's report.

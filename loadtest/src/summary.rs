@@ -91,6 +91,8 @@ pub(crate) struct Outcomes {
     pub(crate) unanswered: u64,
     /// Answers that the contract does not allow where they were given.
     pub(crate) unexpected: u64,
+    /// Answers that a loss explains which the mode allows (`--loss-windows`).
+    pub(crate) excused: u64,
 }
 
 /// Latencies over all answered requests and time-outs, in milliseconds. Requests given up on purpose and connections
@@ -130,6 +132,8 @@ pub(crate) struct Verification {
     pub(crate) rows_unanswered: u64,
     /// Rows of keys that were only ever refused with a 503 that leaves the outcome open.
     pub(crate) rows_refused_in_doubt: u64,
+    /// Acknowledged keys whose booking is lost or older than acknowledged, as the mode allows (`--loss-windows`).
+    pub(crate) excused: u64,
     /// Rows by state at the end.
     pub(crate) rows_by_status: RowsByStatus,
     /// Keys sent again after the run.
@@ -238,6 +242,7 @@ impl Outcomes {
             abandoned_on_purpose: counts.abandoned,
             unanswered: counts.unanswered,
             unexpected: counts.unexpected,
+            excused: counts.excused,
         }
     }
 }
@@ -266,6 +271,7 @@ impl Verification {
             rows_acknowledged: verified.rows.acknowledged,
             rows_unanswered: verified.rows.unanswered,
             rows_refused_in_doubt: verified.rows.refused_in_doubt,
+            excused: verified.rows.excused,
             rows_by_status: RowsByStatus { held, confirmed, cancelled, expired },
             replays_checked: verified.replays_checked,
             drained: verified.drained.complete,

@@ -14,6 +14,8 @@ pub mod ids;
 pub mod image;
 pub mod keys;
 pub mod money;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod position;
 pub mod record;
 pub mod scripts;

@@ -240,7 +240,7 @@ node.id=1
 controller.quorum.voters=1@127.0.0.1:$kafka_controller_port
 controller.listener.names=CONTROLLER
 listeners=PLAINTEXT://127.0.0.1:$kafka_port,CONTROLLER://127.0.0.1:$kafka_controller_port
-advertised.listeners=PLAINTEXT://127.0.0.1:$kafka_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$kafka_advertised_port
 log.dirs=$folder/data
 # Topics are made on purpose, with their partitions and retention; a typing mistake must not make one.
 auto.create.topics.enable=false

@@ -31,14 +31,35 @@ impl Acknowledgements {
         Self(settings.shards.shards().map(|shard| (shard, confirmed())).collect())
     }
 
-    /// Waits until the shard's confirmed position has reached this one.
-    pub(super) async fn reached(&self, shard: Shard, position: Position) -> Result<(), InventoryError> {
+    /// How far the shard is known to be confirmed. To be asked for before Redis is, see [`Self::reached`].
+    pub(super) fn known(&self, shard: Shard) -> Position {
+        *self.0[&shard].position.borrow()
+    }
+
+    /// Waits until the shard's confirmed position has reached this one. `known` is how far it was confirmed before
+    /// Redis was asked.
+    ///
+    /// A later epoch confirms nothing by itself: the recovery that began it may have found that Redis had lost this
+    /// very decision, and its sequence number may be another's by now. Only what Redis still shows after such a
+    /// recovery is in Kafka; whoever asked before it asks again.
+    pub(super) async fn reached(
+        &self,
+        shard: Shard,
+        known: Position,
+        position: Position,
+    ) -> Result<(), InventoryError> {
+        if position.epoch < known.epoch {
+            return Ok(());
+        }
         let confirmed = &self.0[&shard];
         let mut receiver = confirmed.position.subscribe();
         confirmed.waiting.fetch_add(1, Ordering::Relaxed);
         let reached = tokio::time::timeout(WAIT_MAX, receiver.wait_for(|now| *now >= position)).await;
         confirmed.waiting.fetch_sub(1, Ordering::Relaxed);
-        if matches!(reached, Ok(Ok(_))) { Ok(()) } else { Err(InventoryError::KafkaUnavailable) }
+        match reached {
+            Ok(Ok(now)) if now.epoch == position.epoch => Ok(()),
+            _ => Err(InventoryError::KafkaUnavailable),
+        }
     }
 
     /// Notes that Redis holds this confirmed position. It only moves forward.
@@ -62,5 +83,64 @@ impl Acknowledgements {
     /// How many shards this instance relays.
     pub(super) fn relayed(&self) -> usize {
         self.0.values().filter(|confirmed| confirmed.ours.load(Ordering::Relaxed)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxoffice_schema::keys::Keys;
+    use boxoffice_schema::scripts::OutboxBounds;
+    use boxoffice_schema::shard::ShardCount;
+
+    use super::super::Acknowledge;
+    use super::*;
+
+    const SHARD: Shard = Shard::from_number(0);
+
+    fn acknowledgements() -> Acknowledgements {
+        Acknowledgements::new(&Settings {
+            redis_url: "redis://127.0.0.1/".into(),
+            kafka_brokers: String::new(),
+            topic: String::new(),
+            shards: ShardCount::new(1).unwrap(),
+            keys: Keys::new(""),
+            outbox: OutboxBounds { frames: 1, bytes: 1, age_ms: 1 },
+            queue: 1,
+            redis_timeout: Duration::ZERO,
+            lease: Duration::ZERO,
+            acknowledge: Acknowledge::Kafka,
+            instance: String::new(),
+        })
+    }
+
+    fn position(epoch: u32, sequence: u64) -> Position {
+        Position { epoch, sequence }
+    }
+
+    /// Whether a decision is acknowledged that was shown at `shown`, where this was known before, and that later.
+    async fn is_acknowledged(known: Position, shown: Position, later: Position) -> bool {
+        let acknowledgements = acknowledgements();
+        acknowledgements.note(SHARD, known);
+        let known = acknowledgements.known(SHARD);
+        acknowledgements.note(SHARD, later);
+        acknowledgements.reached(SHARD, known, shown).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn what_kafka_has_confirmed_is_acknowledged() {
+        assert!(is_acknowledged(position(2, 40), position(2, 41), position(2, 41)).await);
+        assert!(is_acknowledged(position(2, 40), position(2, 41), position(2, 50)).await);
+        assert!(is_acknowledged(position(2, 40), position(2, 7), position(2, 40)).await);
+    }
+
+    #[tokio::test]
+    async fn a_later_epoch_does_not_confirm_what_its_recovery_may_have_found_lost() {
+        assert!(!is_acknowledged(position(2, 40), position(2, 41), position(3, 40)).await);
+        assert!(!is_acknowledged(position(2, 40), position(2, 41), position(3, 90)).await);
+    }
+
+    #[tokio::test]
+    async fn what_redis_shows_after_a_recovery_is_confirmed() {
+        assert!(is_acknowledged(position(3, 40), position(2, 41), position(3, 40)).await);
     }
 }

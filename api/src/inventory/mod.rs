@@ -26,8 +26,8 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    self, Book, Cancel, Confirm, EventChange, EventOutcome, EventReply, EventSnapshot, OutboxBounds, Outcome,
-    Target,
+    self, Book, Cancel, Confirm, Decision, EventChange, EventOutcome, EventReply, EventSnapshot,
+    OutboxBounds, Outcome, Target,
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
 use secrecy::SecretString;
@@ -186,7 +186,8 @@ impl Inventory {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
-        self.acknowledged(self.bookings.decide(request).await?).await
+        let known = self.known(&request);
+        self.acknowledged(known, self.bookings.decide(request).await?).await
     }
 
     /// Confirms a hold.
@@ -194,7 +195,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
-        self.acknowledged(self.confirmations.decide(request).await?).await
+        let known = self.known(&request);
+        self.acknowledged(known, self.confirmations.decide(request).await?).await
     }
 
     /// Cancels a booking.
@@ -202,7 +204,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
-        self.acknowledged(self.cancellations.decide(request).await?).await
+        let known = self.known(&request);
+        self.acknowledged(known, self.cancellations.decide(request).await?).await
     }
 
     /// The booking as Redis holds it; `None` where it holds no such booking.
@@ -213,10 +216,11 @@ impl Inventory {
         self.reachable()?;
         let shard = self.shard_of(target.event_id);
         let key = self.shared.settings.keys.slot_of(shard, target.event_id, target.booking_id, target.slots);
+        let known = self.shared.acknowledgements.known(shard);
         let bytes = self.shared.pool.hash_field(&key, target.booking_id.as_bytes()).await?;
         let Some(bytes) = bytes else { return Ok(None) };
         let image = BookingImage::decode(&bytes)?;
-        self.wait_for(shard, image.position).await?;
+        self.wait_for(shard, known, image.position).await?;
         Ok(Some(image))
     }
 
@@ -280,14 +284,23 @@ impl Inventory {
         }
     }
 
+    /// How far the request's shard is known to be confirmed.
+    fn known(&self, request: &impl Decision) -> Position {
+        self.shared.acknowledgements.known(self.shard_of(request.target().event_id))
+    }
+
     /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change.
-    async fn acknowledged(&self, (shard, outcome): (Shard, Outcome)) -> Result<Outcome, InventoryError> {
+    async fn acknowledged(
+        &self,
+        known: Position,
+        (shard, outcome): (Shard, Outcome),
+    ) -> Result<Outcome, InventoryError> {
         match &outcome {
             Outcome::Changed(image)
             | Outcome::Replayed(_, image)
             | Outcome::Unchanged(image)
             | Outcome::AlreadyCancelled(image)
-            | Outcome::HoldExpired(image) => self.wait_for(shard, image.position).await?,
+            | Outcome::HoldExpired(image) => self.wait_for(shard, known, image.position).await?,
             Outcome::OutboxFull => return Err(InventoryError::OutboxFull),
             Outcome::Unverified => return Err(InventoryError::Unverified),
             _ => {}
@@ -295,10 +308,19 @@ impl Inventory {
         Ok(outcome)
     }
 
-    async fn wait_for(&self, shard: Shard, position: Position) -> Result<(), InventoryError> {
+    async fn wait_for(
+        &self,
+        shard: Shard,
+        known: Position,
+        position: Position,
+    ) -> Result<(), InventoryError> {
+        #[cfg(feature = "mutants")]
+        if boxoffice_schema::mutants::is_off("ack-before-write") {
+            return Ok(());
+        }
         match self.shared.settings.acknowledge {
             Acknowledge::Redis => Ok(()),
-            Acknowledge::Kafka => self.shared.acknowledgements.reached(shard, position).await,
+            Acknowledge::Kafka => self.shared.acknowledgements.reached(shard, known, position).await,
         }
     }
 }

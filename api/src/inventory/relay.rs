@@ -58,6 +58,8 @@ async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
 /// Relays and expires for as long as the lease is ours.
 async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) {
     shared.acknowledgements.set_ours(shard, true);
+    // From here on this instance's own trims say how far the shard is confirmed; what was before them Redis says.
+    note_confirmed(shared, shard).await;
     tokio::select! {
         () = renew(shared, shard, epoch) => {}
         () = relay(shared, shard, epoch) => {}
@@ -86,17 +88,21 @@ async fn stand_by(shared: &Shared, shard: Shard, shutdown: &CancellationToken) {
     let again = tokio::time::Instant::now() + shared.settings.lease / 6;
     while tokio::time::Instant::now() < again && !shutdown.is_cancelled() {
         if shared.acknowledgements.is_waited_for(shard) {
-            let key = shared.settings.keys.shard(shard);
-            let mut command = redis::cmd("HMGET");
-            command.arg(key).arg("conf_epoch").arg("conf_seq");
-            if let Ok((Some(epoch), Some(sequence))) = shared.pool.command(&command).await {
-                shared.acknowledgements.note(shard, Position { epoch, sequence });
-            }
+            note_confirmed(shared, shard).await;
         }
         tokio::select! {
             () = tokio::time::sleep(CONFIRMED_POLL) => {}
             () = shutdown.cancelled() => {}
         }
+    }
+}
+
+/// Notes how far Redis says that Kafka has confirmed the shard; nothing, where it does not answer.
+async fn note_confirmed(shared: &Shared, shard: Shard) {
+    let mut command = redis::cmd("HMGET");
+    command.arg(shared.settings.keys.shard(shard)).arg("conf_epoch").arg("conf_seq");
+    if let Ok((Some(epoch), Some(sequence))) = shared.pool.command(&command).await {
+        shared.acknowledgements.note(shard, Position { epoch, sequence });
     }
 }
 
@@ -162,6 +168,10 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
         records.extend(frame::decode(shard, &bytes).map_err(InventoryError::from)?);
     }
     let Some(last) = records.last().map(|record| record.position) else { return Ok(0) };
+    #[cfg(feature = "mutants")]
+    if boxoffice_schema::mutants::is_off("early-trim") {
+        trim(shared, shard, epoch, last).await?;
+    }
     if let Err(error) = shared.log.append(&records).await {
         shared.log.start_over(&error).await;
         return Err(error.into());

@@ -63,11 +63,16 @@ pub(crate) async fn verify(
     progress::say(quiet, "comparing every booking with PostgreSQL");
     let mut database = database;
     let mut snapshot = database.begin_with("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ").await?;
-    let rows = rows::check(&mut snapshot, shop, &mut ledger, quiet).await?;
+    let windows = shop.losses.read()?;
+    let rows = rows::check(&mut snapshot, shop, &mut ledger, &windows, quiet).await?;
     let counted = stock::counters(&mut snapshot, &shop.market.events).await?;
     snapshot.rollback().await?;
     faults.extend(stock::check(&shop.market.events, &rows.sums, &counted));
-    faults.extend(stock::check_customers(&shop.market.events, &rows.active, &ledger, &counted));
+    faults.extend(stock::check_limits(&shop.market.events, &rows.active));
+    // A refusal may rest on a decision that was lost before anybody was told of it.
+    if !windows.any() {
+        faults.extend(stock::check_refusals(&shop.market.events, &rows.active, &ledger, &counted));
+    }
     faults.extend(live::check(shop, &counted, &rows.counts).await);
     faults.extend(rows.faults);
     progress::clear();

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Ledger;
 use crate::{
     history::{Attempt, Names},
+    losses::Windows,
     plan::{CURRENCY, Event},
     progress,
     report::grouped,
@@ -54,6 +55,8 @@ pub(crate) struct RowCounts {
     pub(crate) unanswered: u64,
     /// Rows of keys whose only answers were refusals that leave the outcome open.
     pub(crate) refused_in_doubt: u64,
+    /// Acknowledged keys whose booking is lost or otherwise than acknowledged, as the mode allows.
+    pub(crate) excused: u64,
     /// Rows by state: held, confirmed, cancelled, expired.
     pub(crate) by_status: [u64; 4],
     /// Rows by the event's position in the plan.
@@ -82,6 +85,8 @@ pub(crate) struct RowCheck {
     pub(crate) faults: Faults,
     /// Rows seen, by the attempt's position in the ledger.
     seen: Vec<u32>,
+    /// Losses that are allowed.
+    windows: Windows,
 }
 
 /// Reads the rows of all events page by page and compares each with the ledger.
@@ -89,9 +94,11 @@ pub(crate) async fn check(
     database: &mut PgConnection,
     shop: &Shop,
     ledger: &mut Ledger,
+    windows: &Windows,
     quiet: bool,
 ) -> Result<RowCheck> {
-    let mut check = RowCheck { seen: vec![0; ledger.attempts.len()], ..RowCheck::default() };
+    let (seen, windows) = (vec![0; ledger.attempts.len()], windows.clone());
+    let mut check = RowCheck { seen, windows, ..RowCheck::default() };
     for (position, event) in shop.market.events.iter().enumerate() {
         let before = check.counts.total;
         let mut last = None;
@@ -184,13 +191,18 @@ impl RowCheck {
             (None, false) => self.counts.refused_in_doubt += 1,
         }
         let same_event = attempt.order.event == position;
-        if let Some(why) =
-            difference(row, items, attempt, event, names).or((!same_event).then(|| "event".to_owned()))
-        {
+        let difference =
+            difference(row, items, attempt, event, names).or((!same_event).then(|| "event".to_owned()));
+        let over = attempt.hold_may_be_over(event.plan.hold_seconds, Instant::now());
+        let legal = status.is_some_and(|status| attempt.life.permits(status, over));
+        if (difference.is_some() || !legal) && self.windows.cover(attempt) {
+            self.counts.excused += 1;
+            return;
+        }
+        if let Some(why) = difference {
             self.faults.add(Fault::Mismatched, format!("{} ({}): {why}", row.id, row.idempotency_key));
         }
-        let over = attempt.hold_may_be_over(event.plan.hold_seconds, Instant::now());
-        if !status.is_some_and(|status| attempt.life.permits(status, over)) {
+        if !legal {
             let last = attempt.life.last;
             let why = format!("{} ({}) is {}, last seen {last:?}", row.id, row.idempotency_key, row.status);
             self.faults.add(Fault::IllegalStatus, why);
@@ -230,6 +242,10 @@ impl RowCheck {
     fn find_lost(&mut self, ledger: &Ledger, names: &Names) {
         for (attempt, seen) in ledger.attempts.iter().zip(&self.seen) {
             if let Some(acknowledged) = attempt.acknowledged.filter(|_| *seen == 0) {
+                if self.windows.cover(attempt) {
+                    self.counts.excused += 1;
+                    continue;
+                }
                 let key = names.key(attempt.order.number);
                 self.faults.add(Fault::Lost, format!("{} ({key})", acknowledged.booking));
             }

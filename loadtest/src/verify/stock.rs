@@ -62,15 +62,8 @@ pub(crate) fn check(events: &[Event], sums: &Sums, counters: &Counters) -> Fault
     faults
 }
 
-/// Checks limits both ways: nobody has more than the limit, and nobody was refused without reason.
-///
-/// A refusal is checked only where tickets never return: there, what did not fit then does not fit at the end either.
-pub(crate) fn check_customers(
-    events: &[Event],
-    active: &Active,
-    ledger: &Ledger,
-    counters: &Counters,
-) -> Faults {
+/// Nobody has more than the limit.
+pub(crate) fn check_limits(events: &[Event], active: &Active) -> Faults {
     let mut faults = Faults::default();
     for (&(position, customer, kind), &tickets) in active {
         let plan = &events[position].plan;
@@ -83,6 +76,18 @@ pub(crate) fn check_customers(
             faults.add(Fault::LimitBreach, what);
         }
     }
+    faults
+}
+
+/// Nobody was refused without reason. It is checked only where tickets never return: there, what did not fit then does
+/// not fit at the end either.
+pub(crate) fn check_refusals(
+    events: &[Event],
+    active: &Active,
+    ledger: &Ledger,
+    counters: &Counters,
+) -> Faults {
+    let mut faults = Faults::default();
     for refusal in &ledger.limit_refusals {
         let plan = &events[refusal.event].plan;
         let had = active.get(&(refusal.event, refusal.customer, None)).copied().unwrap_or(0);

@@ -38,7 +38,10 @@ fn counters_that_differ_from_their_bookings_are_a_fault() {
 
 fn customers(active: &Active, ledger: &Ledger, left: i32) -> FaultsOf {
     let counters = Counters::from([(Uuid::from_u128(10), counter(0, 10 - left))]);
-    let found = check_customers(&[example(Role::Hot)], active, ledger, &counters).counts;
+    let events = [example(Role::Hot)];
+    let mut found = check_limits(&events, active);
+    found.extend(check_refusals(&events, active, ledger, &counters));
+    let found = found.counts;
     FaultsOf { breaches: found.limit_breaches, refusals: found.false_refusals }
 }
 

@@ -22,12 +22,25 @@ pub(crate) async fn write(connection: &mut PgConnection, changes: &Changes<'_>) 
     if !changes.bookings.is_empty() {
         let rows = write_bookings(connection, changes).await?;
         write_items(connection, changes, &rows).await?;
+        #[cfg(feature = "mutants")]
+        let rows = with_unchanged(changes, rows);
         moved = deltas(changes, &rows);
     }
     if changes.totals.is_empty() {
         return Ok(Vec::new());
     }
     write_counts(connection, changes, &capacities, &moved).await
+}
+
+/// Without deduplication a booking counts whenever it is delivered, and not only where its row changed.
+#[cfg(feature = "mutants")]
+fn with_unchanged(changes: &Changes<'_>, mut rows: Vec<ChangedRow>) -> Vec<ChangedRow> {
+    if boxoffice_schema::mutants::is_off("no-dedup") {
+        let changed: std::collections::HashSet<BookingId> = rows.iter().map(|row| row.id).collect();
+        let unchanged = changes.bookings.keys().filter(|id| !changed.contains(id));
+        rows.extend(unchanged.map(|id| ChangedRow { id: *id, before: None }));
+    }
+    rows
 }
 
 /// Returns the capacities of the events that really changed.

@@ -88,3 +88,26 @@ async fn with_ack_kafka_an_answer_means_that_kafka_has_it() {
     world.drained(&event).await;
     assert_eq!(world.rows_of(&event).await, 5);
 }
+
+/// Nothing is decided after the takeover, so nothing else would tell the new relay how far Kafka has confirmed.
+#[tokio::test]
+async fn with_ack_kafka_whoever_takes_a_quiet_shard_over_knows_what_was_confirmed() {
+    let kafka = ["--ack", "kafka"];
+    let world = World::start_with(&kafka).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booking = world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+    let lease = world.keys.lease(world.shard_of(&event));
+    let first: Option<String> = world.redis(redis::cmd("GET").arg(&lease)).await;
+    world.stop();
+    let second = World::around(world.settings.clone(), &kafka, CancellationToken::new()).await;
+    eventually("the second instance to hold the shard's lease", || async {
+        let holder: Option<String> = world.redis(redis::cmd("GET").arg(&lease)).await;
+        holder.is_some() && holder != first
+    })
+    .await;
+    eventually("the replay of a confirmed booking", || async {
+        second.book(&event.id, "a", &event.request("ann", 1)).await.status == 201
+    })
+    .await;
+    assert_eq!(second.booking(&event.id, &id(&booking)).await.expect(200)["status"], "confirmed");
+}

@@ -1,0 +1,105 @@
+//! The load: `boxoffice-loadtest` as a process, whose verdict is the run's.
+
+use std::{fs, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStderr, Command},
+    time::timeout,
+};
+
+use crate::{cli::Options, house::House, windows::Windows};
+
+/// From its start to its first request: it puts its events on sale.
+const BEGINS_WITHIN: Duration = Duration::from_secs(60);
+
+/// Longest wait, after the load, until everything is at rest.
+const DRAIN_SECONDS: u64 = 90;
+
+/// Requests that are late may be sent this long after the end of the schedule.
+const CATCH_UP_SECONDS: u64 = 20;
+
+/// Checking itself, beside all the waiting.
+const CHECKS_WITHIN: Duration = Duration::from_secs(120);
+
+/// The load test, under way.
+#[derive(Debug)]
+pub(crate) struct Load {
+    child: Child,
+    longest: Duration,
+}
+
+impl Load {
+    /// Starts it; returns when its first request is due.
+    pub(crate) async fn start(
+        options: &Options,
+        house: &House,
+        windows: &Windows,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut child = command(options, house, windows, seed)?.spawn().context("boxoffice-loadtest")?;
+        let errors = child.stderr.take().context("boxoffice-loadtest has no standard error")?;
+        let mut errors = BufReader::new(errors);
+        let mut log = tokio::fs::File::create(options.run_dir.join("loadtest.log")).await?;
+        let began = async {
+            let mut line = String::new();
+            // It says its rate right before the load begins.
+            while !line.contains(" requests/s for ") {
+                line.clear();
+                if errors.read_line(&mut line).await? == 0 {
+                    bail!("it ended; see {}", options.run_dir.join("loadtest.log").display());
+                }
+                log.write_all(line.as_bytes()).await?;
+                log.flush().await?;
+            }
+            Ok(())
+        };
+        timeout(BEGINS_WITHIN, began)
+            .await
+            .context("the load did not begin")?
+            .context("boxoffice-loadtest")?;
+        tokio::spawn(keep_log(errors, log));
+        let longest = Duration::from_secs(u64::from(options.seconds) + CATCH_UP_SECONDS + DRAIN_SECONDS);
+        Ok(Self { child, longest: longest + CHECKS_WITHIN })
+    }
+
+    /// Waits for its end; whether its verdict is good.
+    pub(crate) async fn finish(mut self) -> Result<bool> {
+        let status = timeout(self.longest, self.child.wait()).await.context("boxoffice-loadtest hangs")??;
+        match status.code() {
+            Some(0) => Ok(true),
+            Some(1) => Ok(false),
+            _ => bail!("boxoffice-loadtest could not finish ({status}); see loadtest.log"),
+        }
+    }
+}
+
+fn command(options: &Options, house: &House, windows: &Windows, seed: u64) -> Result<Command> {
+    let verdict = options.run_dir.join("loadtest.txt");
+    let verdict =
+        fs::File::create(&verdict).with_context(|| format!("{} cannot be written", verdict.display()))?;
+    let mut command = Command::new(options.bin.join("boxoffice-loadtest"));
+    command
+        .args(["--host", &house.url, "--database-url", &house.database_url])
+        .args(["--rate", &options.rate.to_string(), "--seconds", &options.seconds.to_string()])
+        .args(["--seed", &seed.to_string(), "--min-rate", "0", "--request-timeout", "3"])
+        .args(["--users", &(options.rate / 2).max(40).to_string()])
+        .args(["--catch-up", &CATCH_UP_SECONDS.to_string()])
+        .args(["--drain-timeout", &DRAIN_SECONDS.to_string()])
+        .arg("--loss-windows")
+        .arg(&windows.path)
+        .arg("--summary")
+        .arg(options.run_dir.join("loadtest.json"))
+        .stdin(Stdio::null())
+        .stdout(verdict)
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    Ok(command)
+}
+
+/// Whatever it says is kept; a log that cannot be written is not worth a run.
+async fn keep_log(mut errors: BufReader<ChildStderr>, mut log: tokio::fs::File) {
+    let _ = tokio::io::copy(&mut errors, &mut log).await;
+}

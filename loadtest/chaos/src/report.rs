@@ -1,0 +1,130 @@
+//! What a run comes to, for people.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
+use crate::prober::{Judgement, Outage};
+
+/// One fault, as it went.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// When it began, since the load began.
+    pub(crate) at: Duration,
+    /// From the fault until it was healed and what had died ran again.
+    pub(crate) lasted: Duration,
+    /// How long sales were refused, from the fault until the next one.
+    pub(crate) outage: Outage,
+}
+
+/// A whole run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) probes: Judgement,
+    /// Open gaps, dead letters and alarms.
+    pub(crate) findings: Vec<String>,
+    /// The load test's own words.
+    pub(crate) load: String,
+    pub(crate) load_is_good: bool,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub(crate) fn is_good(&self) -> bool {
+        self.load_is_good && self.probes.violations.is_empty() && self.findings.is_empty()
+    }
+
+    /// By kind: faults, and the median and longest time for which sales were refused.
+    fn by_kind(&self) -> BTreeMap<&str, (usize, Duration, Duration)> {
+        let mut outages: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+        for line in &self.lines {
+            outages.entry(&line.name).or_default().push(line.outage.longest);
+        }
+        let sum_up = |(name, mut outages): (_, Vec<Duration>)| {
+            outages.sort_unstable();
+            let longest = outages.last().copied().unwrap_or_default();
+            (name, (outages.len(), outages[outages.len() / 2], longest))
+        };
+        outages.into_iter().map(sum_up).collect()
+    }
+}
+
+impl Display for Line {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let (at, lasted) = (self.at.as_secs_f64(), self.lasted.as_secs_f64());
+        let Outage { longest, refused } = self.outage;
+        write!(
+            formatter,
+            "{at:7.1} s  {:<34} {lasted:5.1} s   sales refused {:6.2} s ({refused} requests)",
+            self.name,
+            longest.as_secs_f64()
+        )
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let kinds = self.by_kind();
+        writeln!(
+            formatter,
+            "\n  {:<36} {:>5} {:>22} {:>10}",
+            "fault", "times", "refused, median", "longest"
+        )?;
+        for (name, (times, median, longest)) in &kinds {
+            let (median, longest) = (median.as_secs_f64(), longest.as_secs_f64());
+            writeln!(formatter, "  {name:<36} {times:>5} {median:>20.2} s {longest:>8.2} s")?;
+        }
+        write!(formatter, "{}", self.load)?;
+        let Judgement { booked, excused, violations } = &self.probes;
+        writeln!(formatter, "probes: {booked} bookings acknowledged, {excused} lost as the mode allows")?;
+        for violation in violations.iter().chain(&self.findings) {
+            writeln!(formatter, "  ! {violation}")?;
+        }
+        let (faults, kinds) = (self.lines.len(), kinds.len());
+        let verdict = if self.is_good() { "good: nothing lost, nothing sold twice" } else { "BAD" };
+        writeln!(formatter, "CHAOS: {verdict}, after {faults} faults of {kinds} kinds")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(name: &str, millis: u64) -> Line {
+        let outage = Outage { longest: Duration::from_millis(millis), refused: 3 };
+        Line { name: name.to_owned(), at: Duration::from_secs(5), lasted: Duration::from_secs(2), outage }
+    }
+
+    fn report() -> Report {
+        Report {
+            lines: vec![line("redis-kill", 700), line("redis-kill", 900), line("redis-kill", 800)],
+            probes: Judgement { booked: 10, excused: 0, violations: Vec::new() },
+            findings: Vec::new(),
+            load: "VERDICT: good\n".to_owned(),
+            load_is_good: true,
+        }
+    }
+
+    #[test]
+    fn faults_of_one_kind_are_summed_up() {
+        let report = report();
+        let (times, median, longest) = report.by_kind()["redis-kill"];
+        assert_eq!((times, median.as_millis(), longest.as_millis()), (3, 800, 900));
+        assert!(report.to_string().contains("after 3 faults of 1 kinds"));
+    }
+
+    #[test]
+    fn any_single_witness_makes_a_run_bad() {
+        assert!(report().is_good());
+        assert!(!Report { load_is_good: false, ..report() }.is_good());
+        assert!(!Report { findings: vec!["1 open: gap".to_owned()], ..report() }.is_good());
+        let probes = Judgement { booked: 1, excused: 0, violations: vec!["lost".to_owned()] };
+        let bad = Report { probes, ..report() };
+        assert!(!bad.is_good());
+        assert!(bad.to_string().contains("CHAOS: BAD"));
+    }
+}

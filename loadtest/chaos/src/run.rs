@@ -1,0 +1,146 @@
+//! The order of things: schedule, start, sell, break and heal, check, report.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep, sleep_until},
+};
+
+use crate::{
+    cli::Options,
+    faults::{self, Remedy},
+    findings,
+    house::{self, House},
+    load::Load,
+    mutants,
+    prober::{Outage, Prober},
+    report::{Line, Report},
+    schedule::{self, Fault, Kind},
+    windows::Windows,
+};
+
+/// Does what the options ask for; whether the verdict is good. An error means that the run could not be made.
+pub(crate) async fn run(options: Options) -> Result<bool> {
+    if options.kinds {
+        for kind in Kind::ALL {
+            println!("  {:<18} {}", kind.name(), kind.about());
+        }
+        return Ok(true);
+    }
+    if options.check_the_checker {
+        return mutants::check(&options).await;
+    }
+    // 32 bits of it, so that every reader of the load test's summary can hold the number.
+    let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let report = once(&options, seed).await?;
+    if let Some(report) = &report {
+        print!("{report}");
+    }
+    Ok(report.is_none_or(|report| report.is_good()))
+}
+
+/// One run with this seed. `None` where only the schedule was asked for.
+pub(crate) async fn once(options: &Options, seed: u64) -> Result<Option<Report>> {
+    let length = Duration::from_secs(u64::from(options.seconds));
+    let faults = schedule::draw(seed, length, options.ack, &options.only);
+    if options.list {
+        faults.iter().for_each(|fault| println!("{fault}"));
+        return Ok(None);
+    }
+    let (count, ack, rate) = (faults.len(), options.ack.word(), options.rate);
+    println!("chaos: seed {seed}, {count} faults in {length:?}, ack={ack}, {rate} requests/s");
+    house::make_run_dir(&options.run_dir)?;
+    // A name of its own for database, topics and keys: what an earlier run left behind does not matter.
+    let run = format!("chaos{:08x}", rand::random::<u32>());
+    let mut house = tokio::select! {
+        house = House::start(options, &run) => house?,
+        () = interruption()? => bail!("interrupted"),
+    };
+    let outcome = tokio::select! {
+        outcome = act(options, &mut house, &run, seed, &faults) => outcome.map(Some),
+        () = interruption()? => Ok(None),
+    };
+    house.stop().await;
+    let Some(report) = outcome? else { bail!("interrupted") };
+    Ok(Some(report))
+}
+
+/// SIGINT or SIGTERM.
+fn interruption() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Everything between the start of the house and its end.
+async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults: &[Fault]) -> Result<Report> {
+    let mut windows = Windows::new(options.run_dir.join("windows.json"), options.ack)?;
+    let prober = Prober::start(&house.url, run).await.context("the probes' events")?;
+    let load = Load::start(options, house, &windows, seed).await?;
+    let lines = break_and_heal(house, faults, &prober, &mut windows).await?;
+    println!("all faults are healed; the load goes on to its end, then everything is checked");
+    let load_is_good = load.finish().await?;
+    let probes = prober.judge(&house.database_url, &windows).await?;
+    let findings = findings::open(&house.database_url, windows.any()).await?;
+    let load = tokio::fs::read_to_string(options.run_dir.join("loadtest.txt")).await?;
+    Ok(Report { lines, probes, findings, load, load_is_good })
+}
+
+/// One fault after the other, each at its time or as soon as the one before is healed.
+async fn break_and_heal(
+    house: &mut House,
+    faults: &[Fault],
+    prober: &Prober,
+    windows: &mut Windows,
+) -> Result<Vec<Line>> {
+    let start = Instant::now();
+    let mut lines = Vec::with_capacity(faults.len());
+    for (at, fault) in faults.iter().enumerate() {
+        sleep_until(start + fault.at).await;
+        let began = Instant::now();
+        carry_out(house, fault, windows).await.with_context(|| fault.name())?;
+        let mut line = Line {
+            name: fault.name(),
+            at: began - start,
+            lasted: began.elapsed(),
+            outage: Outage::default(),
+        };
+        // What it did to sales is seen until the next fault, and for some seconds behind the last one.
+        let until =
+            faults.get(at + 1).map_or(Instant::now() + Duration::from_secs(5), |next| start + next.at);
+        sleep_until(until).await;
+        line.outage = prober.outage(began, Instant::now());
+        println!("{line}");
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
+/// Harms and heals. Where the harm fails halfway, what was done is healed all the same.
+async fn carry_out(house: &mut House, fault: &Fault, windows: &mut Windows) -> Result<()> {
+    let mut lot = StdRng::seed_from_u64(fault.lot);
+    let mut remedies: Vec<Remedy> = Vec::new();
+    let mut failure = None;
+    for (at, kind) in fault.kinds.iter().enumerate() {
+        if at > 0 {
+            sleep(Fault::lag()).await;
+        }
+        match faults::harm(house, *kind, windows, &mut lot).await {
+            Ok(remedy) => remedies.push(remedy),
+            Err(error) => failure = failure.or(Some(error.context(kind.name()))),
+        }
+    }
+    sleep(fault.lasts).await;
+    for remedy in remedies.into_iter().rev() {
+        faults::heal(house, remedy, windows).await?;
+    }
+    failure.map_or(Ok(()), Err)
+}
