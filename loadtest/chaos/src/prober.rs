@@ -33,13 +33,13 @@ pub(crate) const EVENTS: usize = 4;
 const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// Between two tries of one key.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY: Duration = Duration::from_millis(400);
 
 /// From the first try of a key to the last.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
 /// Keys that are tried at once; past it no new one is begun.
-const KEYS_AT_ONCE: usize = 2_000;
+const KEYS_AT_ONCE: usize = 200;
 
 /// From publishing to an event that sells.
 const ON_SALE_WITHIN: Duration = Duration::from_secs(30);
@@ -122,6 +122,21 @@ impl Prober {
         let shop = Arc::new(Shop { http, url, events, log, free, ended });
         let ticking = tokio::spawn(tick(shop.clone(), run.to_owned()));
         Ok(Self { shop, ticking })
+    }
+
+    /// Waits until every event has sold a ticket since `since`; whether that came within `patience`.
+    pub(crate) async fn wait_for_sales(&self, since: Instant, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        loop {
+            let sells = |sold: &Vec<Instant>| sold.last().is_some_and(|last| *last > since);
+            if self.shop.log().sold.iter().all(sells) {
+                return true;
+            }
+            if Instant::now() > deadline {
+                return false;
+            }
+            sleep(INTERVAL).await;
+        }
     }
 
     /// How long sales were refused between two moments.

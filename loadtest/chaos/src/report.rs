@@ -16,8 +16,10 @@ pub(crate) struct Line {
     pub(crate) at: Duration,
     /// From the fault until it was healed and what had died ran again.
     pub(crate) lasted: Duration,
-    /// How long sales were refused, from the fault until the next one.
+    /// How long sales were refused, from the fault until every probed event sold again.
     pub(crate) outage: Outage,
+    /// Whether they did within a minute.
+    pub(crate) resumed: bool,
 }
 
 /// A whole run.
@@ -35,7 +37,8 @@ pub(crate) struct Report {
 impl Report {
     /// Whether nothing is wrong.
     pub(crate) fn is_good(&self) -> bool {
-        self.load_is_good && self.probes.violations.is_empty() && self.findings.is_empty()
+        let resumed = self.lines.iter().all(|line| line.resumed);
+        self.load_is_good && resumed && self.probes.violations.is_empty() && self.findings.is_empty()
     }
 
     /// By kind: faults, and the median and longest time for which sales were refused.
@@ -62,7 +65,8 @@ impl Display for Line {
             "{at:7.1} s  {:<34} {lasted:5.1} s   sales refused {:6.2} s ({refused} requests)",
             self.name,
             longest.as_secs_f64()
-        )
+        )?;
+        if self.resumed { Ok(()) } else { write!(formatter, "  ! NOT RESUMED") }
     }
 }
 
@@ -96,7 +100,13 @@ mod tests {
 
     fn line(name: &str, millis: u64) -> Line {
         let outage = Outage { longest: Duration::from_millis(millis), refused: 3 };
-        Line { name: name.to_owned(), at: Duration::from_secs(5), lasted: Duration::from_secs(2), outage }
+        Line {
+            name: name.to_owned(),
+            at: Duration::from_secs(5),
+            lasted: Duration::from_secs(2),
+            outage,
+            resumed: true,
+        }
     }
 
     fn report() -> Report {
@@ -122,6 +132,8 @@ mod tests {
         assert!(report().is_good());
         assert!(!Report { load_is_good: false, ..report() }.is_good());
         assert!(!Report { findings: vec!["1 open: gap".to_owned()], ..report() }.is_good());
+        let hung = Line { resumed: false, ..line("redis-kill", 60_000) };
+        assert!(!Report { lines: vec![hung], ..report() }.is_good());
         let probes = Judgement { booked: 1, excused: 0, violations: vec!["lost".to_owned()] };
         let bad = Report { probes, ..report() };
         assert!(!bad.is_good());

@@ -16,11 +16,17 @@ use crate::{
     house::{self, House},
     load::Load,
     mutants,
-    prober::{Outage, Prober},
+    prober::Prober,
     report::{Line, Report},
     schedule::{self, Fault, Kind},
     windows::Windows,
 };
+
+/// From the end of a fault until every probed event sells again: recovery included, with all that it waits for.
+const RESUME_WITHIN: Duration = Duration::from_secs(60);
+
+/// Sales go on for so long, at least, between two faults.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// Does what the options ask for; whether the verdict is good. An error means that the run could not be made.
 pub(crate) async fn run(options: Options) -> Result<bool> {
@@ -85,7 +91,8 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     let mut windows = Windows::new(options.run_dir.join("windows.json"), options.ack)?;
     let prober = Prober::start(&house.url, run).await.context("the probes' events")?;
     let load = Load::start(options, house, &windows, seed).await?;
-    let lines = break_and_heal(house, faults, &prober, &mut windows).await?;
+    let length = Duration::from_secs(u64::from(options.seconds));
+    let lines = break_and_heal(house, faults, &prober, &mut windows, length).await?;
     println!("all faults are healed; the load goes on to its end, then everything is checked");
     let load_is_good = load.finish().await?;
     let probes = prober.judge(&house.database_url, &windows).await?;
@@ -94,32 +101,31 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     Ok(Report { lines, probes, findings, load, load_is_good })
 }
 
-/// One fault after the other, each at its time or as soon as the one before is healed.
+/// One fault after the other, each at its time, or later, when sales have gone on for a moment since the one before.
+/// What would come too late for that is left out.
 async fn break_and_heal(
     house: &mut House,
     faults: &[Fault],
     prober: &Prober,
     windows: &mut Windows,
+    length: Duration,
 ) -> Result<Vec<Line>> {
     let start = Instant::now();
     let mut lines = Vec::with_capacity(faults.len());
-    for (at, fault) in faults.iter().enumerate() {
+    for fault in faults {
         sleep_until(start + fault.at).await;
         let began = Instant::now();
+        if !fault.fits(began - start, length) {
+            break;
+        }
         carry_out(house, fault, windows).await.with_context(|| fault.name())?;
-        let mut line = Line {
-            name: fault.name(),
-            at: began - start,
-            lasted: began.elapsed(),
-            outage: Outage::default(),
-        };
-        // What it did to sales is seen until the next fault, and for some seconds behind the last one.
-        let until =
-            faults.get(at + 1).map_or(Instant::now() + Duration::from_secs(5), |next| start + next.at);
-        sleep_until(until).await;
-        line.outage = prober.outage(began, Instant::now());
+        let lasted = began.elapsed();
+        let resumed = prober.wait_for_sales(Instant::now(), RESUME_WITHIN).await;
+        let outage = prober.outage(began, Instant::now());
+        let line = Line { name: fault.name(), at: began - start, lasted, outage, resumed };
         println!("{line}");
         lines.push(line);
+        sleep(QUIET).await;
     }
     Ok(lines)
 }

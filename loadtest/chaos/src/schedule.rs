@@ -91,6 +91,17 @@ kinds! {
 }
 
 impl Kind {
+    /// What its victim is expected to take from its start to its first sale.
+    fn healing(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::RedisFailover => 6,
+            Self::KafkaKill => 8,
+            Self::PostgresKill => 3,
+            _ if self.victim() == Victim::Redis => 2,
+            _ => 1,
+        })
+    }
+
     /// Whether Redis may lose decisions that it has answered: only `BOXOFFICE_ACK=kafka` promises to survive it.
     pub(crate) fn loses_redis(self) -> bool {
         matches!(self, Self::RedisTail | Self::RedisWipe | Self::RedisFlushall | Self::RedisFailover)
@@ -176,8 +187,24 @@ impl Fault {
 
     /// When it is to be healed, since the load began.
     fn end(&self) -> Duration {
+        self.end_from(self.at)
+    }
+
+    /// When it is to be healed where it begins at `at`.
+    fn end_from(&self, at: Duration) -> Duration {
         let lags = u32::try_from(self.kinds.len()).unwrap_or(1).saturating_sub(1);
-        self.at + PAIR_LAG * lags + self.lasts
+        at + PAIR_LAG * lags + self.lasts
+    }
+
+    /// What its servers are expected to take to start again and to sell, so that the schedule need not run late.
+    fn healing(&self) -> Duration {
+        self.kinds.iter().map(|kind| kind.healing()).max().unwrap_or_default()
+    }
+
+    /// Whether it may still begin at `at` in a run of `length`: servers take their time to start again, so that a
+    /// schedule may run late.
+    pub(crate) fn fits(&self, at: Duration, length: Duration) -> bool {
+        self.end_from(at) + REST <= length
     }
 }
 
@@ -207,10 +234,10 @@ pub(crate) fn draw(seed: u64, length: Duration, ack: Ack, only: &[Choice]) -> Ve
         let lasts = kinds.last().map_or(0..=0, |kind| kind.millis());
         let lasts = Duration::from_millis(lot.random_range(lasts));
         let fault = Fault { at, kinds, lasts, lot: lot.random() };
-        if fault.end() + REST > length {
+        if !fault.fits(at, length) {
             return faults;
         }
-        at = fault.end() + Duration::from_millis(lot.random_range(2_500..=5_000));
+        at = fault.end() + fault.healing() + Duration::from_millis(lot.random_range(2_000..=4_000));
         faults.push(fault);
     }
 }
