@@ -10,13 +10,16 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Settings, Shared};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After as many failed checks in a row this instance takes itself for cut off, and again after as many more.
+const CHECKS_UNTIL_CUT_OFF: u32 = 2;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// A delivery that failed; the frames are still in the outbox, and are sent again from its head.
@@ -38,6 +41,8 @@ pub(super) struct DecisionLog {
     /// those that went before and let those that follow through.
     producer: RwLock<(Generation, FutureProducer)>,
     health: Mutex<Result<(), String>>,
+    /// Counts how often this instance found itself cut off.
+    cut_off: watch::Sender<u64>,
 }
 
 impl DecisionLog {
@@ -62,11 +67,27 @@ impl DecisionLog {
             producer: RwLock::new((0, config.create()?)),
             config,
             health: Mutex::new(Err("not checked yet".to_owned())),
+            cut_off: watch::Sender::new(0),
         })
     }
 
     pub(super) fn health(&self) -> Result<(), String> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns when Kafka has not answered this instance for some seconds. Another instance may reach it.
+    pub(super) async fn cut_off(&self) {
+        // The sender lives as long as this log.
+        let _ = self.cut_off.subscribe().changed().await;
+    }
+
+    /// Ends what waits for the producer, and then takes back what it holds: an outage must not fill its queue with the
+    /// same records again and again.
+    async fn let_go(&self) {
+        self.cut_off.send_modify(|times| *times += 1);
+        tokio::task::yield_now().await;
+        let producer = self.producer.read().await.0;
+        self.start_over(&NotDelivered { error: KafkaError::Canceled, producer }).await;
     }
 
     /// Sends records in order and waits until Kafka has confirmed them all. Dropping the future takes nothing back.
@@ -152,6 +173,7 @@ impl DecisionLog {
 
 /// Looks every two seconds whether Kafka is there.
 pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut failed = 0;
     loop {
         let (checked, producer) = (shared.clone(), shared.log.producer.read().await.1.clone());
         let now = tokio::task::spawn_blocking(move || checked.log.check(&producer))
@@ -161,6 +183,11 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
             &mut *shared.log.health.lock().unwrap_or_else(PoisonError::into_inner),
             now.clone(),
         );
+        failed = if now.is_ok() { 0 } else { failed + 1 };
+        if failed == CHECKS_UNTIL_CUT_OFF {
+            shared.log.let_go().await;
+            failed = 0;
+        }
         match (before, now) {
             (Err(_), Ok(())) => tracing::info!("Kafka is there"),
             (Ok(()), Err(reason)) => tracing::warn!(reason, "Kafka is away; decisions wait in the outbox"),

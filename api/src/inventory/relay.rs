@@ -35,14 +35,34 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 pub(super) async fn serve(shared: Arc<Shared>, shard: Shard, shutdown: CancellationToken) {
     while !shutdown.is_cancelled() {
         match take_lease(&shared, shard).await {
-            Some(epoch) => hold(&shared, shard, epoch, &shutdown).await,
-            None => stand_by(&shared, shard, &shutdown).await,
+            Some(epoch) => match hold(&shared, shard, epoch, &shutdown).await {
+                Ended::Over => {}
+                // Whoever stands by looks twice as often as this instance waits.
+                Ended::CutOff => {
+                    give_back(&shared, shard).await;
+                    stand_by(&shared, shard, shared.settings.lease / 3, &shutdown).await;
+                }
+            },
+            // Often enough that the wait behind a lease that ran out adds little to it.
+            None => stand_by(&shared, shard, shared.settings.lease / 6, &shutdown).await,
         }
     }
+    give_back(&shared, shard).await;
+}
+
+async fn give_back(shared: &Shared, shard: Shard) {
     let unlease = scripts::unlease(&shared.settings.keys, shard, &shared.settings.instance);
     if let Err(error) = shared.pool.run::<i64>(&unlease).await {
         tracing::debug!(%error, %shard, "the lease was not given back; it runs out by itself");
     }
+}
+
+/// How the time of a lease ended.
+enum Ended {
+    /// By another relay, a recovery or the shutdown.
+    Over,
+    /// This instance does not reach Kafka. Another may; where none does, it is this one's turn again.
+    CutOff,
 }
 
 /// The shard's epoch, where the lease is ours.
@@ -56,17 +76,22 @@ async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
 }
 
 /// Relays and expires for as long as the lease is ours.
-async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) {
+async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) -> Ended {
     shared.acknowledgements.set_ours(shard, true);
     // From here on this instance's own trims say how far the shard is confirmed; what was before them Redis says.
     note_confirmed(shared, shard).await;
-    tokio::select! {
-        () = renew(shared, shard, epoch) => {}
-        () = relay(shared, shard, epoch) => {}
-        () = expirer::expire(shared, shard) => {}
-        () = shutdown.cancelled() => flush(shared, shard, epoch).await,
-    }
+    let ended = tokio::select! {
+        () = renew(shared, shard, epoch) => Ended::Over,
+        () = relay(shared, shard, epoch) => Ended::Over,
+        () = expirer::expire(shared, shard) => Ended::Over,
+        () = shared.log.cut_off() => Ended::CutOff,
+        () = shutdown.cancelled() => {
+            flush(shared, shard, epoch).await;
+            Ended::Over
+        }
+    };
     shared.acknowledgements.set_ours(shard, false);
+    ended
 }
 
 /// Returns when the lease is lost or the epoch changed.
@@ -83,9 +108,8 @@ async fn renew(shared: &Shared, shard: Shard, epoch: u32) {
 }
 
 /// While another instance relays the shard: wait for its lease to end, and see how far it is where that is needed.
-async fn stand_by(shared: &Shared, shard: Shard, shutdown: &CancellationToken) {
-    // Often enough that the wait behind a lease that ran out adds little to it.
-    let again = tokio::time::Instant::now() + shared.settings.lease / 6;
+async fn stand_by(shared: &Shared, shard: Shard, pause: Duration, shutdown: &CancellationToken) {
+    let again = tokio::time::Instant::now() + pause;
     while tokio::time::Instant::now() < again && !shutdown.is_cancelled() {
         if shared.acknowledgements.is_waited_for(shard) {
             note_confirmed(shared, shard).await;

@@ -124,6 +124,25 @@ async fn no_request_to_the_other_instance_fails_while_one_is_killed() {
 }
 
 #[tokio::test]
+async fn an_instance_that_alone_cannot_reach_kafka_leaves_its_shards_to_one_that_can() {
+    let pair = Pair::start().await;
+    let event = pair.by_second.on_sale(&World::draft(&[100])).await;
+    pair.decide_unrelayed(&event, 10).await;
+    let world = &pair.by_second;
+    eventually("the second instance to relay", || async { world.rows_of(&event).await == 10 }).await;
+    // The first one still sells; what it decides is brought to Kafka by the second.
+    let booking = pair.by_first.book(&event.id, "cut-off", &event.request("bob", 1)).await;
+    booking.expect(201);
+    eventually("its decision to be relayed too", || async { world.rows_of(&event).await == 11 }).await;
+    pair.gate.open();
+    eventually("the first instance to reach Kafka again", || async {
+        pair.by_first.get("/readyz").await.status == 200
+    })
+    .await;
+    pair.nothing_wrong(&event).await;
+}
+
+#[tokio::test]
 async fn a_paused_instance_that_still_believes_in_its_leases_harms_nothing() {
     let pair = Pair::start().await;
     let event = pair.by_second.on_sale(&World::draft(&[100])).await;
