@@ -141,7 +141,8 @@ impl Stack {
     pub(crate) async fn load_redis(&self, dump: &[(String, Vec<u8>)]) {
         for (key, value) in dump {
             let mut command = redis::cmd("RESTORE");
-            command.arg(key).arg(0).arg(value);
+            // A recovery that noticed the loss may have written already.
+            command.arg(key).arg(0).arg(value).arg("REPLACE");
             let _: () = command.query_async(&mut self.redis.clone()).await.unwrap();
         }
     }
