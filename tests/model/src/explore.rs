@@ -1,6 +1,5 @@
 //! Explores a model and says what came of it.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,8 @@ impl stateright::Model for Model {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        promise::promises().into_iter().chain(promise::possibilities(self)).collect()
+        let all = promise::promises().into_iter().chain(promise::possibilities(self));
+        all.filter(|property| self.only.is_none_or(|only| only == property.name)).collect()
     }
 }
 
@@ -64,22 +64,25 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Visits every state that the scenario allows.
+/// Visits every state that the scenario allows, unless all promises are broken before.
 pub fn explore(model: &Model) -> Verdict {
-    check(model, HasDiscoveries::AllFailures, 2)
+    check(model.clone(), 2)
 }
 
-/// Looks for the shortest way to break a promise; visits every state where there is none.
+/// Looks for the shortest way to break a promise; visits every state where there is none. One thread, because the
+/// first way that several find need not be the shortest.
 pub fn search(model: &Model, promise: &'static str) -> Verdict {
-    check(model, HasDiscoveries::AnyOf(BTreeSet::from([promise])), 1)
+    check(Model { only: Some(promise), ..model.clone() }, 1)
 }
 
-fn check(model: &Model, finish_when: HasDiscoveries, threads: usize) -> Verdict {
+fn check(model: Model, threads: usize) -> Verdict {
     let start = Instant::now();
-    let checker = model.clone().checker().threads(threads).finish_when(finish_when).spawn_bfs().join();
+    let properties = model.properties();
+    let checker =
+        model.checker().threads(threads).finish_when(HasDiscoveries::AllFailures).spawn_bfs().join();
     let mut discoveries = checker.discoveries();
     let (mut broken, mut impossible) = (vec![], vec![]);
-    for property in model.properties() {
+    for property in properties {
         match (property.expectation.discovery_is_failure(), discoveries.remove(property.name)) {
             (true, Some(path)) => broken.push((property.name, steps(path))),
             (false, None) => impossible.push(property.name),

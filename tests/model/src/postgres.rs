@@ -40,9 +40,9 @@ pub struct Postgres {
     pub silent: bool,
 }
 
-impl Postgres {
-    /// A shard in its first epoch, with nothing sold.
-    pub fn new() -> Self {
+/// A shard in its first epoch, with nothing sold.
+impl Default for Postgres {
+    fn default() -> Self {
         Self {
             recovery_epoch: 1,
             epoch: 1,
@@ -55,7 +55,9 @@ impl Postgres {
             silent: false,
         }
     }
+}
 
+impl Postgres {
     /// Takes the next epoch, above all that PostgreSQL or Redis know.
     pub fn take_epoch(&mut self, live: Epoch) -> Epoch {
         self.recovery_epoch = self.recovery_epoch.max(self.epoch).max(live) + 1;

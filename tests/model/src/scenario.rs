@@ -53,19 +53,21 @@ pub struct Scenario {
 pub struct Model {
     /// What happens.
     pub scenario: Scenario,
-    /// The protection that is left out.
+    /// The protections that are left out.
     pub left_out: Vec<Protection>,
+    /// The only property that is looked at; all where there is none.
+    pub only: Option<&'static str>,
 }
 
 impl Model {
     /// With all protections.
     pub fn new(scenario: Scenario) -> Self {
-        Self { scenario, left_out: vec![] }
+        Self::without(scenario, &[])
     }
 
     /// Without some.
     pub fn without(scenario: Scenario, left_out: &[Protection]) -> Self {
-        Self { scenario, left_out: left_out.to_vec() }
+        Self { scenario, left_out: left_out.to_vec(), only: None }
     }
 
     /// Whether a protection is in force.

@@ -125,7 +125,7 @@ impl State {
             replica: Redis { identity: Identity { process: 1, history: 0 }, keys },
             fresh_name: 2,
             log: vec![],
-            postgres: Postgres::new(),
+            postgres: Postgres::default(),
             clients: vec![Client::default(); scenario.clients.into()],
             rounds: vec![Round::NotStarted; scenario.rounds],
             fetches: vec![Fetch::NotStarted; scenario.fetches],
