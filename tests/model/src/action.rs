@@ -1,9 +1,10 @@
 //! Everything that can happen.
 
 use crate::protection::Protection;
-use crate::record::Change;
+use crate::record::{Change, Record};
+use crate::relay::Round;
 use crate::scenario::Model;
-use crate::system::{Round, State};
+use crate::system::State;
 
 /// One step of one part of the system. Clients, rounds of relays, fetches and recoveries go by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ fn head(state: &State) -> String {
 }
 
 /// Positions are written as everywhere: epoch-sequence.
-fn name(record: Option<&crate::record::Record>) -> String {
+fn name(record: Option<&Record>) -> String {
     let Some(record) = record else { return "nothing".to_owned() };
     let at = format!("{}-{}", record.position.epoch, record.position.sequence);
     match record.change {

@@ -37,13 +37,17 @@
 //! What is left out of the model, and why that is sound, is in `docs/adr/0013-a-model-of-the-protocol.md`.
 
 pub mod action;
+pub mod client;
 pub mod explore;
+mod outage;
 pub mod postgres;
 pub mod promise;
 pub mod protection;
+pub mod reader;
 pub mod record;
 pub mod recovery;
 pub mod redis;
+pub mod relay;
 pub mod scenario;
 pub mod system;
 
