@@ -12,6 +12,7 @@ use crate::decode::{Content, Fetched, decode};
 use crate::findings;
 use crate::fold::Changes;
 use crate::postgres::is_about_data;
+use crate::repairs::{self, Intent, Kind};
 
 /// A dead letter in full.
 #[derive(Debug, Serialize)]
@@ -82,7 +83,7 @@ async fn read(connection: &mut PgConnection, id: i64) -> anyhow::Result<DeadLett
 
 /// Applies a dead letter after all, in one transaction. The shard's row is locked, so that the reconciler and this
 /// take turns.
-pub(crate) async fn retry(pool: &PgPool, id: i64) -> anyhow::Result<Outcome> {
+pub(crate) async fn retry(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<Outcome> {
     let mut transaction = pool.begin().await?;
     let letter = read(&mut transaction, id).await?;
     let (epoch, sequence) = lock_shard(&mut transaction, letter.shard).await?;
@@ -110,13 +111,13 @@ pub(crate) async fn retry(pool: &PgPool, id: i64) -> anyhow::Result<Outcome> {
     if is_next {
         fill_gap(&mut transaction, letter.shard, position).await?;
     }
-    resolve(&mut transaction, &letter, outcome.as_str()).await?;
+    resolve(&mut transaction, &letter, outcome.as_str(), by).await?;
     transaction.commit().await?;
     Ok(outcome)
 }
 
 /// Gives a dead letter up.
-pub(crate) async fn discard(pool: &PgPool, id: i64) -> anyhow::Result<()> {
+pub(crate) async fn discard(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let letter = read(&mut transaction, id).await?;
     lock_shard(&mut transaction, letter.shard).await?;
@@ -124,7 +125,7 @@ pub(crate) async fn discard(pool: &PgPool, id: i64) -> anyhow::Result<()> {
     if let Some(outcome) = letter.outcome {
         bail!("dead letter {id} was resolved before: {outcome}");
     }
-    resolve(&mut transaction, &letter, "discarded").await?;
+    resolve(&mut transaction, &letter, "discarded", by).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -208,13 +209,24 @@ async fn fill_gap(connection: &mut PgConnection, shard: i16, position: Position)
     Ok(())
 }
 
-async fn resolve(connection: &mut PgConnection, letter: &DeadLetter, outcome: &str) -> sqlx::Result<()> {
+async fn resolve(
+    connection: &mut PgConnection,
+    letter: &DeadLetter,
+    outcome: &str,
+    by: &str,
+) -> anyhow::Result<()> {
     sqlx::query("UPDATE dead_letters SET outcome = $2, resolved_at = now() WHERE id = $1")
         .bind(letter.id)
         .bind(outcome)
         .execute(&mut *connection)
         .await?;
     findings::resolve_refusal(connection, letter.shard, letter.kafka_offset).await?;
-    tracing::info!(id = letter.id, shard = letter.shard, outcome, "a dead letter was resolved");
+    let before = format!(
+        "dead letter {}, {} at offset {}: {}",
+        letter.id, letter.kind, letter.kafka_offset, letter.reason
+    );
+    let shard = Shard::from_number(u16::try_from(letter.shard)?);
+    let intent = Intent { kind: Kind::DeadLetter, shard, event_id: None, by, before: &before };
+    repairs::record(connection, &intent, outcome).await?;
     Ok(())
 }

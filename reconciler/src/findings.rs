@@ -6,6 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::apply::write::{int2, int4, int8};
 use crate::decode::{Content, Incoming};
+use crate::repairs::{self, Intent, Kind};
 use crate::sequence::{Complaint, Gap};
 
 /// Something that must not be.
@@ -94,12 +95,27 @@ pub(crate) async fn resolve_refusal(
 }
 
 /// Resolves one alarm on an operator's word; `false` where it is not open.
-pub(crate) async fn resolve_one(pool: &PgPool, id: i64) -> sqlx::Result<bool> {
-    let resolved = sqlx::query("UPDATE alarms SET resolved_at = now() WHERE id = $1 AND resolved_at IS NULL")
-        .bind(id)
-        .execute(pool)
-        .await?;
-    Ok(resolved.rows_affected() == 1)
+pub(crate) async fn resolve_one(pool: &PgPool, id: i64, by: &str) -> sqlx::Result<bool> {
+    let mut transaction = pool.begin().await?;
+    let resolved: Option<(i16, Option<uuid::Uuid>, String, String)> = sqlx::query_as(
+        "UPDATE alarms SET resolved_at = now() WHERE id = $1 AND resolved_at IS NULL \
+         RETURNING shard, event_id, kind, detail",
+    )
+    .bind(id)
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some((shard, event, kind, detail)) = resolved else { return Ok(false) };
+    let before = format!("alarm {id}, {kind}: {detail}");
+    let intent = Intent {
+        kind: Kind::Alarm,
+        shard: Shard::from_number(u16::try_from(shard).unwrap_or(0)),
+        event_id: event.map(EventId::from_uuid),
+        by,
+        before: &before,
+    };
+    repairs::record(&mut transaction, &intent, "resolved").await?;
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// The kind of the alarm that counts differ at the same position.

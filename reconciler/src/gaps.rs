@@ -6,6 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::config::Config;
 use crate::kafka;
+use crate::repairs::{self, Intent, Kind};
 
 /// Lets the shard try again: the missing decisions may be in the log now. Where Kafka no longer has the shard's
 /// offset, reading goes on at the oldest record there is. The sequence decides: what is still missing is a gap again.
@@ -19,7 +20,7 @@ pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Re
 
 /// Declares the missing decisions lost, or mended by other means: the shard goes on behind them. The audit shows what
 /// that costs.
-pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64) -> anyhow::Result<()> {
+pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let (shard, from, to) = lock_open(&mut transaction, id).await?;
     let moved = sqlx::query(
@@ -36,7 +37,10 @@ pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64) -> anyhow::R
     );
     move_into_log(config, &mut transaction, shard).await?;
     resolve(&mut transaction, id).await?;
-    tracing::warn!(shard, from, to, "missing decisions were accepted as lost");
+    let before = format!("gap {id}: decisions {from} to {to} are missing");
+    let number = Shard::from_number(u16::try_from(shard)?);
+    let intent = Intent { kind: Kind::Gap, shard: number, event_id: None, by, before: &before };
+    repairs::record(&mut transaction, &intent, "accepted as lost; the shard goes on behind them").await?;
     Ok(transaction.commit().await?)
 }
 

@@ -26,8 +26,12 @@ pub(crate) enum Kind {
     Restate,
     /// Redis' counters are moved by a difference that was found.
     Stock,
-    /// The log is read again where decisions were missing.
+    /// The log is read again where decisions were missing, or they are accepted as lost.
     Gap,
+    /// A record that was set aside is applied after all, or given up.
+    DeadLetter,
+    /// An alarm is closed on somebody's word.
+    Alarm,
 }
 
 impl Kind {
@@ -38,6 +42,8 @@ impl Kind {
             Self::Restate => "restate",
             Self::Stock => "stock",
             Self::Gap => "gap",
+            Self::DeadLetter => "dead_letter",
+            Self::Alarm => "alarm",
         }
     }
 }
@@ -145,6 +151,17 @@ pub(crate) async fn end(
         tracing::warn!(id, outcome = outcome.as_str(), after, "repair ended");
     }
     Ok(())
+}
+
+/// Writes the row of what is done in the same transaction.
+pub(crate) async fn record(
+    connection: &mut PgConnection,
+    intent: &Intent<'_>,
+    after: &str,
+) -> sqlx::Result<i64> {
+    let id = begin(connection, intent).await?;
+    end(connection, id, Outcome::Done, after).await?;
+    Ok(id)
 }
 
 /// Asks for a rebuild; what is asked for already is joined. Returns the number of the row.

@@ -3,7 +3,8 @@
 -- carries it out, and begins again where it was interrupted.
 CREATE TABLE repairs (
     id       int8        PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
-    kind     text        NOT NULL CHECK (kind IN ('rebuild', 'counts', 'restate', 'stock', 'gap')),
+    kind     text        NOT NULL CHECK (kind IN ('rebuild', 'counts', 'restate', 'stock', 'gap',
+                                                               'dead_letter', 'alarm')),
     shard    int2        NOT NULL REFERENCES shards (shard),
     -- Null where the whole shard is rebuilt.
     event_id uuid,

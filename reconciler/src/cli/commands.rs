@@ -95,7 +95,7 @@ pub(super) async fn repair(
     if manner.dry_run {
         return run_dry(config, &Scope::by_hand(config, event, true), manner.json).await;
     }
-    let summary = crate::repair::repair(config, event, &manner.by).await?;
+    let summary = crate::repair::repair(config, event, &manner.by.name).await?;
     print(manner.json, &summary, || report::of_repair(&summary))?;
     Ok(ExitCode::from(report::repair_verdict(&summary).exit_code()))
 }
@@ -107,12 +107,12 @@ pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyho
         DeadLetters::Show { id } => {
             print!("{}", report::of_dead_letter(&crate::dead_letters::show(&pool, id).await?));
         }
-        DeadLetters::Retry { id } => {
-            let outcome = crate::dead_letters::retry(&pool, id).await?;
+        DeadLetters::Retry { id, by } => {
+            let outcome = crate::dead_letters::retry(&pool, id, &by.name).await?;
             println!("dead letter {id}: {}", outcome.as_str());
         }
-        DeadLetters::Discard { id } => {
-            crate::dead_letters::discard(&pool, id).await?;
+        DeadLetters::Discard { id, by } => {
+            crate::dead_letters::discard(&pool, id, &by.name).await?;
             println!("dead letter {id}: discarded");
         }
     }
@@ -129,8 +129,8 @@ pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
                 "gap {id}: the shard reads on; see `boxoffice-reconciler status` for whether it stopped again"
             );
         }
-        Gaps::Accept { id } => {
-            crate::gaps::accept(config, &pool, id).await?;
+        Gaps::Accept { id, by } => {
+            crate::gaps::accept(config, &pool, id, &by.name).await?;
             println!(
                 "gap {id}: accepted as lost; run `boxoffice-reconciler repair`, by which Redis says again what it still knows"
             );
@@ -143,8 +143,8 @@ pub(super) async fn alarms(config: &Config, command: Alarms) -> anyhow::Result<E
     let pool = prepared_pool(config).await?;
     match command {
         Alarms::List => print!("{}", report::of_items(&open::alarms(&pool).await?)),
-        Alarms::Resolve { id } => {
-            if !findings::resolve_one(&pool, id).await? {
+        Alarms::Resolve { id, by } => {
+            if !findings::resolve_one(&pool, id, &by.name).await? {
                 println!("there is no open alarm {id}");
                 return Ok(ExitCode::FAILURE);
             }
@@ -172,7 +172,7 @@ pub(super) async fn rebuild(config: &Config, what: &What, manner: &Manner) -> an
         let scope = Scope { shards: selection.shards(config), ..Scope::by_hand(config, what.event, true) };
         return run_dry(config, &scope, manner.json).await;
     }
-    let rows = rebuild::rebuild(config, selection, &manner.by).await?;
+    let rows = rebuild::rebuild(config, selection, &manner.by.name).await?;
     print(manner.json, &rows, || report::of_rebuilds(&rows))?;
     Ok(ExitCode::from(rebuild::exit_code(&rows)))
 }

@@ -109,12 +109,19 @@ struct Manner {
     /// Only say what differs; change nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Who mends, for the table of repairs.
-    #[arg(long, value_name = "NAME", default_value_t = repairs::default_name())]
-    by: String,
+    #[command(flatten)]
+    by: By,
     /// For machines.
     #[arg(long)]
     json: bool,
+}
+
+/// Who mends.
+#[derive(Debug, clap::Args)]
+struct By {
+    /// Who mends, for the table of repairs.
+    #[arg(long = "by", value_name = "NAME", default_value_t = repairs::default_name())]
+    name: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -140,11 +147,15 @@ enum DeadLetters {
     Retry {
         /// Its number.
         id: i64,
+        #[command(flatten)]
+        by: By,
     },
     /// Give it up.
     Discard {
         /// Its number.
         id: i64,
+        #[command(flatten)]
+        by: By,
     },
 }
 
@@ -157,10 +168,12 @@ enum Gaps {
         /// Its number.
         id: i64,
     },
-    /// Take the missing decisions for lost: the shard goes on behind them. Audit afterwards.
+    /// Take the missing decisions for lost: the shard goes on behind them. Repair afterwards.
     Accept {
         /// Its number.
         id: i64,
+        #[command(flatten)]
+        by: By,
     },
 }
 
@@ -172,6 +185,8 @@ enum Alarms {
     Resolve {
         /// Its number.
         id: i64,
+        #[command(flatten)]
+        by: By,
     },
 }
 

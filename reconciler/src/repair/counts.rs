@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::apply::write::int2;
 use crate::postgres::is_about_data;
-use crate::repairs::{self, Intent, Kind, Outcome};
+use crate::repairs::{self, Intent, Kind};
 
 use super::Mender;
 
@@ -44,9 +44,7 @@ impl Mender<'_> {
                 }
                 Err(error) => return Err(error.into()),
             }
-            let id = repairs::begin(&mut transaction, &intent).await?;
-            repairs::end(&mut transaction, id, Outcome::Done, &told(&wrong, wrong.summed)).await?;
-            made.push(id);
+            made.push(repairs::record(&mut transaction, &intent, &told(&wrong, wrong.summed)).await?);
         }
         transaction.commit().await?;
         self.made.extend(made);

@@ -28,6 +28,8 @@ async fn another_record_for_an_applied_position_is_an_alarm() {
     assert!(printed.contains("alarms resolve 1"), "{printed}");
     assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 0);
     assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 1);
+    let told = stack.words("SELECT concat_ws('|', kind, outcome, after) FROM repairs").await;
+    assert_eq!(told, ["alarm|done|resolved"]);
     service.stop().await;
     stack.remove().await;
 }

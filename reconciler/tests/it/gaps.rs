@@ -38,8 +38,10 @@ async fn a_gap_stops_its_shard_and_no_other() {
     let (code, printed) = stack.command(&["status"]).await;
     assert_eq!(code, 1);
     assert!(printed.contains("decisions 3 to 4"), "{printed}");
-    let (code, _) = stack.command(&["gaps", "accept", "1"]).await;
+    let (code, _) = stack.command(&["gaps", "accept", "1", "--by", "Ann"]).await;
     assert_eq!(code, 0);
+    let told = stack.words("SELECT concat_ws('|', kind, asked_by, before, outcome) FROM repairs").await;
+    assert_eq!(told, ["gap|Ann|gap 1: decisions 3 to 4 are missing|done"]);
     stack.wait_for_sequence(FIRST, 6).await;
     assert_eq!(stack.number("SELECT count(*) FROM bookings").await, 5);
     assert_eq!(stack.number(OPEN_GAPS).await, 0);
