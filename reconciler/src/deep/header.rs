@@ -29,6 +29,9 @@ impl Subject<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            if header(&live) == header(self.event) {
+                return Ok(());
+            }
             if !self.wait_until_applied(position).await? {
                 break;
             }

@@ -2,8 +2,8 @@
 //!
 //! The audit compares counters at equal positions. Here each booking has a position of its own, the decision that last
 //! changed it, so that no moment of rest is needed: what PostgreSQL has, Redis must have at the same or a later
-//! position; what Redis has, PostgreSQL must have as soon as it has applied the log up to that position. Only the
-//! customers' allowances, which have no positions, are compared in a moment of rest, if there is one.
+//! position; what Redis has, PostgreSQL must have as soon as it has applied the log up to that position. Customers'
+//! allowances have no positions: a customer is compared who did not buy while the bookings were added up.
 //!
 //! Everything is read in pages; the allowances of one event's customers are the only thing that is held in memory.
 

@@ -22,6 +22,9 @@ impl Mender<'_> {
     /// The shard's row is locked, so that no record is applied between the sum and the mend; the mend and its row are
     /// one transaction.
     pub(super) async fn mend_counts(&mut self, shard: Shard, event: EventId) -> anyhow::Result<()> {
+        if self.counts_agree(event).await? {
+            return Ok(());
+        }
         let mut transaction = self.pool.begin().await?;
         sqlx::query("SELECT FROM shards WHERE shard = $1 FOR UPDATE")
             .bind(int2(shard.number()))

@@ -51,7 +51,8 @@ pub(crate) async fn while_relayed<T>(stack: &Stack, job: impl Future<Output = T>
     }
 }
 
-/// Does a job while tickets are sold under keys that begin as given; returns also how many were sold.
+/// Does a job while tickets are sold, and some are held and given back, under keys that begin as given. Returns also how
+/// many there were.
 pub(crate) async fn while_sold<T>(
     stack: &Stack,
     sale: &LiveSale,
@@ -61,8 +62,14 @@ pub(crate) async fn while_sold<T>(
     let mut sold = 0;
     let customers = async {
         loop {
-            let outcome = sale.book(stack, &format!("{keys}-{sold}")).await;
-            assert!(matches!(outcome, Outcome::Changed(_)), "{outcome:?}");
+            let key = format!("{keys}-{sold}");
+            if sold % 3 == 0 {
+                let held = sale.hold(stack, &key, 600_000).await;
+                sale.cancel(stack, held).await;
+            } else {
+                let outcome = sale.book(stack, &key).await;
+                assert!(matches!(outcome, Outcome::Changed(_)), "{outcome:?}");
+            }
             sold += 1;
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

@@ -367,6 +367,24 @@ async fn slot_of_a(stack: &Stack, sale: &LiveSale) -> u32 {
     booking_of(stack, "a").await.slot(sale.event.slots)
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_found_wrong_only_because_tickets_are_sold_meanwhile() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let audits = async {
+        for _ in 0..5 {
+            let (code, printed) = stack.command(&["audit", "--deep"]).await;
+            assert_ne!(code, 1, "{printed}");
+            assert!(printed.contains("one by one"), "{printed}");
+        }
+    };
+    let ((), sold) = while_relayed(&stack, while_sold(&stack, &sale, "live", audits)).await;
+    assert!(sold > 20, "{sold} were sold meanwhile");
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// All of it under a valid certificate, where no counter differs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_redis_lost_of_bookings_is_found_one_by_one_and_put_back_by_a_rebuild() {
