@@ -107,6 +107,7 @@ mod tests {
             outbox: OutboxBounds { frames: 1, bytes: 1, age_ms: 1 },
             queue: 1,
             redis_timeout: Duration::ZERO,
+            redis_replicas: 0,
             lease: Duration::ZERO,
             acknowledge: Acknowledge::Kafka,
             instance: String::new(),
