@@ -136,7 +136,15 @@ impl Scenario {
 
     /// Redis loses its folder.
     pub const fn lost_disk() -> Self {
-        Self { name: "lost disk", disk_lags: false, restarts: 0, losses: 1, ..Self::lost_tail() }
+        Self {
+            name: "lost disk",
+            asks: 2,
+            disk_lags: false,
+            restarts: 0,
+            losses: 1,
+            recoveries: 3,
+            ..Self::lost_tail()
+        }
     }
 
     /// A replica that lags is promoted, and the former master after it.
@@ -170,6 +178,6 @@ impl Scenario {
 
     /// Holds that are confirmed, cancelled and expired at once.
     pub const fn holds() -> Self {
-        Self { name: "holds", clients: 2, asks: 3, holds: true, moves: 2, rounds: 1, ..Self::QUIET }
+        Self { name: "holds", clients: 2, asks: 3, holds: true, moves: 3, rounds: 1, ..Self::QUIET }
     }
 }
