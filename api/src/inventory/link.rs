@@ -2,13 +2,14 @@
 //!
 //! While it is down, callers are told so at once instead of waiting for another attempt: a task makes the attempts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::scripts::Call;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Value};
 use secrecy::ExposeSecret;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,14 +23,21 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 /// How often Redis is asked whether it still answers: one that hangs is known as such before a client asks.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// Why there is no connection, or the connection.
-type State = Result<MultiplexedConnection, String>;
+/// A connection, and which one it is since the start.
+#[derive(Clone)]
+struct Connected {
+    connection: MultiplexedConnection,
+    number: u64,
+}
 
-/// A connection that is made again after it broke.
+/// Why there is no connection, or the connection.
+type State = Result<Connected, String>;
+
+/// A connection that is made again after it broke. Whoever finds it broken says so for all, at once: nobody else waits
+/// for a time-out of their own.
 #[derive(Clone)]
 pub(super) struct Link {
-    state: watch::Receiver<State>,
-    broken: mpsc::Sender<()>,
+    state: Arc<watch::Sender<State>>,
 }
 
 /// The client for an address, with `TCP_NODELAY`: a script call must not wait for more bytes.
@@ -55,16 +63,15 @@ impl Link {
     ) -> anyhow::Result<Self> {
         let client = client(settings)?;
         let config = connection_config(settings);
-        let (state, receiver) = watch::channel(Err("not connected yet".to_owned()));
-        let (broken, reports) = mpsc::channel(1);
-        let shutdown = shutdown.clone();
+        let link = Self { state: Arc::new(watch::Sender::new(Err("not connected yet".to_owned()))) };
+        let (kept, shutdown) = (link.clone(), shutdown.clone());
         tasks.spawn(async move {
             tokio::select! {
-                () = keep_connected(client, config, state, reports) => {}
+                () = kept.keep_connected(client, config) => {}
                 () = shutdown.cancelled() => {}
             }
         });
-        Ok(Self { state: receiver, broken })
+        Ok(link)
     }
 
     pub(super) fn health(&self) -> Result<(), String> {
@@ -73,24 +80,71 @@ impl Link {
 
     /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance.
     pub(super) async fn run(&self, call: &Call) -> Result<Value, InventoryError> {
-        let mut connection = self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)?;
+        let Connected { mut connection, number } =
+            self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)?;
         let result = match evalsha(call).query_async(&mut connection).await {
             Err(error) if is_unknown_script(&error) => {
-                load(call).query_async::<()>(&mut connection).await.map_err(|e| self.failed(&e))?;
+                load(call).query_async::<()>(&mut connection).await.map_err(|e| self.failed(number, &e))?;
                 evalsha(call).query_async(&mut connection).await
             }
             result => result,
         };
-        result.map_err(|error| self.failed(&error))
+        result.map_err(|error| self.failed(number, &error))
     }
 
-    fn failed(&self, error: &RedisError) -> InventoryError {
-        if error.is_unrecoverable_error() || error.is_timeout() {
-            // A report that is already waiting says the same.
-            let _ = self.broken.try_send(());
+    fn failed(&self, number: u64, error: &RedisError) -> InventoryError {
+        if is_broken(error) {
+            self.give_up(number);
         }
         classify(error)
     }
+
+    /// A late word about an older connection says nothing of the present one.
+    fn give_up(&self, number: u64) {
+        self.state.send_if_modified(|state| {
+            let present = matches!(state, Ok(connected) if connected.number == number);
+            if present {
+                *state = Err("the connection broke".to_owned());
+            }
+            present
+        });
+    }
+
+    async fn keep_connected(&self, client: Client, config: AsyncConnectionConfig) {
+        let mut retry = RETRY_FIRST;
+        let mut number = 0;
+        loop {
+            match client.get_multiplexed_async_connection_with_config(&config).await {
+                Ok(connection) => {
+                    tracing::info!("connected to Redis");
+                    retry = RETRY_FIRST;
+                    number += 1;
+                    let connected = Connected { connection: connection.clone(), number };
+                    self.state.send_modify(|state| *state = Ok(connected));
+                    let mut state = self.state.subscribe();
+                    tokio::select! {
+                        // This task holds the sender.
+                        _ = state.wait_for(Result::is_err) => {}
+                        () = until_silent(connection) => self.give_up(number),
+                    }
+                    tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
+                }
+                Err(error) => {
+                    let reason = error.to_string();
+                    if self.state.borrow().as_ref().err() != Some(&reason) {
+                        tracing::warn!(%error, "cannot connect to Redis; trying again");
+                    }
+                    self.state.send_modify(|state| *state = Err(reason));
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+}
+
+fn is_broken(error: &RedisError) -> bool {
+    error.is_unrecoverable_error() || error.is_timeout()
 }
 
 pub(super) fn evalsha(call: &Call) -> redis::Cmd {
@@ -138,43 +192,8 @@ async fn until_silent(mut connection: MultiplexedConnection) {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let pong = redis::cmd("PING").query_async::<Value>(&mut connection).await;
-        if pong.is_err_and(|error| error.is_unrecoverable_error() || error.is_timeout()) {
+        if pong.is_err_and(|error| is_broken(&error)) {
             return;
-        }
-    }
-}
-
-async fn keep_connected(
-    client: Client,
-    config: AsyncConnectionConfig,
-    state: watch::Sender<State>,
-    mut broken: mpsc::Receiver<()>,
-) {
-    let mut retry = RETRY_FIRST;
-    loop {
-        match client.get_multiplexed_async_connection_with_config(&config).await {
-            Ok(connection) => {
-                tracing::info!("connected to Redis");
-                state.send_modify(|state| *state = Ok(connection.clone()));
-                retry = RETRY_FIRST;
-                // Reports about the connection before this one are answered by it.
-                while broken.try_recv().is_ok() {}
-                tokio::select! {
-                    report = broken.recv() => if report.is_none() { return },
-                    () = until_silent(connection) => {}
-                }
-                tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
-                state.send_modify(|state| *state = Err("the connection broke".to_owned()));
-            }
-            Err(error) => {
-                let reason = error.to_string();
-                if state.borrow().as_ref().err() != Some(&reason) {
-                    tracing::warn!(%error, "cannot connect to Redis; trying again");
-                }
-                state.send_modify(|state| *state = Err(reason));
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_MAX);
-            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -24,6 +25,9 @@ struct Calls {
     hold: String,
     other_hold: String,
 }
+
+/// As many calls at a time as the API of a test has connections to PostgreSQL.
+const CONCURRENT: usize = 4;
 
 /// What a call is expected to answer: a status, and the code of a problem.
 type Expected = (u16, Option<&'static str>);
@@ -72,7 +76,7 @@ impl Calls {
         ]
     }
 
-    /// Makes every call at once, and checks each answer and that it came in time. What is not named answers 200.
+    /// Makes every call, some at a time, and checks each answer and that it came in time. What is not named answers 200.
     async fn answered(&self, world: &World, key: &str, others: &[(&str, Expected)]) {
         let ask = |(name, method, path, body): (&'static str, Method, String, Option<Value>)| async move {
             let mut request = world.http.request(method, world.url(&path));
@@ -86,7 +90,7 @@ impl Calls {
             let reply = Reply::of(request.send().await.unwrap()).await;
             (name, reply, started.elapsed())
         };
-        let replies = join_all(self.all().into_iter().map(ask)).await;
+        let replies: Vec<_> = stream::iter(self.all()).map(ask).buffer_unordered(CONCURRENT).collect().await;
         let mut wrong = Vec::new();
         for (name, reply, took) in replies {
             let expected = others.iter().find(|(of, _)| *of == name).map_or(OK, |(_, expected)| *expected);
