@@ -215,9 +215,9 @@ impl Inventory {
     pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
         self.reachable()?;
         let shard = self.shard_of(target.event_id);
-        let key = self.shared.settings.keys.slot_of(shard, target.event_id, target.booking_id, target.slots);
         let known = self.shared.acknowledgements.known(shard);
-        let bytes = self.shared.pool.hash_field(&key, target.booking_id.as_bytes()).await?;
+        let call = scripts::read_booking(&self.shared.settings.keys, shard, target);
+        let bytes: Option<Vec<u8>> = self.shared.pool.run(&call).await?;
         let Some(bytes) = bytes else { return Ok(None) };
         let image = BookingImage::decode(&bytes)?;
         self.wait_for(shard, known, image.position).await?;

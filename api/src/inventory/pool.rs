@@ -90,12 +90,4 @@ impl Pool {
         })
         .await
     }
-
-    pub(super) async fn hash_field(
-        &self,
-        key: &str,
-        field: &[u8],
-    ) -> Result<Option<Vec<u8>>, InventoryError> {
-        self.command(redis::cmd("HGET").arg(key).arg(field)).await
-    }
 }

@@ -13,6 +13,7 @@ use anyhow::Result;
 use tokio::{
     net::TcpStream,
     sync::watch,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -27,19 +28,31 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// After which an instance counts as dead.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// A balancer; it ends when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
 /// Listens on `port` and leads to the instances at `ports`.
-pub(crate) async fn start(port: u16, ports: &[u16]) -> Result<()> {
+pub(crate) async fn start(port: u16, ports: &[u16]) -> Result<Balancer> {
     let listener = listen(port).await?;
     let instances: Arc<Vec<watch::Receiver<Rule>>> = Arc::new(ports.iter().copied().map(watch_one).collect());
     let turn = Arc::new(AtomicUsize::new(0));
-    tokio::spawn(async move {
+    let accepting = tokio::spawn(async move {
         loop {
             let Ok((client, _)) = listener.accept().await else { continue };
             let (instances, turn) = (instances.clone(), turn.clone());
             tokio::spawn(async move { lead(client, &instances, &turn).await });
         }
     });
-    Ok(())
+    Ok(Balancer { accepting })
 }
 
 /// Asks an instance again and again whether it lives.

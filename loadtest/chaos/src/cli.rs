@@ -47,6 +47,10 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) check_the_checker: bool,
 
+    /// Longest wait in seconds for sales to resume after a fault, and for the log to drain after the load.
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    pub(crate) patience: u64,
+
     /// Runs with this protection switched off (`BOXOFFICE_MUTANT`).
     #[arg(long, value_name = "MUTANT", hide = true)]
     pub(crate) mutant: Option<String>,

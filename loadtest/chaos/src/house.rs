@@ -8,7 +8,12 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    balancer, cli::Options, gauge, http, program::Program, proxy::Proxy, redis_pair::RedisPair,
+    balancer::{self, Balancer},
+    cli::Options,
+    gauge, http,
+    program::Program,
+    proxy::Proxy,
+    redis_pair::RedisPair,
     server::Server,
 };
 
@@ -49,6 +54,8 @@ pub(crate) struct House {
     pub(crate) redis: RedisPair,
     pub(crate) kafka: (Server, Proxy),
     pub(crate) postgres: (Server, Proxy),
+    /// Before the APIs, once they run.
+    balancer: Option<Balancer>,
     /// Where clients go.
     pub(crate) url: String,
     /// PostgreSQL without the proxy, for checks.
@@ -71,7 +78,7 @@ impl House {
             instance.program.start()?;
         }
         let ports: Vec<u16> = house.apis.iter().map(|api| api.port).collect();
-        balancer::start(options.port_base + port::BALANCER, &ports).await?;
+        house.balancer = Some(balancer::start(options.port_base + port::BALANCER, &ports).await?);
         wait_until_ready(&ports).await.context("the API is not ready")?;
         Ok(house)
     }
@@ -96,6 +103,7 @@ impl House {
             redis,
             kafka: (server("kafka", port::KAFKA), way(port::KAFKA_WAY, port::KAFKA).await?),
             postgres: (server("postgres", port::POSTGRES), way(port::POSTGRES_WAY, port::POSTGRES).await?),
+            balancer: None,
             url: format!("http://127.0.0.1:{}", base + port::BALANCER),
             database_url: database_url(base + port::POSTGRES, run),
         })

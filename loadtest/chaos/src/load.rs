@@ -14,9 +14,6 @@ use crate::{cli::Options, house::House, windows::Windows};
 /// From its start to its first request: it puts its events on sale.
 const BEGINS_WITHIN: Duration = Duration::from_secs(60);
 
-/// Longest wait, after the load, until everything is at rest.
-const DRAIN_SECONDS: u64 = 90;
-
 /// Requests that are late may be sent this long after the end of the schedule.
 const CATCH_UP_SECONDS: u64 = 20;
 
@@ -60,7 +57,7 @@ impl Load {
             .context("the load did not begin")?
             .context("boxoffice-loadtest")?;
         tokio::spawn(keep_log(errors, log));
-        let longest = Duration::from_secs(u64::from(options.seconds) + CATCH_UP_SECONDS + DRAIN_SECONDS);
+        let longest = Duration::from_secs(u64::from(options.seconds) + CATCH_UP_SECONDS + options.patience);
         Ok(Self { child, longest: longest + CHECKS_WITHIN })
     }
 
@@ -86,7 +83,7 @@ fn command(options: &Options, house: &House, windows: &Windows, seed: u64) -> Re
         .args(["--seed", &seed.to_string(), "--min-rate", "0", "--request-timeout", "3"])
         .args(["--users", &(options.rate / 2).max(40).to_string()])
         .args(["--catch-up", &CATCH_UP_SECONDS.to_string()])
-        .args(["--drain-timeout", &DRAIN_SECONDS.to_string()])
+        .args(["--drain-timeout", &options.patience.to_string()])
         .arg("--loss-windows")
         .arg(&windows.path)
         .arg("--summary")

@@ -44,9 +44,6 @@ const KEYS_AT_ONCE: usize = 200;
 /// From publishing to an event that sells.
 const ON_SALE_WITHIN: Duration = Duration::from_secs(30);
 
-/// From the last ticket to a log that is applied.
-const DRAINED_WITHIN: Duration = Duration::from_secs(60);
-
 /// Violations that are told word for word.
 const EXAMPLES: usize = 10;
 
@@ -147,14 +144,21 @@ impl Prober {
     }
 
     /// Buys no more, waits for the keys that are still being tried and for the log, and holds PostgreSQL to it all.
-    pub(crate) async fn judge(self, database_url: &str, windows: &Windows) -> Result<Judgement> {
+    /// `patience` is for the log.
+    pub(crate) async fn judge(
+        self,
+        database_url: &str,
+        windows: &Windows,
+        patience: Duration,
+    ) -> Result<Judgement> {
         self.ticking.abort();
         self.shop.ended.store(true, Ordering::Relaxed);
         let all = u32::try_from(KEYS_AT_ONCE)?;
         drop(tokio::time::timeout(RETRY_FOR, self.shop.free.acquire_many(all)).await);
         let mut violations = Vec::new();
+        let deadline = Instant::now() + patience;
         for (event, _) in &self.shop.events {
-            if let Err(error) = self.shop.wait_until_drained(*event).await {
+            if let Err(error) = self.shop.wait_until_drained(*event, deadline).await {
                 violations.push(format!("{error:#}"));
             }
         }
@@ -249,8 +253,7 @@ impl Shop {
     }
 
     /// Until the event's audit shows no lag.
-    async fn wait_until_drained(&self, event: Uuid) -> Result<()> {
-        let deadline = Instant::now() + DRAINED_WITHIN;
+    async fn wait_until_drained(&self, event: Uuid, deadline: Instant) -> Result<()> {
         loop {
             let audit = get(&self.http, &format!("{}/v1/events/{event}/audit", self.url)).await;
             let (settled, shown) = match &audit {

@@ -1,7 +1,7 @@
 //! A TCP proxy before a dependency, through which everything of Boxoffice connects: so that connections can be cut and
 //! frozen, and clients led to another server, without touching the server.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use tokio::{
@@ -11,7 +11,15 @@ use tokio::{
         tcp::{ReadHalf, WriteHalf},
     },
     sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
 };
+
+/// A port that is still taken after it belongs to somebody else.
+const FREE_WITHIN: Duration = Duration::from_secs(3);
+
+/// What to do about that.
+const ADVICE: &str = "end what listens there, or set BOXOFFICE_STACK_PORT_BASE";
 
 /// Bytes that are read at once.
 const CHUNK: usize = 16 * 1024;
@@ -38,6 +46,14 @@ pub(crate) struct Rule {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     rule: watch::Sender<Rule>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for Proxy {
+    /// Another proxy may listen there next. What is being carried ends by itself: its rule is gone.
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }
 
 /// A loopback address.
@@ -50,7 +66,7 @@ impl Proxy {
     pub(crate) async fn start(port: u16, target: u16) -> Result<Self> {
         let listener = listen(port).await?;
         let (rule, rules) = watch::channel(Rule { flow: Flow::Open, target: local(target) });
-        tokio::spawn(async move {
+        let accepting = tokio::spawn(async move {
             loop {
                 // An error concerns the one connection that was about to be accepted.
                 let Ok((client, _)) = listener.accept().await else { continue };
@@ -58,7 +74,7 @@ impl Proxy {
                 tokio::spawn(async move { lead(client, rules).await });
             }
         });
-        Ok(Self { rule })
+        Ok(Self { rule, accepting })
     }
 
     /// Lets bytes pass, or not.
@@ -72,11 +88,17 @@ impl Proxy {
     }
 }
 
-/// Listens on a port of loopback.
+/// Listens on a port of loopback. A listener of an earlier run in this process may still be on its way out.
 pub(crate) async fn listen(port: u16) -> Result<TcpListener> {
-    TcpListener::bind(local(port)).await.with_context(|| {
-        format!("port {port} is taken; end what listens there, or set BOXOFFICE_STACK_PORT_BASE")
-    })
+    let deadline = Instant::now() + FREE_WITHIN;
+    loop {
+        match TcpListener::bind(local(port)).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                sleep(Duration::from_millis(50)).await;
+            }
+            bound => return bound.with_context(|| format!("port {port} is taken; {ADVICE}")),
+        }
+    }
 }
 
 /// Leads one connection to the target of the rule at this moment.
@@ -146,8 +168,6 @@ fn reset(stream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A server that answers each byte with the next higher one; its port.

@@ -22,9 +22,6 @@ use crate::{
     windows::Windows,
 };
 
-/// From the end of a fault until every probed event sells again: recovery included, with all that it waits for.
-const RESUME_WITHIN: Duration = Duration::from_secs(60);
-
 /// Sales go on for so long, at least, between two faults.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -91,11 +88,10 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     let mut windows = Windows::new(options.run_dir.join("windows.json"), options.ack)?;
     let prober = Prober::start(&house.url, run).await.context("the probes' events")?;
     let load = Load::start(options, house, &windows, seed).await?;
-    let length = Duration::from_secs(u64::from(options.seconds));
-    let lines = break_and_heal(house, faults, &prober, &mut windows, length).await?;
+    let lines = break_and_heal(options, house, faults, &prober, &mut windows).await?;
     println!("all faults are healed; the load goes on to its end, then everything is checked");
     let load_is_good = load.finish().await?;
-    let probes = prober.judge(&house.database_url, &windows).await?;
+    let probes = prober.judge(&house.database_url, &windows, Duration::from_secs(options.patience)).await?;
     let findings = findings::open(&house.database_url, windows.any()).await?;
     let load = tokio::fs::read_to_string(options.run_dir.join("loadtest.txt")).await?;
     Ok(Report { lines, probes, findings, load, load_is_good })
@@ -104,13 +100,14 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
 /// One fault after the other, each at its time, or later, when sales have gone on for a moment since the one before.
 /// What would come too late for that is left out.
 async fn break_and_heal(
+    options: &Options,
     house: &mut House,
     faults: &[Fault],
     prober: &Prober,
     windows: &mut Windows,
-    length: Duration,
 ) -> Result<Vec<Line>> {
-    let start = Instant::now();
+    let (start, length) = (Instant::now(), Duration::from_secs(u64::from(options.seconds)));
+    let patience = Duration::from_secs(options.patience);
     let mut lines = Vec::with_capacity(faults.len());
     for fault in faults {
         sleep_until(start + fault.at).await;
@@ -120,7 +117,7 @@ async fn break_and_heal(
         }
         carry_out(house, fault, windows).await.with_context(|| fault.name())?;
         let lasted = began.elapsed();
-        let resumed = prober.wait_for_sales(Instant::now(), RESUME_WITHIN).await;
+        let resumed = prober.wait_for_sales(Instant::now(), patience).await;
         let outage = prober.outage(began, Instant::now());
         let line = Line { name: fault.name(), at: began - start, lasted, outage, resumed };
         println!("{line}");

@@ -32,7 +32,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The most shards that are recovered at the same time.
 const PARALLEL_MAX: usize = 16;
 
-type Recovery<'a> = Pin<Box<dyn Future<Output = (Shard, Result<(), RecoveryError>)> + Send + 'a>>;
+/// The shard, and why it is not certified, in words.
+type Recovery<'a> = Pin<Box<dyn Future<Output = (Shard, Result<(), String>)> + Send + 'a>>;
 
 /// Watches the certificates of shards, and recovers what lacks one or is asked to be rebuilt, until the shutdown.
 pub(crate) async fn run(
@@ -62,13 +63,18 @@ pub(crate) async fn run(
                     let due = pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
                         let recoverer = &recoverer;
-                        running.push(Box::pin(async move { (shard, recoverer.attend(shard).await) }));
+                        // The outcome is recorded here as well: while this loop waits for anything else, no recovery
+                        // gets on, and they hold the connections that the record would need.
+                        running.push(Box::pin(async move {
+                            let result = recoverer.attend(shard).await;
+                            (shard, recoverer.conclude(shard, result).await)
+                        }));
                     }
                 }
             }
-            Some((shard, result)) = running.next() => {
+            Some((shard, concluded)) = running.next() => {
                 in_progress.remove(&shard);
-                match recoverer.conclude(shard, result).await {
+                match concluded {
                     Ok(()) => { pauses.remove(&shard); }
                     Err(said) => pauses.entry(shard).or_default().prolong(shard, &said),
                 }

@@ -9,7 +9,7 @@ use crate::money::Currency;
 use crate::shard::Shard;
 use crate::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
-use super::{BOOK, CANCEL, CONFIRM, Call, EXPIRE, Script, decimal};
+use super::{BOOK, CANCEL, CONFIRM, Call, EXPIRE, READ_BOOKING, Script, decimal};
 
 /// The most requests of one call: it bounds how long one script keeps Redis from everybody else.
 pub const BATCH_MAX: usize = 128;
@@ -191,6 +191,21 @@ impl Decision for Expire {
     }
 
     fn args(&self, _: &mut Vec<Vec<u8>>) {}
+}
+
+/// Reads a booking's image; replies none where there is no such booking, and UNVERIFIED where the shard is not
+/// certified.
+pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
+    let Target { event_id, booking_id, slots } = target;
+    Call {
+        script: &READ_BOOKING,
+        keys: vec![
+            keys.shard(shard),
+            keys.certificate(shard),
+            keys.slot_of(shard, event_id, booking_id, slots),
+        ],
+        args: vec![booking_id.as_bytes().to_vec()],
+    }
 }
 
 /// The call that decides a batch of at most [`BATCH_MAX`] requests of one shard, in order.

@@ -16,6 +16,7 @@ mod restore;
 
 pub use booking::{
     BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, decision_call,
+    read_booking,
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
@@ -74,6 +75,7 @@ script!(RESTATE_FENCED, "restate", " flags=allow-oom", ["identity", "prelude", "
 script!(RESTATE_EVENT, "restate_event", "", ["identity", "prelude", "restating", "restate_event"]);
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "restating", "mend_stock"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
+script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
 script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
 script!(TRIM, "trim", " flags=allow-oom", ["trim"]);

@@ -105,3 +105,21 @@ async fn what_a_late_relay_sends_behind_the_barrier_is_known_already_and_harms_n
     assert_eq!(world.rows_counted(&event, 0).await, (0, 11));
     world.nothing_found().await;
 }
+
+/// A Redis that came back from an older file holds bookings as they once were.
+#[tokio::test]
+async fn what_an_unverified_redis_holds_is_not_shown_as_a_bookings_present_state() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booking = id(&world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201));
+    world.drained(&event).await;
+    let certificate = world.keys.certificate(world.shard_of(&event));
+    // The reconciler may verify the shard again before the booking is read.
+    eventually("the booking as PostgreSQL has it", || async {
+        let _: i64 = world.redis(redis::cmd("DEL").arg(&certificate)).await;
+        let read = world.booking(&event.id, &booking).await;
+        read.expect(200);
+        read.header("boxoffice-stale") == Some("true")
+    })
+    .await;
+}

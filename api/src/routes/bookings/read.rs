@@ -40,8 +40,9 @@ async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, P
     let redis = match office.stores.inventory.booking(target).await {
         Ok(Some(image)) => return Ok(Found::Live(Box::new(image))),
         Ok(None) => None,
-        // PostgreSQL may know less than was promised, but never what Kafka has not confirmed.
-        Err(error @ InventoryError::RedisUnavailable(_)) => Some(error),
+        // PostgreSQL may know less than was promised, but never what Kafka has not confirmed. What an unverified Redis
+        // holds may be older than that.
+        Err(error @ (InventoryError::RedisUnavailable(_) | InventoryError::Unverified)) => Some(error),
         Err(error) => return Err(error.into()),
     };
     match recorded(office, event, id).await {
