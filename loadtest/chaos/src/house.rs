@@ -109,18 +109,22 @@ impl House {
         })
     }
 
-    /// The API instance that relays most, or the first.
+    /// The API instance that relays most; while Kafka is away and none does, the one that has relayed most.
     pub(crate) async fn relay_owner(&self) -> usize {
-        let mut growth = [0.0; 2];
-        for (sign, pause) in [(-1.0, RELAY_LOOK), (1.0, Duration::ZERO)] {
-            for (api, growth) in self.apis.iter().zip(&mut growth) {
-                // One that does not answer is not the one that relays.
-                let relayed = gauge::read(api.port, "boxoffice_relayed_records_total").await.unwrap_or(0.0);
-                *growth += sign * relayed;
-            }
-            sleep(pause).await;
-        }
-        usize::from(growth[1] > growth[0])
+        let before = self.relayed().await;
+        sleep(RELAY_LOOK).await;
+        let after = self.relayed().await;
+        let growth = [after[0] - before[0], after[1] - before[1]];
+        let [first, second] = if growth == [0.0; 2] { after } else { growth };
+        usize::from(second > first)
+    }
+
+    /// Records that each API instance has relayed; one that does not answer is not the one that relays.
+    async fn relayed(&self) -> [f64; 2] {
+        let relayed = async |at: usize| {
+            gauge::read(self.apis[at].port, "boxoffice_relayed_records_total").await.unwrap_or(0.0)
+        };
+        [relayed(0).await, relayed(1).await]
     }
 
     /// The reconciler that holds the lease, or the first.
