@@ -26,6 +26,7 @@ mod consumer;
 mod dead_letters;
 mod decode;
 mod deep;
+mod epochs;
 mod findings;
 mod fold;
 mod gaps;

@@ -5,6 +5,7 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::record::Change;
 
 use crate::decode::{Content, Digest, Incoming};
+use crate::epochs::Epochs;
 
 /// How far a shard's log is applied: its row in `shards`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,10 @@ pub(crate) struct Progress {
     /// Of the last applied record.
     pub(crate) digest: Option<Digest>,
     pub(crate) next_offset: i64,
+    /// Where its epochs began.
+    pub(crate) epochs: Epochs,
+    /// Those that began with what was judged, each with the sequence behind which it did; to be written.
+    pub(crate) begun: Vec<Position>,
 }
 
 /// A run of sequence numbers that are missing in the log.
@@ -62,7 +67,7 @@ impl Progress {
         }
         let verdict = match (&incoming.content, incoming.position()) {
             (Content::Record(record), Some(position)) => match record.change {
-                Change::Barrier { .. } => self.judge_barrier(position, incoming),
+                Change::Barrier { old_epoch } => self.judge_barrier(position, old_epoch, incoming),
                 _ => self.judge_decision(position, incoming),
             },
             (_, Some(position)) => match self.judge_decision(position, incoming) {
@@ -82,13 +87,7 @@ impl Progress {
             return self.judge_known(position, incoming);
         }
         if position.epoch < self.epoch {
-            return Verdict::Refuse(Complaint {
-                kind: "ended_epoch",
-                detail: format!(
-                    "decision {position} (offset {}) came after epoch {} had begun; it was not applied",
-                    incoming.offset, self.epoch
-                ),
-            });
+            return self.refuse_late(position, incoming);
         }
         if position.sequence > self.sequence + 1 {
             return Verdict::Stop(self.gap_before(position.sequence, position.epoch, incoming.offset));
@@ -104,11 +103,26 @@ impl Progress {
         })
     }
 
-    /// A position that was applied: once more the same record, unless something is wrong.
+    /// A decision of an ended epoch that nobody had heard of when the next one began.
+    fn refuse_late(&self, position: Position, incoming: &Incoming) -> Verdict {
+        Verdict::Refuse(Complaint {
+            kind: "ended_epoch",
+            detail: format!(
+                "decision {position} (offset {}) came after epoch {} had begun; it was not applied",
+                incoming.offset, self.epoch
+            ),
+        })
+    }
+
+    /// A position that was applied: once more the same record, unless something is wrong. Its sequence number may also
+    /// have been used again, because its own epoch had ended before it was heard of.
     fn judge_known(&self, position: Position, incoming: &Incoming) -> Verdict {
         #[cfg(feature = "mutants")]
         if boxoffice_schema::mutants::is_off("no-dedup") {
             return Verdict::Apply;
+        }
+        if self.epochs.is_beyond_end(position) {
+            return self.refuse_late(position, incoming);
         }
         let is_last = position.sequence == self.sequence && position.epoch == self.epoch;
         match self.digest {
@@ -123,13 +137,15 @@ impl Progress {
         }
     }
 
-    /// A barrier states how far the older epochs went. Where Redis knew less than was applied, Redis lost decisions,
-    /// which is recovery's matter: the sequence never goes back.
-    fn judge_barrier(&mut self, position: Position, incoming: &Incoming) -> Verdict {
+    /// A barrier names the last decision of the Redis that is recovered. Where Redis knew less than was applied, or had
+    /// gone on in an epoch that had ended, it is not the log that lacks something: the sequence never goes back, and
+    /// recovery restores that Redis.
+    fn judge_barrier(&mut self, position: Position, last_epoch: u32, incoming: &Incoming) -> Verdict {
         if position.epoch <= self.epoch {
             return Verdict::Pass;
         }
-        if position.sequence > self.sequence {
+        let last = Position { epoch: last_epoch, sequence: position.sequence };
+        if position.sequence > self.sequence && !self.epochs.is_beyond_end(last) {
             return Verdict::Stop(self.gap_before(position.sequence + 1, self.epoch, incoming.offset));
         }
         self.take(Position { epoch: position.epoch, sequence: self.sequence }, incoming);
@@ -137,6 +153,10 @@ impl Progress {
     }
 
     fn take(&mut self, position: Position, incoming: &Incoming) {
+        if position.epoch != self.epoch {
+            self.epochs.begin(position.epoch, self.sequence);
+            self.begun.push(Position { epoch: position.epoch, sequence: self.sequence });
+        }
         self.epoch = position.epoch;
         self.sequence = position.sequence;
         self.digest = Some(incoming.digest);
@@ -154,7 +174,9 @@ mod tests {
     use crate::test_records::{barrier, booked, incoming};
 
     fn progress(epoch: u32, sequence: u64) -> Progress {
-        Progress { epoch, sequence, digest: None, next_offset: 0 }
+        let mut epochs = Epochs::default();
+        epochs.begin(epoch, 0);
+        Progress { epoch, sequence, digest: None, next_offset: 0, epochs, begun: vec![] }
     }
 
     fn complaint(verdict: Verdict) -> &'static str {
@@ -244,6 +266,26 @@ mod tests {
         assert_eq!(at.judge(&incoming(0, &barrier(2, 6))), Verdict::Stop(gap));
         assert_eq!(at.judge(&incoming(0, &barrier(2, 1))), Verdict::Pass);
         assert_eq!((at.epoch, at.sequence), (2, 4));
+    }
+
+    #[test]
+    fn a_late_decision_is_complained_of_although_its_sequence_number_was_used_again() {
+        let mut at = progress(1, 4);
+        at.judge(&incoming(0, &barrier(2, 4)));
+        at.judge(&incoming(1, &booked(2, 5, "a")));
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), "ended_epoch");
+        assert_eq!(at.judge(&incoming(3, &booked(1, 4, "known"))), Verdict::Pass);
+        assert_eq!(at.begun, [Position { epoch: 2, sequence: 4 }]);
+    }
+
+    #[test]
+    fn a_barrier_of_a_redis_that_went_on_in_an_ended_epoch_is_no_gap() {
+        let mut at = progress(1, 4);
+        at.judge(&incoming(0, &barrier(2, 4)));
+        let mut forked = barrier(3, 9);
+        forked.change = Change::Barrier { old_epoch: 1 };
+        assert_eq!(at.judge(&incoming(1, &forked)), Verdict::Pass);
+        assert_eq!((at.epoch, at.sequence), (3, 4));
     }
 
     #[test]

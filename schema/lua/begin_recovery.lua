@@ -3,8 +3,8 @@
 -- KEYS[1] shard   KEYS[2] certificate
 -- ARGV[1] the new epoch, taken in PostgreSQL
 --
--- Returns {identity of this Redis (run_id:master_replid), the shard's last sequence}; the sequence of a shard that
--- was never initialised, or was lost, is 0.
+-- Returns {identity of this Redis (run_id:master_replid), epoch and sequence of the shard's last decision}; both are 0
+-- for a shard that was never initialised, or was lost.
 -- Errors: STALEEPOCH where this Redis has seen that epoch or a later one: another recovery is under way.
 
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0)
@@ -12,8 +12,8 @@ if epoch >= tonumber(ARGV[1]) then
   return redis.error_reply('STALEEPOCH the shard is at epoch ' .. epoch .. '; a later recovery took it over')
 end
 redis.call('DEL', KEYS[2])
-for _, field in ipairs({ 'seq', 'clock', 'head_ms', 'written', 'trimmed', 'conf_epoch', 'conf_seq' }) do
-  redis.call('HSETNX', KEYS[1], field, 0)
-end
+local fields = { 'seq', 'last_epoch', 'clock', 'head_ms', 'written', 'trimmed', 'conf_epoch', 'conf_seq' }
+for _, field in ipairs(fields) do redis.call('HSETNX', KEYS[1], field, 0) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
-return { redis_identity(), tonumber(redis.call('HGET', KEYS[1], 'seq')) }
+local last = redis.call('HMGET', KEYS[1], 'last_epoch', 'seq')
+return { redis_identity(), tonumber(last[1]), tonumber(last[2]) }

@@ -5,7 +5,7 @@
 -- batch therefore see each other, and nothing reaches the keyspace before the whole batch has been decided: Redis
 -- does not roll a failed script back.
 --
--- KEYS[1] shard        hash: epoch, seq, clock, head_ms, written, trimmed, conf_epoch, conf_seq
+-- KEYS[1] shard        hash: epoch, seq, last_epoch (of the decision at seq), clock, head_ms, written, trimmed, conf_epoch, conf_seq
 -- KEYS[2] certificate  string: run_id:master_replid:epoch, written by recovery only
 -- KEYS[3] outbox       stream of frames, entry id = epoch-(sequence of the frame's last decision)
 -- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds
@@ -246,7 +246,7 @@ local function write_all(shard)
   shard.written = shard.written + #frame
   redis.call('XADD', KEYS[3], string.format('%d-%d', shard.epoch, shard.seq),
     'f', frame, 't', shard.now, 'w', shard.written)
-  redis.call('HSET', KEYS[1], 'seq', shard.seq, 'clock', shard.now, 'written', shard.written)
+  redis.call('HSET', KEYS[1], 'seq', shard.seq, 'last_epoch', shard.epoch, 'clock', shard.now, 'written', shard.written)
   if shard.frames == 0 then redis.call('HSET', KEYS[1], 'head_ms', shard.now) end
 end
 

@@ -9,7 +9,7 @@
 
 local stale = refuse_stale(ARGV[1])
 if stale then return stale end
-redis.call('HSET', KEYS[1], 'seq', 0)
+redis.call('HSET', KEYS[1], 'seq', 0, 'last_epoch', 0)
 local removed = 0
 for i = 3, #KEYS do removed = removed + redis.call('UNLINK', KEYS[i]) end
 return removed

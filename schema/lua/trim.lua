@@ -1,18 +1,22 @@
 -- Removes frames from the outbox whose records Kafka has confirmed, and moves the shard's confirmed position.
 --
--- KEYS[1] shard   KEYS[2] lease   KEYS[3] outbox
+-- KEYS[1] shard   KEYS[2] lease   KEYS[3] outbox   KEYS[4] certificate
 -- ARGV[1] token of the relay   ARGV[2] the shard's epoch as the relay knows it
 -- ARGV[3], ARGV[4] epoch and sequence of the last confirmed frame: its entry id
 --
 -- Returns the number of frames removed. A frame that is gone already removes nothing.
 -- Errors: LEASELOST where the token does not hold the lease, EPOCHCHANGED where a recovery came in between; a relay
--- that slept can therefore trim nothing.
+-- that slept can therefore trim nothing. UNVERIFIED where the shard has no certificate for this Redis: an old master
+-- that is back has its old epoch too.
 
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return redis.error_reply('LEASELOST another relay holds this shard')
 end
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[2] then
   return redis.error_reply('EPOCHCHANGED the shard was recovered; lease it again and start from its head')
+end
+if redis.call('GET', KEYS[4]) ~= redis_identity() .. ':' .. ARGV[2] then
+  return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
 end
 local id = ARGV[3] .. '-' .. ARGV[4]
 local last = redis.call('XRANGE', KEYS[3], id, id)[1]

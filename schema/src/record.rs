@@ -126,7 +126,7 @@ pub enum Change {
     Event(Box<EventImage>),
     /// A shard's epoch: all decisions up to the record's sequence were made in older epochs.
     Barrier {
-        /// The epoch that ended.
+        /// The epoch of the decision at the record's sequence: the last one of the Redis that was recovered.
         old_epoch: u32,
     },
 }

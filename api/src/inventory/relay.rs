@@ -201,19 +201,30 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
         return Err(error.into());
     }
     metrics::counter!("boxoffice_relayed_records_total").increment(records.len() as u64);
-    trim(shared, shard, epoch, last).await?;
+    // What was gone already is not noted: it may have come to Kafka behind a barrier, which ended its epoch.
+    if trim(shared, shard, epoch, last).await? == 0 {
+        return Err(RelayError::LostShard);
+    }
     shared.acknowledgements.note(shard, last);
     Ok(head.ids.len())
 }
 
-async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) -> Result<(), RelayError> {
+/// Removes what Kafka has confirmed; the number of frames. Before the shard is verified nothing is removed: the call is
+/// made again until it is, or until a recovery has begun, and nothing is sent meanwhile.
+async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) -> Result<i64, RelayError> {
     let call = scripts::trim(&shared.settings.keys, shard, &shared.settings.instance, epoch, confirmed);
-    match shared.pool.try_run::<i64>(&call).await? {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.code(), Some(error_code::LEASE_LOST | error_code::EPOCH_CHANGED)) => {
-            Err(RelayError::LostShard)
-        }
-        Err(error) => Err(super::link::classify(&error).into()),
+    loop {
+        return match shared.pool.try_run::<i64>(&call).await? {
+            Ok(removed) => Ok(removed),
+            Err(error) => match error.code() {
+                Some(error_code::LEASE_LOST | error_code::EPOCH_CHANGED) => Err(RelayError::LostShard),
+                Some(error_code::UNVERIFIED) => {
+                    tokio::time::sleep(FAILURE_PAUSE).await;
+                    continue;
+                }
+                _ => Err(super::link::classify(&error).into()),
+            },
+        };
     }
 }
 

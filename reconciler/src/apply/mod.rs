@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::decode::{Content, Incoming};
+use crate::epochs::Epochs;
 use crate::findings::{self, Alarm, SetAside};
 use crate::fold::Changes;
 use crate::kafka::{LogWriter, SendError};
@@ -257,6 +258,8 @@ async fn lock_shards(
                 sequence: u64::try_from(sequence).unwrap_or(0),
                 digest: digest.and_then(|digest| digest.try_into().ok()),
                 next_offset: row.try_get(4)?,
+                epochs: Epochs::from_columns(row.try_get(5)?, row.try_get(6)?),
+                begun: Vec::new(),
             };
             Ok((Shard::from_number(u16::try_from(shard).unwrap_or(0)), progress))
         })
@@ -274,7 +277,10 @@ async fn move_shards(
         .bind(rows.iter().map(|(_, p)| int8(p.sequence)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, p)| p.digest.map(|digest| digest.to_vec())).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, p)| p.next_offset).collect::<Vec<_>>())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
+    for (shard, progress) in progress {
+        Epochs::write(connection, *shard, &progress.begun).await?;
+    }
     Ok(())
 }

@@ -3,36 +3,33 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 
+use crate::apply::write::int2;
+use crate::epochs::Epochs;
 use crate::snapshot::{self, live_counts};
 
 use super::{Recoverer, RecoveryError};
 
 impl Recoverer<'_> {
-    /// Compares positions and all counters of events on sale. Nothing moves meanwhile: the shard has no certificate,
-    /// and the log is applied up to the barrier.
-    pub(super) async fn compare(&self, shard: Shard, redis: Position) -> Result<(), RecoveryError> {
+    /// Compares the last decisions and all counters of events on sale. Nothing moves meanwhile: the shard has no
+    /// certificate, and the log is applied up to the barrier of this epoch.
+    pub(super) async fn compare(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        redis: Position,
+    ) -> Result<(), RecoveryError> {
         let recorded =
             snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
-        if recorded.position.epoch != redis.epoch {
+        // The barrier of a later recovery may come at any time, even if this Redis has never heard of that one.
+        if recorded.position.epoch != epoch || self.taken_epoch(shard).await? != epoch {
             return Err(RecoveryError::TakenOver);
         }
-        if recorded.position.sequence > redis.sequence {
-            return Err(RecoveryError::RedisLost {
-                redis: redis.sequence,
-                postgres: recorded.position.sequence,
-            });
-        }
-        if recorded.position.sequence < redis.sequence {
-            return Err(RecoveryError::LogBehind {
-                redis: redis.sequence,
-                postgres: recorded.position.sequence,
-            });
-        }
+        self.compare_last_decisions(shard, epoch, redis, recorded.position.sequence).await?;
         let events: Vec<_> = recorded.events.keys().copied().collect();
         for (event, snapshot) in snapshot::live(self.redis, self.keys, shard, &events).await? {
             let snapshot =
                 snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
-            if snapshot.position != Some(redis) {
+            if snapshot.position != Some(Position { epoch, sequence: redis.sequence }) {
                 return Err(RecoveryError::TakenOver);
             }
             let Some(image) = snapshot.event else {
@@ -48,6 +45,36 @@ impl Recoverer<'_> {
             }
         }
         self.check_customers(shard, &events).await
+    }
+
+    /// The sequence alone does not tell: in a Redis that went on in an epoch that had ended, the same number names another
+    /// decision.
+    async fn compare_last_decisions(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        redis: Position,
+        sequence: u64,
+    ) -> Result<(), RecoveryError> {
+        let epochs = Epochs::read(&mut *self.pool.acquire().await?, shard).await?;
+        let postgres = epochs.decision_at(sequence);
+        if redis == postgres {
+            return Ok(());
+        }
+        let has_forked = epochs.before(epoch).is_beyond_end(redis);
+        if has_forked || redis.sequence <= postgres.sequence {
+            return Err(RecoveryError::RedisLost { redis, postgres });
+        }
+        Err(RecoveryError::LogBehind { redis, postgres })
+    }
+
+    /// The epoch of the last recovery that began.
+    async fn taken_epoch(&self, shard: Shard) -> sqlx::Result<u32> {
+        let taken: i32 = sqlx::query_scalar("SELECT recovery_epoch FROM shards WHERE shard = $1")
+            .bind(int2(shard.number()))
+            .fetch_one(self.pool)
+            .await?;
+        Ok(u32::try_from(taken).unwrap_or(0))
     }
 
     /// The counters of the customers' limits are not counted anywhere else, but they must be there.

@@ -46,20 +46,20 @@ impl Recoverer<'_> {
         }
     }
 
-    /// Ends all older epochs in the log.
+    /// Ends all older epochs in the log, and names the last decision of the Redis that is recovered.
     pub(super) async fn append_barrier(
         &self,
         shard: Shard,
-        old_epoch: u32,
-        position: Position,
+        epoch: u32,
+        last: Position,
     ) -> Result<(), RecoveryError> {
         let barrier = Record {
             shard,
-            position,
+            position: Position { epoch, sequence: last.sequence },
             kind: Kind::Barrier,
             event_id: None,
             decided_at: boxoffice_schema::time::truncate(Utc::now()),
-            change: Change::Barrier { old_epoch },
+            change: Change::Barrier { old_epoch: last.epoch },
         };
         Ok(self.log.append(&[barrier]).await?)
     }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::scripts::{RecoveryStart, begin_recovery, certify, error_code};
+use boxoffice_schema::scripts::{
+    Call, RecoveryReply, RecoveryStart, begin_recovery, certify, error_code, recovering,
+};
 use boxoffice_schema::shard::Shard;
 use redis::RedisError;
 use sqlx::{PgPool, Row};
@@ -62,11 +64,11 @@ pub(crate) enum RecoveryError {
     TakenOver,
     #[error("the log was not applied up to the barrier")]
     Stalled,
-    #[error("Redis lost decisions: it is at sequence {redis}, PostgreSQL at {postgres}")]
-    RedisLost { redis: u64, postgres: u64 },
+    #[error("Redis lost decisions: its last one is {redis}, that of PostgreSQL {postgres}")]
+    RedisLost { redis: Position, postgres: Position },
     /// The barrier should have shown this as a gap. Nothing is restored: Redis is the one that knows more.
-    #[error("Redis is at sequence {redis} and PostgreSQL, behind the barrier, at {postgres}")]
-    LogBehind { redis: u64, postgres: u64 },
+    #[error("the last decision of Redis is {redis}, and that of PostgreSQL, behind the barrier, {postgres}")]
+    LogBehind { redis: Position, postgres: Position },
     #[error("Redis does not hold what PostgreSQL holds at the same position: {0}")]
     Mismatch(String),
     #[error(
@@ -106,35 +108,36 @@ pub(crate) struct Recoverer<'a> {
     restorations: Semaphore,
 }
 
-/// A shard's row, before its recovery.
-struct Standing {
-    recovery_epoch: i32,
-    epoch: u32,
-}
-
 impl Recoverer<'_> {
     /// One attempt, from the epoch to the certificate. Returns the position at which the shard was certified.
     async fn recover(&self, shard: Shard, scope: &Scope) -> Result<Position, RecoveryError> {
-        let standing = self.check_unblocked(shard).await?;
+        let recovery_epoch = self.check_unblocked(shard).await?;
         if *scope != Scope::Lost {
             // A shard that sells is not closed for a rebuild that would be refused.
             self.check_restorable(shard).await?;
         }
-        let epoch = self.take_epoch(shard, &standing).await?;
-        let (identity, sequence): (String, u64) =
-            self.redis.run(&begin_recovery(self.keys, shard, epoch)).await.map_err(stale_is_taken_over)?;
+        let epoch = self.take_epoch(shard, recovery_epoch).await?;
+        let start = self.ask(&begin_recovery(self.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
-        let start = RecoveryStart { identity, sequence };
         let drained = self.drain(shard).await?;
         self.outwait_old_primary(fenced_at).await?;
-        let barrier = Position { epoch, sequence: start.sequence };
-        self.append_barrier(shard, standing.epoch, barrier).await?;
+        // The barrier names the last decision of the Redis in which this began. Another one may have been drained, after
+        // a restart or a fail-over in between, and then that decision need not be in Kafka.
+        if self.ask(&recovering(self.keys, shard, epoch)).await? != start {
+            return Err(RecoveryError::TakenOver);
+        }
+        self.append_barrier(shard, epoch, start.last).await?;
         self.wait_until_applied(shard, epoch).await?;
-        let sequence = self.put_in_order(shard, barrier, scope).await?;
+        let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
         let call = certify(self.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         tracing::info!(%shard, epoch, sequence, drained, "the shard is certified");
         Ok(Position { epoch, sequence })
+    }
+
+    async fn ask(&self, call: &Call) -> Result<RecoveryStart, RecoveryError> {
+        let reply: RecoveryReply = self.redis.run(call).await.map_err(stale_is_taken_over)?;
+        Ok(reply.into())
     }
 
     async fn raise(&self, shard: Shard, error: &RecoveryError) -> sqlx::Result<()> {
@@ -143,22 +146,20 @@ impl Recoverer<'_> {
         findings::raise(&mut *self.pool.acquire().await?, &alarm).await
     }
 
-    /// What stands in the way of any recovery must be resolved first, or each attempt would only use up an epoch.
-    async fn check_unblocked(&self, shard: Shard) -> Result<Standing, RecoveryError> {
+    /// What stands in the way of any recovery must be resolved first, or each attempt would only use up an epoch. Returns
+    /// the epoch of the last recovery.
+    async fn check_unblocked(&self, shard: Shard) -> Result<i32, RecoveryError> {
         let row =
             sqlx::query(include_str!("standing.sql")).bind(int2(shard.number())).fetch_one(self.pool).await?;
-        let (gaps, poisoned): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+        let (gaps, poisoned): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
         if gaps + poisoned > 0 {
             return Err(RecoveryError::Blocked { gaps, poisoned });
         }
-        Ok(Standing {
-            recovery_epoch: row.try_get(0)?,
-            epoch: u32::try_from(row.try_get::<i32, _>(1)?).unwrap_or(0),
-        })
+        Ok(row.try_get(0)?)
     }
 
     /// Takes the next epoch by compare-and-set, above all that PostgreSQL or Redis know.
-    async fn take_epoch(&self, shard: Shard, standing: &Standing) -> Result<u32, RecoveryError> {
+    async fn take_epoch(&self, shard: Shard, recovery_epoch: i32) -> Result<u32, RecoveryError> {
         let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
         let live = live.get(&shard).and_then(|live| live.position).unwrap_or_default();
         let taken: Option<i32> = sqlx::query_scalar(
@@ -166,7 +167,7 @@ impl Recoverer<'_> {
              WHERE shard = $1 AND recovery_epoch = $2 RETURNING recovery_epoch",
         )
         .bind(int2(shard.number()))
-        .bind(standing.recovery_epoch)
+        .bind(recovery_epoch)
         .bind(int4(live.epoch))
         .fetch_optional(self.pool)
         .await?;

@@ -29,12 +29,13 @@ impl From<DeepError> for RecoveryError {
 }
 
 impl Recoverer<'_> {
-    /// Lets Redis say what PostgreSQL lacks, and waits until it is applied. Returns where both stand then: behind the
-    /// barrier, or farther. While dead letters are open nothing is said, since it would be refused again.
+    /// Lets Redis say what PostgreSQL lacks, and waits until it is applied. `last` is the last decision of Redis; returns
+    /// that which it has then. While dead letters are open nothing is said, since it would be refused again.
     pub(super) async fn restate_unrecorded(
         &self,
         shard: Shard,
-        barrier: Position,
+        epoch: u32,
+        mut last: Position,
     ) -> Result<Position, RecoveryError> {
         let refused: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)",
@@ -42,18 +43,18 @@ impl Recoverer<'_> {
         .bind(int2(shard.number()))
         .fetch_one(self.pool)
         .await?;
-        let mut last = barrier;
         if refused {
             return Ok(last);
         }
+        let before = last;
         let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
         for event in stored::events(self.pool, shard).await? {
             let unrecorded = deep::find_unrecorded(sources, shard, &event.image).await?;
             for batch in unrecorded.chunks(BATCH_MAX) {
-                last = last.max(self.restate(shard, barrier.epoch, &event.image, batch).await?);
+                last = last.max(self.restate(shard, epoch, &event.image, batch).await?);
             }
         }
-        if last > barrier {
+        if last > before {
             self.drain(shard).await?;
             if !deep::wait_until_applied(self.pool, shard, last).await? {
                 return Err(RecoveryError::Stalled);

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::keys::Keys;
+use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
     Call, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
@@ -14,6 +15,7 @@ use boxoffice_schema::shard::Shard;
 use sqlx::Row;
 
 use crate::apply::write::int2;
+use crate::epochs::Epochs;
 
 use super::stored::{self, Page, StoredEvent};
 use super::{Recoverer, RecoveryError, stale_is_taken_over};
@@ -45,15 +47,17 @@ impl Recoverer<'_> {
         if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
     }
 
-    /// Restores the shard, or `only` some events of it. Returns the sequence that the shard has in Redis afterwards.
+    /// Restores the shard, or `only` some events of it. Returns the last decision that the shard has in Redis afterwards.
     pub(super) async fn restore(
         &self,
         shard: Shard,
         epoch: u32,
         only: Option<&BTreeSet<EventId>>,
-    ) -> Result<u64, RecoveryError> {
+    ) -> Result<Position, RecoveryError> {
         let _turn = self.restorations.acquire().await;
         let start = std::time::Instant::now();
+        // Before anything else is read: should more be applied meanwhile, the comparison afterwards will tell.
+        let last = self.last_applied(shard).await?;
         let mut events = stored::events(self.pool, shard).await?;
         if let Some(only) = only {
             events.retain(|event| only.contains(&event.image.id));
@@ -66,16 +70,22 @@ impl Recoverer<'_> {
         for event in events.iter().filter(|event| !event.is_finished) {
             self.restore_event(shard, epoch, &event.image, &mut restored).await?;
         }
-        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
-            .bind(int2(shard.number()))
-            .fetch_one(self.pool)
-            .await?;
-        let sequence = u64::try_from(sequence).unwrap_or(0);
-        self.call(&restore_shard(self.keys, shard, epoch, sequence, restored.clock_ms)).await?;
+        self.call(&restore_shard(self.keys, shard, epoch, last, restored.clock_ms)).await?;
         let Restored { events, bookings, .. } = restored;
         let duration_ms = start.elapsed().as_millis();
-        tracing::warn!(%shard, epoch, sequence, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
-        Ok(sequence)
+        tracing::warn!(%shard, epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
+        Ok(last)
+    }
+
+    /// The last decision that PostgreSQL has applied.
+    async fn last_applied(&self, shard: Shard) -> sqlx::Result<Position> {
+        let mut connection = self.pool.acquire().await?;
+        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
+            .bind(int2(shard.number()))
+            .fetch_one(&mut *connection)
+            .await?;
+        let epochs = Epochs::read(&mut connection, shard).await?;
+        Ok(epochs.decision_at(u64::try_from(sequence).unwrap_or(0)))
     }
 
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence

@@ -71,40 +71,41 @@ impl Recoverer<'_> {
         result.map(drop)
     }
 
-    /// Compares; lets Redis say what PostgreSQL lost; restores what is to be restored, and looks again. Returns the
-    /// sequence at which Redis then is.
+    /// Compares; lets Redis say what PostgreSQL lost; restores what is to be restored, and looks again. `last` is the last
+    /// decision of Redis; returns that which it has then.
     pub(super) async fn put_in_order(
         &self,
         shard: Shard,
-        barrier: Position,
+        epoch: u32,
+        last: Position,
         scope: &Scope,
-    ) -> Result<u64, RecoveryError> {
-        let mut found = self.compare(shard, barrier).await;
-        let mut at = barrier;
+    ) -> Result<Position, RecoveryError> {
+        let mut found = self.compare(shard, epoch, last).await;
+        let mut at = last;
         let shall_restore = *scope != Scope::Lost && found.is_ok();
         if shall_restore || matches!(found, Err(RecoveryError::Mismatch(_))) {
-            at = self.restate_unrecorded(shard, barrier).await?;
+            at = self.restate_unrecorded(shard, epoch, last).await?;
         }
-        if at != barrier {
-            found = self.compare(shard, at).await;
+        if at != last {
+            found = self.compare(shard, epoch, at).await;
         }
         match (found, scope) {
-            (Ok(()), Scope::Lost) => Ok(at.sequence),
-            (Ok(()), Scope::Shard) => self.restore_and_compare(shard, barrier.epoch, scope).await,
+            (Ok(()), Scope::Lost) => Ok(at),
+            (Ok(()), Scope::Shard) => self.restore_and_compare(shard, epoch, scope).await,
             (found @ (Ok(()) | Err(RecoveryError::Mismatch(_))), Scope::Events(_)) => {
                 if let Err(difference) = &found {
                     self.raise(shard, difference).await?;
                 }
-                match self.restore_and_compare(shard, barrier.epoch, scope).await {
+                match self.restore_and_compare(shard, epoch, scope).await {
                     // Something else of the shard is wrong as well.
                     Err(difference @ RecoveryError::Mismatch(_)) => {
-                        self.put_right(shard, barrier.epoch, &difference).await
+                        self.put_right(shard, epoch, &difference).await
                     }
                     restored => restored,
                 }
             }
             (Err(difference @ (RecoveryError::RedisLost { .. } | RecoveryError::Mismatch(_))), _) => {
-                self.put_right(shard, barrier.epoch, &difference).await
+                self.put_right(shard, epoch, &difference).await
             }
             (Err(error), _) => Err(error),
         }
@@ -116,7 +117,7 @@ impl Recoverer<'_> {
         shard: Shard,
         epoch: u32,
         difference: &RecoveryError,
-    ) -> Result<u64, RecoveryError> {
+    ) -> Result<Position, RecoveryError> {
         self.raise(shard, difference).await?;
         self.restore_and_compare(shard, epoch, &Scope::Shard).await
     }
@@ -126,10 +127,10 @@ impl Recoverer<'_> {
         shard: Shard,
         epoch: u32,
         scope: &Scope,
-    ) -> Result<u64, RecoveryError> {
+    ) -> Result<Position, RecoveryError> {
         self.check_restorable(shard).await?;
-        let sequence = self.restore(shard, epoch, scope.events()).await?;
-        self.compare(shard, Position { epoch, sequence }).await?;
-        Ok(sequence)
+        let last = self.restore(shard, epoch, scope.events()).await?;
+        self.compare(shard, epoch, last).await?;
+        Ok(last)
     }
 }

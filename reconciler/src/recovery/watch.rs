@@ -15,13 +15,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::apply::write::int2;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::findings;
 use crate::kafka::LogWriter;
 use crate::redis_link::RedisLink;
 use crate::repairs;
-use crate::snapshot;
+use crate::snapshot::{self, LiveShard};
 use crate::telemetry::name;
 
 use super::{ALARMS, RESTORATIONS_MAX, Recoverer, RecoveryError};
@@ -113,15 +114,23 @@ impl Pause {
 }
 
 impl Recoverer<'_> {
-    /// The shards that may not sell; none while Redis does not answer.
+    /// The shards that may not sell; none while Redis does not answer. An old master that is back has a certificate of
+    /// its own, but of an epoch that PostgreSQL knows to be over.
     async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {
+        let begun = self.taken_epochs(shards).await.unwrap_or_default();
         match snapshot::live_shards(self.redis, self.keys, shards).await {
             Ok(found) => {
                 if !std::mem::replace(redis_answers, true) {
                     tracing::info!("Redis answers again");
                 }
-                let uncertified: Vec<_> =
-                    found.into_iter().filter(|(_, s)| !s.certified).map(|(shard, _)| shard).collect();
+                let is_over = |shard: &Shard, live: &LiveShard| {
+                    live.position.is_some_and(|at| begun.get(shard).is_some_and(|begun| at.epoch < *begun))
+                };
+                let uncertified: Vec<_> = found
+                    .into_iter()
+                    .filter(|(shard, live)| !live.certified || is_over(shard, live))
+                    .map(|(shard, _)| shard)
+                    .collect();
                 let certified = u32::try_from(shards.len() - uncertified.len()).unwrap_or(u32::MAX);
                 metrics::gauge!(name::CERTIFIED_SHARDS).set(certified);
                 uncertified
@@ -134,6 +143,21 @@ impl Recoverer<'_> {
                 Vec::new()
             }
         }
+    }
+
+    /// The epochs of the last recoveries that began.
+    async fn taken_epochs(&self, shards: &[Shard]) -> sqlx::Result<BTreeMap<Shard, u32>> {
+        let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+        let rows: Vec<(i16, i32)> =
+            sqlx::query_as("SELECT shard, recovery_epoch FROM shards WHERE shard = ANY ($1)")
+                .bind(numbers)
+                .fetch_all(self.pool)
+                .await?;
+        let number = |shard| Shard::from_number(u16::try_from(shard).unwrap_or(0));
+        Ok(rows
+            .into_iter()
+            .map(|(shard, epoch)| (number(shard), u32::try_from(epoch).unwrap_or(0)))
+            .collect())
     }
 
     /// The shards that somebody asked to be rebuilt. While PostgreSQL does not answer nothing is rebuilt anyway, and

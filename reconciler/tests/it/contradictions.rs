@@ -57,6 +57,31 @@ async fn a_record_of_an_ended_epoch_behind_the_barrier_is_never_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_record_is_an_alarm_although_its_sequence_number_was_used_again() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    let mut old = Sale { shard: FIRST, position: sale.position, event: sale.event.clone() };
+    let late = old.book("late", 1);
+    sale.position.epoch = 2;
+    let barrier = sale.barrier();
+    stack.append(&[published, booked.clone(), barrier, sale.book("b", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    service.stop().await;
+
+    // Another process knows it too.
+    let service = stack.start();
+    stack.append(&[booked, late, sale.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["ended_epoch"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_that_differ_from_redis_at_the_same_position_are_one_alarm_and_are_not_overwritten() {
     let stack = Stack::prepare().await;
     let service = stack.start();

@@ -1,7 +1,7 @@
 //! Redis restored because somebody says so.
 
 use boxoffice_schema::ids::BookingId;
-use boxoffice_schema::scripts::{Outcome, begin_recovery, restore_clear};
+use boxoffice_schema::scripts::{Outcome, RecoveryReply, begin_recovery, restore_clear};
 
 use crate::recovering::{LiveSale, inventory, sold_in_every_state};
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
@@ -156,7 +156,7 @@ async fn a_rebuild_that_another_interrupted_in_the_middle_starts_over_and_ends_t
     let before = inventory(&stack).await;
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap() + 1);
     stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
-    let _: (String, u64) = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
     let doomed = vec![keys.event(FIRST, sale.id()), keys.slot(FIRST, sale.id(), 1)];
     let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, doomed)).await;
 

@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::ImageItem;
+use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, begin_recovery, decision_call,
-    publish, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
+    Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, RecoveryReply, Target, begin_recovery,
+    decision_call, publish, restore_bookings, restore_clear, restore_event, restore_shard,
+    restore_unschedule,
 };
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
@@ -326,7 +328,7 @@ async fn a_recoverer_that_slept_restores_nothing() {
     late.extend([
         restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
         restore_event(&keys, FIRST, epoch - 1, &sale.event),
-        restore_shard(&keys, FIRST, epoch - 1, 1, 0),
+        restore_shard(&keys, FIRST, epoch - 1, Position { epoch: 1, sequence: 1 }, 0),
         restore_unschedule(&keys, FIRST, epoch - 1, Vec::new()),
         // Its own epoch, but the shard is certified since.
         restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),
@@ -358,7 +360,7 @@ async fn an_interrupted_restoration_starts_over() {
     let epoch = u32::try_from(stack.position(FIRST).await.0).unwrap() + 1;
     stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
     let keys = stack.config.keys();
-    let _: (String, u64) = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
     let slots = (0..event.slots).map(|slot| keys.slot(FIRST, event.id, slot)).collect();
     let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, slots)).await;
     let _: i64 = stack.run_script(&restore_event(&keys, FIRST, epoch, &event)).await;
@@ -367,6 +369,49 @@ async fn an_interrupted_restoration_starts_over() {
     let service = stack.start();
     stack.wait_until_certified().await;
     assert_eq!(inventory(&stack).await, before);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Two masters went on from the same state, and each decided once: sequence, counts and the old one's own certificate
+/// are as they should be, and yet it holds another booking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_master_that_is_back_is_restored_although_its_counters_agree() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    assert!(matches!(sale.book(&stack, "before").await, Outcome::Changed(_)));
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    let parting = stack.dump_redis().await;
+    assert!(matches!(sale.book(&stack, "old").await, Outcome::Changed(_)));
+    let old_master = stack.dump_redis().await;
+
+    stack.wipe_redis().await;
+    stack.load_redis(&parting).await;
+    restart_redis(&stack).await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "new").await, Outcome::Changed(_)));
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["before", "new"]);
+    let epoch = stack.position(FIRST).await.0;
+
+    stack.wipe_redis().await;
+    stack.load_redis(&old_master).await;
+    assert!(stack.is_certified(FIRST).await, "its certificate names the process and the history that it has");
+    let service = stack.start();
+    wait_until("a recovery in a later epoch", async || stack.position(FIRST).await.0 > epoch).await;
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "new").await, Outcome::Replayed(..)));
+    let sold = "SELECT sold::int8 FROM ticket_types";
+    assert_eq!(stack.number(sold).await, 2);
+    // What the old master sold on its own is told, and not silently forgotten.
+    assert_eq!(stack.words("SELECT kind FROM alarms WHERE resolved_at IS NULL").await, ["ended_epoch"]);
     service.stop().await;
     stack.remove().await;
 }

@@ -25,7 +25,7 @@ pub fn unlease(keys: &Keys, shard: Shard, token: &str) -> Call {
 pub fn trim(keys: &Keys, shard: Shard, token: &str, epoch: u32, confirmed: Position) -> Call {
     Call {
         script: &TRIM,
-        keys: vec![keys.shard(shard), keys.lease(shard), keys.outbox(shard)],
+        keys: vec![keys.shard(shard), keys.lease(shard), keys.outbox(shard), keys.certificate(shard)],
         args: vec![
             token.as_bytes().to_vec(),
             decimal(epoch),

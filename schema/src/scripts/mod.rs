@@ -20,7 +20,7 @@ pub use booking::{
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
-pub use recovery::{RecoveryStart, begin_recovery, certify};
+pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
     Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_fenced,
 };
@@ -78,8 +78,9 @@ script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
 script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
-script!(TRIM, "trim", " flags=allow-oom", ["trim"]);
+script!(TRIM, "trim", " flags=allow-oom", ["identity", "trim"]);
 script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
+script!(RECOVERING, "recovering", " flags=no-writes", ["identity", "recovering"]);
 script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
 script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);
 script!(RESTORE_BOOKINGS, "restore_bookings", " flags=allow-oom", ["restoring", "restore_bookings"]);

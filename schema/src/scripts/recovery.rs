@@ -1,18 +1,23 @@
-//! `begin_recovery.lua` and `certify.lua`: the two ends of a shard's recovery.
+//! `begin_recovery.lua`, `recovering.lua` and `certify.lua`: the two ends of a shard's recovery, and a look in between.
 
 use crate::keys::Keys;
+use crate::position::Position;
 use crate::shard::Shard;
 
-use super::{BEGIN_RECOVERY, CERTIFY, Call, decimal};
+use super::{BEGIN_RECOVERY, CERTIFY, Call, RECOVERING, decimal};
 
-/// Fences the shard and gives it a new epoch, which was taken in PostgreSQL before. Replies a [`RecoveryStart`] as
-/// the pair of its fields.
+/// Fences the shard and gives it a new epoch, which was taken in PostgreSQL before. Replies a [`RecoveryReply`].
 pub fn begin_recovery(keys: &Keys, shard: Shard, epoch: u32) -> Call {
     Call {
         script: &BEGIN_RECOVERY,
         keys: vec![keys.shard(shard), keys.certificate(shard)],
         args: vec![decimal(epoch)],
     }
+}
+
+/// Asks once more what [`begin_recovery`] replied: where it is the same, it is still the same Redis.
+pub fn recovering(keys: &Keys, shard: Shard, epoch: u32) -> Call {
+    Call { script: &RECOVERING, keys: vec![keys.shard(shard)], args: vec![decimal(epoch)] }
 }
 
 /// Lets the shard sell again, if it still is the one that was checked.
@@ -29,6 +34,15 @@ pub fn certify(keys: &Keys, shard: Shard, epoch: u32, sequence: u64, start: &Rec
 pub struct RecoveryStart {
     /// `run_id:master_replid` of the Redis that is being checked.
     pub identity: String,
-    /// The shard's last sequence there.
-    pub sequence: u64,
+    /// The shard's last decision there; the lowest position where there was none, or it is lost.
+    pub last: Position,
+}
+
+/// What [`begin_recovery`] and [`recovering`] reply: identity, epoch and sequence of the last decision.
+pub type RecoveryReply = (String, u32, u64);
+
+impl From<RecoveryReply> for RecoveryStart {
+    fn from((identity, epoch, sequence): RecoveryReply) -> Self {
+        Self { identity, last: Position { epoch, sequence } }
+    }
 }

@@ -7,6 +7,7 @@ use crate::fingerprint::IdempotencyField;
 use crate::ids::BookingId;
 use crate::image::BookingImage;
 use crate::keys::Keys;
+use crate::position::Position;
 use crate::shard::Shard;
 use crate::status::BookingStatus;
 use crate::time;
@@ -96,11 +97,11 @@ fn expiries(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> Vec<V
 }
 
 /// Puts the shard's own accounts back; it may be certified then.
-pub fn restore_shard(keys: &Keys, shard: Shard, epoch: u32, sequence: u64, clock_ms: u64) -> Call {
+pub fn restore_shard(keys: &Keys, shard: Shard, epoch: u32, last: Position, clock_ms: u64) -> Call {
     Call {
         script: &RESTORE_SHARD,
         keys: fence(keys, shard),
-        args: vec![decimal(epoch), decimal(sequence), decimal(clock_ms)],
+        args: vec![decimal(epoch), decimal(last.epoch), decimal(last.sequence), decimal(clock_ms)],
     }
 }
 

@@ -1,7 +1,7 @@
 //! What keeps a shard from selling when it must not, and what the outbox does.
 
 use boxoffice_schema::scripts::{
-    self, Cancel, Confirm, Decision, Expire, Outcome, decision_call, error_code,
+    self, Cancel, Confirm, Decision, Expire, Outcome, RecoveryReply, RecoveryStart, decision_call, error_code,
 };
 use boxoffice_schema::text::PaymentReference;
 
@@ -203,7 +203,7 @@ fn past_a_bound_of_the_outbox_new_bookings_are_refused_and_replays_are_not() {
 }
 
 #[test]
-fn a_relay_without_the_lease_or_of_an_older_epoch_trims_nothing() {
+fn a_relay_without_the_lease_or_of_an_older_epoch_or_of_an_unverified_redis_trims_nothing() {
     let mut shard = TestShard::certified();
     let event = event(&[10]);
     shard.publish(&event);
@@ -215,9 +215,12 @@ fn a_relay_without_the_lease_or_of_an_older_epoch_trims_nothing() {
     assert_eq!(shard.run::<i64>(&scripts::lease(&shard.keys, shard.shard, "a", 10_000)).unwrap(), 1);
     assert_eq!(shard.run::<i64>(&scripts::lease(&shard.keys, shard.shard, "b", 10_000)).unwrap(), -1);
     assert_eq!(code(&trim(&mut shard, "b", 1).unwrap_err()), error_code::LEASE_LOST);
-    shard.begin_recovery(2).unwrap();
+    let start = shard.begin_recovery(2).unwrap();
     assert_eq!(code(&trim(&mut shard, "a", 1).unwrap_err()), error_code::EPOCH_CHANGED);
+    // An old master that is back has the epoch of its time, and no certificate.
+    assert_eq!(code(&trim(&mut shard, "a", 2).unwrap_err()), error_code::UNVERIFIED);
     assert_eq!(shard.records().len(), 1);
+    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 2, start.last.sequence, &start)).unwrap();
     assert_eq!(trim(&mut shard, "a", 2).unwrap(), 1);
     assert_eq!(trim(&mut shard, "a", 2).unwrap(), 0);
     assert_eq!(shard.run::<i64>(&scripts::unlease(&shard.keys, shard.shard, "b")).unwrap(), 0);
@@ -230,15 +233,32 @@ fn a_recovery_that_slept_changes_nothing() {
     let slept = shard.begin_recovery(2).unwrap();
     let start = shard.begin_recovery(3).unwrap();
     assert_eq!(code(&shard.begin_recovery(2).unwrap_err()), error_code::STALE_EPOCH);
-    let late = scripts::certify(&shard.keys, shard.shard, 2, slept.sequence, &slept);
+    let late = scripts::certify(&shard.keys, shard.shard, 2, slept.last.sequence, &slept);
     assert_eq!(code(&shard.run::<i64>(&late).unwrap_err()), error_code::STALE_EPOCH);
-    let elsewhere = scripts::certify(&shard.keys, shard.shard, 3, start.sequence + 1, &start);
+    let elsewhere = scripts::certify(&shard.keys, shard.shard, 3, start.last.sequence + 1, &start);
     assert_eq!(code(&shard.run::<i64>(&elsewhere).unwrap_err()), error_code::MOVED);
     let mut other = start.clone();
     other.identity = "another:redis".to_owned();
-    let other = scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &other);
+    let other = scripts::certify(&shard.keys, shard.shard, 3, start.last.sequence, &other);
     assert_eq!(code(&shard.run::<i64>(&other).unwrap_err()), error_code::REDIS_CHANGED);
-    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 3, start.sequence, &start)).unwrap();
+    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 3, start.last.sequence, &start)).unwrap();
+}
+
+#[test]
+fn a_recovery_is_told_whether_this_is_still_the_redis_in_which_it_began() {
+    let mut shard = TestShard::certified();
+    shard.publish(&event(&[10]));
+    let start = shard.begin_recovery(2).unwrap();
+    assert_eq!((start.last.epoch, start.last.sequence), (1, 1));
+    let ask = |shard: &mut TestShard| {
+        shard.run::<RecoveryReply>(&scripts::recovering(&shard.keys, shard.shard, 2)).map(RecoveryStart::from)
+    };
+    assert_eq!(ask(&mut shard).unwrap(), start);
+    shard.begin_recovery(3).unwrap();
+    assert_eq!(code(&ask(&mut shard).unwrap_err()), error_code::STALE_EPOCH);
+    let key = shard.keys.shard(shard.shard);
+    redis::cmd("DEL").arg(key).query::<()>(&mut shard.redis).unwrap();
+    assert_eq!(code(&ask(&mut shard).unwrap_err()), error_code::STALE_EPOCH);
 }
 
 /// A call that was on its way when the recovery began, and arrives while it is under way and again behind it.
@@ -253,7 +273,7 @@ fn a_stalled_script_decides_nothing_during_a_recovery_and_in_the_new_epoch_behin
     let start = shard.begin_recovery(2).unwrap();
     assert_eq!(code(&shard.run::<redis::Value>(&stalled).unwrap_err()), error_code::UNVERIFIED);
     assert_eq!(dump(&mut shard, &event)[1..], before[1..]);
-    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 2, start.sequence, &start)).unwrap();
+    shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 2, start.last.sequence, &start)).unwrap();
     shard.run::<redis::Value>(&stalled).unwrap();
     assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Replayed(..)]));
     let positions: Vec<String> = shard.records().iter().map(|record| record.position.to_string()).collect();

@@ -10,8 +10,8 @@ use boxoffice_schema::keys::Keys;
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::record::Record;
 use boxoffice_schema::scripts::{
-    self, Book, Call, Decision, EventChange, EventOutcome, OutboxBounds, Outcome, RecoveryStart, Target,
-    decision_call,
+    self, Book, Call, Decision, EventChange, EventOutcome, OutboxBounds, Outcome, RecoveryReply,
+    RecoveryStart, Target, decision_call,
 };
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::EventStatus;
@@ -52,14 +52,13 @@ impl TestShard {
 
     pub fn certify(&mut self, epoch: u32) {
         let start = self.begin_recovery(epoch).unwrap();
-        let call = scripts::certify(&self.keys, self.shard, epoch, start.sequence, &start);
+        let call = scripts::certify(&self.keys, self.shard, epoch, start.last.sequence, &start);
         self.run::<i64>(&call).unwrap();
     }
 
     pub fn begin_recovery(&mut self, epoch: u32) -> Result<RecoveryStart, RedisError> {
         let call = scripts::begin_recovery(&self.keys, self.shard, epoch);
-        let (identity, sequence) = self.run(&call)?;
-        Ok(RecoveryStart { identity, sequence })
+        self.run::<RecoveryReply>(&call).map(RecoveryStart::from)
     }
 
     pub fn run<T: FromRedisValue>(&mut self, call: &Call) -> Result<T, RedisError> {
