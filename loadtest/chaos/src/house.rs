@@ -3,7 +3,7 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,6 +19,9 @@ use crate::{
 
 /// From the start of the processes to an API that is ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// Unless an installation says otherwise, and this one does not.
+const SHARDS: f64 = 16.0;
 
 /// How long relayed records are counted to see who relays most.
 const RELAY_LOOK: Duration = Duration::from_millis(300);
@@ -80,7 +83,28 @@ impl House {
         let ports: Vec<u16> = house.apis.iter().map(|api| api.port).collect();
         house.balancer = Some(balancer::start(options.port_base + port::BALANCER, &ports).await?);
         wait_until_ready(&ports).await.context("the API is not ready")?;
+        house.wait_until_certified().await?;
         Ok(house)
+    }
+
+    /// Waits until every shard may sell: what is broken is to be what runs, and not what starts.
+    async fn wait_until_certified(&self) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let mut certified = 0.0;
+            for reconciler in &self.reconcilers {
+                let own = gauge::read(reconciler.port, "boxoffice_reconciler_certified_shards").await;
+                certified += own.unwrap_or(0.0);
+            }
+            if certified >= SHARDS {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "only {certified} shards are certified after {READY_WITHIN:?}"
+            );
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Everything but running.

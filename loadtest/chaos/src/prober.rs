@@ -26,6 +26,9 @@ use crate::{redis_pair::now_ms, windows::Windows};
 /// Between two tickets.
 const INTERVAL: Duration = Duration::from_millis(20);
 
+/// What comes of that.
+const TICKETS_A_SECOND: u32 = 50;
+
 /// Events, so that several shards are looked at.
 pub(crate) const EVENTS: usize = 4;
 
@@ -103,7 +106,10 @@ pub(crate) struct Judgement {
 
 impl Prober {
     /// Puts events on sale and begins to buy.
-    pub(crate) async fn start(url: &str, run: &str) -> Result<Self> {
+    /// `seconds` is the length of the load; there are tickets for all of it, and for what comes before and after.
+    pub(crate) async fn start(url: &str, run: &str, seconds: u32) -> Result<Self> {
+        // An event's size is what a recovery has to clear, so it is no larger than it must be.
+        let capacity = (seconds + 1_000) * TICKETS_A_SECOND / u32::try_from(EVENTS)?;
         let http = Client::builder()
             .timeout(PATIENCE)
             .pool_idle_timeout(Duration::from_secs(3))
@@ -112,7 +118,7 @@ impl Prober {
             .build()?;
         let mut events = Vec::with_capacity(EVENTS);
         for number in 1..=EVENTS {
-            events.push(put_on_sale(&http, url, &format!("{run} probe {number}")).await?);
+            events.push(put_on_sale(&http, url, &format!("{run} probe {number}"), capacity).await?);
         }
         let (log, free) = (Mutex::default(), Arc::new(Semaphore::new(KEYS_AT_ONCE)));
         let (url, ended) = (url.to_owned(), AtomicBool::new(false));
@@ -278,10 +284,10 @@ fn longest_gap(sold: &[Instant], from: Instant, to: Instant) -> Duration {
 }
 
 /// An event with tickets for everybody; its id and its ticket type's.
-async fn put_on_sale(http: &Client, url: &str, name: &str) -> Result<(Uuid, Uuid)> {
+async fn put_on_sale(http: &Client, url: &str, name: &str, capacity: u32) -> Result<(Uuid, Uuid)> {
     let price = json!({"amount": 1_000, "currency": "EUR"});
     let body = json!({"name": name, "starts_at": "2100-01-01T20:00:00Z",
-        "ticket_types": [{"name": "Probe", "capacity": 2_000_000_000, "price": price}]});
+        "ticket_types": [{"name": "Probe", "capacity": capacity, "price": price}]});
     let deadline = Instant::now() + ON_SALE_WITHIN;
     let created = ask(http, &format!("{url}/v1/events"), body.to_string(), deadline).await?;
     let id = |value: &Value| value.as_str().and_then(|text| text.parse::<Uuid>().ok());

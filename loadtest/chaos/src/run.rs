@@ -86,7 +86,7 @@ fn interruption() -> Result<impl Future<Output = ()>> {
 /// Everything between the start of the house and its end.
 async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults: &[Fault]) -> Result<Report> {
     let mut windows = Windows::new(options.run_dir.join("windows.json"), options.ack)?;
-    let prober = Prober::start(&house.url, run).await.context("the probes' events")?;
+    let prober = Prober::start(&house.url, run, options.seconds).await.context("the probes' events")?;
     let load = Load::start(options, house, &windows, seed).await?;
     let lines = break_and_heal(options, house, faults, &prober, &mut windows).await?;
     println!("all faults are healed; the load goes on to its end, then everything is checked");
