@@ -11,8 +11,8 @@ const TEXTS: &[(&str, Option<&str>, &str, &str)] = &[
     (
         "no-fence",
         None,
-        "if redis.call('GET', KEYS[2]) ~= redis_identity() .. ':' .. s[1] then return nil end",
-        "",
+        "if shard and certificate == redis_identity() .. string.format(':%d', shard.epoch) then return shard end",
+        "return shard",
     ),
     // A hold stays scheduled when it expires, and gives its tickets back once more.
     (

@@ -26,7 +26,7 @@ const PATIENCE: u64 = 15;
 const MUTANTS: &[Mutant] = &[
     Mutant { name: None, faults: &["kafka-pause+redis-wipe", "redis-tail"], seconds: 30, seen: &[] },
     // Redis sells on from an old state before recovery has looked at it.
-    Mutant { name: Some("no-fence"), faults: &["redis-tail"], seconds: 16, seen: LOST },
+    Mutant { name: Some("no-fence"), faults: &["redis-tail"], seconds: 24, seen: LOST },
     // A hold that has ended gives its tickets back again.
     Mutant { name: Some("double-expiry"), faults: &["api-kill"], seconds: 16, seen: MISCOUNTED },
     // What is trimmed and not yet in Kafka dies with the relay.
