@@ -1,12 +1,13 @@
 //! Who does the work that one process alone shall do: the holder of a row in PostgreSQL.
 //!
 //! Losing it is not a matter of safety, since every batch checks positions and every step of a recovery its epoch; it
-//! only keeps two processes from doing the same work. A holder that cannot reach PostgreSQL therefore goes on, and
-//! steps down when it learns that another took over.
+//! only keeps two processes from doing the same work. A holder steps down when it learns that another took over, and when
+//! PostgreSQL has not answered it for a while: its connections may be silent for ever, and it begins again with new ones.
 
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -14,6 +15,12 @@ use crate::telemetry::name;
 
 /// For how long a lease is given.
 const TTL_SECONDS: f64 = 5.0;
+
+/// How long a renewal may take.
+const TAKE_WITHIN: Duration = Duration::from_secs(2);
+
+/// A holder that could not renew for so long begins again with new connections.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// How often it is renewed, and how often it is asked for.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,6 +43,11 @@ impl Lease {
 
     /// Takes or renews the lease; `false` where another holds it.
     pub(crate) async fn take(&self) -> sqlx::Result<bool> {
+        let taken = self.write_row();
+        tokio::time::timeout(TAKE_WITHIN, taken).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+
+    async fn write_row(&self) -> sqlx::Result<bool> {
         let taken = sqlx::query(
             "INSERT INTO leases (name, holder, expires_at) VALUES ($1, $2, now() + make_interval(secs => $3)) \
              ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires_at = excluded.expires_at \
@@ -49,9 +61,10 @@ impl Lease {
         Ok(taken.rows_affected() == 1)
     }
 
-    /// Waits until the lease is taken; `false` where the shutdown came first.
+    /// Waits until the lease is taken; `false` where the shutdown came first, or PostgreSQL was silent for too long.
     pub(crate) async fn acquire(&self, shutdown: &CancellationToken) -> bool {
         let mut said = false;
+        let mut answered = Instant::now();
         while !shutdown.is_cancelled() {
             match self.take().await {
                 Ok(true) => {
@@ -59,11 +72,13 @@ impl Lease {
                     tracing::info!(holder = self.holder, "this process holds the lease");
                     return true;
                 }
-                Ok(false) if said => {}
                 Ok(false) => {
-                    tracing::info!("another process holds the lease; standing by");
-                    said = true;
+                    answered = Instant::now();
+                    if !std::mem::replace(&mut said, true) {
+                        tracing::info!("another process holds the lease; standing by");
+                    }
                 }
+                Err(_) if answered.elapsed() > SILENCE_MAX => return false,
                 Err(error) => tracing::warn!(%error, "the lease cannot be asked for; waiting for PostgreSQL"),
             }
             shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await;
@@ -71,16 +86,21 @@ impl Lease {
         false
     }
 
-    /// Renews the lease until another has it, or the shutdown.
+    /// Renews the lease until another has it, or PostgreSQL is silent for too long, or the shutdown.
     pub(crate) async fn keep(self, shutdown: CancellationToken) {
+        let mut renewed = Instant::now();
         loop {
             if shutdown.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_none() {
                 return;
             }
             match self.take().await {
-                Ok(true) => {}
+                Ok(true) => renewed = Instant::now(),
                 Ok(false) => {
                     tracing::warn!("another process took the lease over; standing by");
+                    return;
+                }
+                Err(error) if renewed.elapsed() > SILENCE_MAX => {
+                    tracing::warn!(%error, "PostgreSQL does not answer; beginning again with new connections");
                     return;
                 }
                 Err(error) => tracing::warn!(%error, "the lease was not renewed; trying again"),
@@ -94,9 +114,9 @@ impl Lease {
         let deleted = sqlx::query("DELETE FROM leases WHERE name = $1 AND holder = $2")
             .bind(self.name)
             .bind(&self.holder)
-            .execute(&self.pool)
-            .await;
-        if let Err(error) = deleted {
+            .execute(&self.pool);
+        let deleted = tokio::time::timeout(TAKE_WITHIN, deleted).await;
+        if let Err(error) = deleted.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             tracing::warn!(%error, "the lease was not given back; it runs out by itself");
         }
     }

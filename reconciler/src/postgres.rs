@@ -14,6 +14,9 @@ use crate::config::Config;
 /// How long a connection may take; also the bound of a wait for a free one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// One for each shard that is recovered, and as many for applying, auditing and the lease.
+const CONNECTIONS: u32 = 24;
+
 /// A pool that connects when it is first used.
 pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let url = config.database_url.expose_secret();
@@ -29,7 +32,10 @@ pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
         // paused or cut off in the middle of a batch holds the rows that its successor needs: it is given a little
         // longer than a dead letter may take on its way to Kafka, which is the longest wait within a transaction.
         .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "15s")]);
-    Ok(PgPoolOptions::new().max_connections(10).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(options))
+    Ok(PgPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_lazy_with(options))
 }
 
 /// Whether an error is about the data of a statement, so that the same statement would fail for ever; all other

@@ -1,6 +1,7 @@
 //! `run`: the service. It waits for its servers, then for the lease, and then does three things side by side.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -12,22 +13,32 @@ use crate::lease::{self, Lease};
 use crate::redis_link::RedisLink;
 use crate::{audit, guarantees, kafka, pipeline, postgres, recovery};
 
+/// How long the work may take to end when it is told to.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long connections may take to close.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Reconciles until the shutdown.
 ///
 /// # Errors
 /// Where the installation contradicts the configuration, or was not prepared. A server that is away is waited for.
 pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let pool = postgres::pool(&config)?;
     let redis = RedisLink::new(&config)?;
-    if !wait_until_ready(&config, &pool, &shutdown).await? {
+    if !wait_until_ready(&config, &postgres::pool(&config)?, &shutdown).await? {
         return Ok(());
     }
-    let lease = Lease::new(pool.clone(), lease::RECONCILER);
-    while lease.acquire(&shutdown).await {
-        lead(&config, &pool, &redis, &lease, &shutdown).await?;
-        lease.release().await;
+    while !shutdown.is_cancelled() {
+        // Each turn has connections of its own: those of the last one may be silent for ever.
+        let pool = postgres::pool(&config)?;
+        let lease = Lease::new(pool.clone(), lease::RECONCILER);
+        if lease.acquire(&shutdown).await {
+            lead(&config, &pool, &redis, &lease, &shutdown).await?;
+            lease.release().await;
+        }
+        // A pool waits for connections that are lent; the work that had them has ended.
+        let _ = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
     }
-    pool.close().await;
     Ok(())
 }
 
@@ -79,9 +90,18 @@ async fn lead(
     work.spawn(Lease::keep(lease.clone(), stop.clone()));
     // Whichever ends first, by a lost lease, the shutdown or a panic, ends the others.
     let mut failure = None;
-    while let Some(ended) = work.join_next().await {
+    if let Some(first) = work.join_next().await {
         stop.cancel();
-        failure = failure.or(ended.err());
+        failure = first.err();
+    }
+    let others = async {
+        while let Some(ended) = work.join_next().await {
+            failure = failure.take().or(ended.err());
+        }
+    };
+    if tokio::time::timeout(END_WITHIN, others).await.is_err() {
+        // Whatever waits for a server that is silent may be dropped at any point: that is what positions are for.
+        work.shutdown().await;
     }
     failure.map_or(Ok(()), |panic| Err(panic.into()))
 }

@@ -25,8 +25,10 @@ pub(crate) async fn while_applied<T>(
     let stop = CancellationToken::new();
     let lease = Lease::new(pool.clone(), lease::RECONCILER);
     let stand_in = async {
-        while lease.acquire(&stop).await {
-            serve(config, pool, redis, recovered.clone(), &lease, &stop.child_token()).await?;
+        while !stop.is_cancelled() {
+            if lease.acquire(&stop).await {
+                serve(config, pool, redis, recovered.clone(), &lease, &stop.child_token()).await?;
+            }
         }
         anyhow::Ok(())
     };

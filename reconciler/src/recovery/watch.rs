@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use boxoffice_schema::shard::Shard;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -51,21 +51,19 @@ pub(crate) async fn run(
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();
     let mut in_progress = BTreeSet::new();
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut redis_answers = true;
+    // Nothing below waits for anything but the next of these: while it did, no recovery would get on, and recoveries hold
+    // the very connections that it would wait for.
+    let (seen, mut sightings) = mpsc::channel(1);
+    let mut looking = pin!(recoverer.look(&shards, seen));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            _ = look.tick() => {
-                let mut due_for_recovery = recoverer.uncertified(&shards, &mut redis_answers).await;
-                due_for_recovery.extend(recoverer.asked_for(&shards).await);
-                for shard in due_for_recovery {
+            () = &mut looking => return,
+            Some(seen) = sightings.recv() => {
+                for shard in seen {
                     let due = pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
                         let recoverer = &recoverer;
-                        // The outcome is recorded here as well: while this loop waits for anything else, no recovery
-                        // gets on, and they hold the connections that the record would need.
                         running.push(Box::pin(async move {
                             let result = recoverer.attend(shard).await;
                             (shard, recoverer.conclude(shard, result).await)
@@ -114,6 +112,21 @@ impl Pause {
 }
 
 impl Recoverer<'_> {
+    /// Looks again and again which shards are to be recovered, for as long as somebody listens.
+    async fn look(&self, shards: &[Shard], seen: mpsc::Sender<Vec<Shard>>) {
+        let mut tick = tokio::time::interval(LOOK_INTERVAL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut redis_answers = true;
+        loop {
+            tick.tick().await;
+            let mut due = self.uncertified(shards, &mut redis_answers).await;
+            due.extend(self.asked_for(shards).await);
+            if !due.is_empty() && seen.send(due).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The shards that may not sell; none while Redis does not answer. An old master that is back has a certificate of
     /// its own, but of an epoch that PostgreSQL knows to be over.
     async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {

@@ -75,7 +75,8 @@ async fn a_late_record_is_an_alarm_although_its_sequence_number_was_used_again()
     let service = stack.start();
     stack.append(&[booked, late, sale.book("c", 1)]).await;
     stack.wait_for_sequence(FIRST, 4).await;
-    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["ended_epoch"]);
+    // That Redis, which decided nothing here, is behind is told as well, sooner or later.
+    assert_eq!(stack.words("SELECT kind FROM alarms WHERE kind <> 'redis_lost'").await, ["ended_epoch"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c"]);
     service.stop().await;
     stack.remove().await;

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::gate::Server;
+use crate::gate::{Server, gated};
 use crate::http::{Event, id};
 use crate::private_redis::PrivateRedis;
 use crate::world::{Settings, World, eventually};
@@ -122,4 +122,21 @@ async fn what_an_unverified_redis_holds_is_not_shown_as_a_bookings_present_state
         read.header("boxoffice-stale") == Some("true")
     })
     .await;
+}
+
+/// The host of PostgreSQL was replaced: nobody ever says that the connections to the old one are gone.
+#[tokio::test]
+async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_new_ones() {
+    let (world, gate) = gated(Server::Postgres, &[]).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    sell(&world, &event, "before", 10).await;
+    world.drained(&event).await;
+    gate.replace();
+    let certificate = world.keys.certificate(world.shard_of(&event));
+    let _: i64 = world.redis(redis::cmd("DEL").arg(certificate)).await;
+    eventually("sales to go on", || async {
+        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
+    })
+    .await;
+    eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 11 }).await;
 }
