@@ -177,6 +177,9 @@ impl Prober {
         violations.extend(log.violations.iter().cloned());
         let excused = compare(&log.keys, &rows, windows, &mut violations);
         let booked = log.keys.values().filter(|told| matches!(told, Told::Booked { .. })).count();
+        if booked == 0 {
+            violations.push("the probes bought nothing, so they show nothing".to_owned());
+        }
         let more = violations.len().saturating_sub(EXAMPLES);
         violations.truncate(EXAMPLES);
         if more > 0 {

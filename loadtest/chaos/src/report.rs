@@ -1,7 +1,7 @@
 //! What a run comes to, for people.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::{self, Display, Formatter},
     time::Duration,
 };
@@ -18,7 +18,7 @@ pub(crate) struct Line {
     pub(crate) lasted: Duration,
     /// How long sales were refused, from the fault until every probed event sold again.
     pub(crate) outage: Outage,
-    /// Whether they did within a minute.
+    /// Whether they did in time (`--patience`).
     pub(crate) resumed: bool,
 }
 
@@ -88,6 +88,7 @@ impl Display for Report {
         for violation in violations.iter().chain(&self.findings) {
             writeln!(formatter, "  ! {violation}")?;
         }
+        let kinds: BTreeSet<&str> = self.lines.iter().flat_map(|line| line.name.split('+')).collect();
         let (faults, kinds) = (self.lines.len(), kinds.len());
         let verdict = if self.is_good() { "good: nothing lost, nothing sold twice" } else { "BAD" };
         writeln!(formatter, "CHAOS: {verdict}, after {faults} faults of {kinds} kinds")
@@ -125,6 +126,8 @@ mod tests {
         let (times, median, longest) = report.by_kind()["redis-kill"];
         assert_eq!((times, median.as_millis(), longest.as_millis()), (3, 800, 900));
         assert!(report.to_string().contains("after 3 faults of 1 kinds"));
+        let pair = Report { lines: vec![line("redis-kill+api-kill", 1), line("api-kill", 1)], ..report };
+        assert!(pair.to_string().contains("after 2 faults of 2 kinds"));
     }
 
     #[test]

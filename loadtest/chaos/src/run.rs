@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -53,6 +53,7 @@ pub(crate) async fn once(options: &Options, seed: u64) -> Result<Option<Report>>
         faults.iter().for_each(|fault| println!("{fault}"));
         return Ok(None);
     }
+    ensure!(!faults.is_empty(), "{length:?} are too short for any fault, so nothing would be shown");
     let (count, ack, rate) = (faults.len(), options.ack.word(), options.rate);
     println!("chaos: seed {seed}, {count} faults in {length:?}, ack={ack}, {rate} requests/s");
     house::make_run_dir(&options.run_dir)?;

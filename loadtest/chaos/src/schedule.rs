@@ -299,6 +299,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_that_comes_late_is_left_out_where_it_would_not_be_healed_in_time() {
+        let length = Duration::from_secs(60);
+        for fault in draw(5, length, Ack::Kafka, &[]) {
+            assert!(fault.fits(fault.at, length));
+            assert!(!fault.fits(length - fault.lasts - REST + Duration::from_millis(1), length));
+        }
+    }
+
+    #[test]
     fn the_redis_mode_is_spared_what_it_does_not_promise_to_survive() {
         for seed in 0..20 {
             let faults = draw(seed, HALF_AN_HOUR, Ack::Redis, &[]);
