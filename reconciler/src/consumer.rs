@@ -24,6 +24,9 @@ const GATHER: Duration = Duration::from_millis(25);
 /// How long an empty log is waited for before the caller may look around.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
+/// When nothing came for so long, the brokers are asked whether there is nothing.
+const QUIET_MAX: Duration = Duration::from_secs(4);
+
 /// A reader of the partitions of some shards. It blocks: it belongs on a thread of its own.
 pub(crate) struct LogReader {
     consumer: BaseConsumer,
@@ -32,6 +35,10 @@ pub(crate) struct LogReader {
     offsets: BTreeMap<Shard, i64>,
     /// An error that came behind records which were given first.
     pending: Option<KafkaError>,
+    /// When something came last, or the brokers were last asked.
+    heard_at: Instant,
+    /// Whether the brokers did not say, when they were last asked, that there is nothing.
+    is_suspicious: bool,
 }
 
 /// An offset at which a shard would go on, and which the log does not have.
@@ -49,6 +56,9 @@ pub(crate) enum Read {
     Records(Vec<Fetched>),
     /// Some shards were taken out of the assignment, because their offsets are not in the log.
     Lost(Vec<LostOffset>),
+    /// Nothing comes, although there is more, or nobody knows: the client must be replaced. Seen after its brokers had
+    /// been down; and a connection that went silent is noticed by the client only after a minute.
+    Stuck,
 }
 
 impl LogReader {
@@ -58,6 +68,8 @@ impl LogReader {
             topic: config.kafka_topic.clone(),
             offsets: BTreeMap::new(),
             pending: None,
+            heard_at: Instant::now(),
+            is_suspicious: false,
         })
     }
 
@@ -116,8 +128,28 @@ impl LogReader {
         match self.pending.take_if(|_| records.is_empty()) {
             Some(error) if is_lost_offset(&error) => self.find_lost(),
             Some(error) => Err(error),
-            None => Ok(Read::Records(records)),
+            None if records.is_empty() && self.is_stuck() => Ok(Read::Stuck),
+            None => {
+                if !records.is_empty() {
+                    (self.heard_at, self.is_suspicious) = (Instant::now(), false);
+                }
+                Ok(Read::Records(records))
+            }
         }
+    }
+
+    /// Whether nothing came between two questions, and the brokers did not say either time that there is nothing.
+    fn is_stuck(&mut self) -> bool {
+        if self.offsets.is_empty() || self.heard_at.elapsed() < QUIET_MAX {
+            return false;
+        }
+        let found = kafka::watermarks(&self.consumer, &self.topic, self.offsets.keys().copied());
+        let is_at_end = found.is_ok_and(|found| {
+            found.iter().all(|(shard, found)| self.offsets.get(shard).is_some_and(|at| *at >= found.high))
+        });
+        let was_suspicious = std::mem::replace(&mut self.is_suspicious, !is_at_end);
+        self.heard_at = Instant::now();
+        was_suspicious && self.is_suspicious
     }
 
     /// The client says that an offset is out of range, and not which: the brokers are asked.

@@ -108,10 +108,17 @@ fn read_log(
                 continue;
             }
         };
+        let is_stuck = matches!(read, Read::Stuck);
         for delivery in resumed.into_iter().chain(delivered(read)) {
             if deliveries.blocking_send(delivery).is_err() {
                 return Ok(());
             }
+        }
+        if is_stuck {
+            tracing::warn!(
+                "nothing comes from Kafka's log although there may be more; reading on with a new client"
+            );
+            return Ok(());
         }
     }
     Ok(())
@@ -137,6 +144,7 @@ fn delivered(read: Read) -> Vec<Delivery> {
         Read::Records(records) if records.is_empty() => Vec::new(),
         Read::Records(records) => vec![Delivery::Batch(records.into_iter().map(decode).collect())],
         Read::Lost(lost) => lost.into_iter().map(Delivery::Lost).collect(),
+        Read::Stuck => Vec::new(),
     }
 }
 

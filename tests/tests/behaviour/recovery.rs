@@ -140,3 +140,22 @@ async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_
     .await;
     eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 11 }).await;
 }
+
+/// The same of Kafka: its client would wait a minute for the answer to what it asked last.
+#[tokio::test]
+async fn a_reconciler_whose_connection_to_kafka_went_silent_reads_on_with_a_new_one() {
+    let direct = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
+    let (gated, gate) = direct.gated(Server::Kafka).await;
+    let stop = CancellationToken::new();
+    gated.start_reconciler(&stop);
+    let base = direct.start_api(&[], &stop).await;
+    let world = World::looking_at(direct, base, stop).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    sell(&world, &event, "before", 10).await;
+    world.drained(&event).await;
+    gate.replace();
+    sell(&world, &event, "after", 10).await;
+    eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 20 }).await;
+}
