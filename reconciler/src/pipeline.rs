@@ -187,7 +187,7 @@ impl Pipeline {
                 if batch.is_empty() {
                     return Some(());
                 }
-                let outcome = self.applier.apply(&batch, shutdown).await?;
+                let outcome = self.applier.apply(batch, shutdown).await?;
                 for shard in outcome.stopped {
                     self.states.insert(shard, State::Stopped);
                     // A closed channel means that the thread has ended; `run` sees that next.

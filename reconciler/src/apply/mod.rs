@@ -25,6 +25,9 @@ pub(crate) mod write;
 /// The most records that are applied one by one in one transaction.
 const PIECE_MAX: usize = 100;
 
+/// A batch of so many records is applied in two transactions at once.
+const BACKLOG_MIN: usize = 1_000;
+
 /// Past this a transaction is taken for dead and begun again; what it may have committed is skipped then.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -86,7 +89,25 @@ enum Mode {
 impl Applier {
     /// Applies a batch, trying until it is done: servers come back, and nothing may be left out. `None` where the
     /// shutdown came first.
-    pub(crate) async fn apply(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
+    ///
+    /// A large batch is a backlog, and is applied in two transactions at once. Each has every second shard, and shards
+    /// share no rows.
+    pub(crate) async fn apply(&self, batch: Vec<Incoming>, shutdown: &CancellationToken) -> Option<Outcome> {
+        if batch.len() < BACKLOG_MIN {
+            return self.apply_part(&batch, shutdown).await;
+        }
+        let (even, odd): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|incoming| incoming.shard.number() % 2 == 0);
+        let (even, odd) = tokio::join!(self.apply_part(&even, shutdown), self.apply_part(&odd, shutdown));
+        let mut outcome = even?;
+        outcome.add(odd?);
+        Some(outcome)
+    }
+
+    async fn apply_part(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
+        if batch.is_empty() {
+            return Some(Outcome::default());
+        }
         let start = Instant::now();
         let mut outcome = Outcome::default();
         match self.try_until_done(batch, Mode::Together, shutdown).await? {

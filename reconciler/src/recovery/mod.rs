@@ -45,7 +45,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 const APPLIED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The most shards that are restored at the same time.
-const RESTORATIONS_MAX: usize = 4;
+const RESTORATIONS_MAX: usize = 3;
 
 /// Why a shard was not certified.
 #[derive(Debug, thiserror::Error)]

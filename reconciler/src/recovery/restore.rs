@@ -3,6 +3,7 @@
 //! nothing changes on either side meanwhile.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
@@ -152,17 +153,29 @@ impl Recoverer<'_> {
         self.call(&restore_event(self.keys, shard, epoch, event)).await?;
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
-        let mut page = stored::bookings(self.pool, event, None).await?;
+        let shared = Arc::new(event.clone());
+        let mut page = self.read_page(&shared, None).await?;
         while let Some(Page { bookings, last, newest_ms }) = page {
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
             let calls = restore_bookings(self.keys, shard, epoch, event, bookings);
-            let (written, next) =
-                tokio::join!(self.call_all(&calls), stored::bookings(self.pool, event, Some(last)));
+            let next = self.read_page(&shared, Some(last));
+            let (written, next) = tokio::join!(self.call_all(&calls), next);
             written?;
             page = next?;
         }
         Ok(())
+    }
+
+    /// In a task of its own, so that one processor reads and decodes while another encodes and writes.
+    async fn read_page(
+        &self,
+        event: &Arc<EventImage>,
+        after: Option<stored::Place>,
+    ) -> Result<Option<Page>, RecoveryError> {
+        let (pool, event) = (self.pool.clone(), Arc::clone(event));
+        let read = tokio::spawn(async move { stored::bookings(&pool, &event, after).await });
+        read.await.map_err(|panic| RecoveryError::Unrestorable(panic.to_string()))?
     }
 
     async fn call_all(&self, calls: &[Call]) -> Result<(), RecoveryError> {

@@ -22,8 +22,8 @@ use crate::apply::write::int2;
 use super::RecoveryError;
 
 /// Bookings in a page. The larger a page, the more of its bookings share a slot, and the less work is a slot; a page
-/// takes about 6 MB.
-const PAGE: i64 = 4_000;
+/// takes about 5 MB.
+const PAGE: i64 = 2_000;
 
 /// An event that was published.
 pub(crate) struct StoredEvent {
@@ -32,11 +32,14 @@ pub(crate) struct StoredEvent {
     pub(crate) is_finished: bool,
 }
 
+/// Where a page ends: the time and id of its last booking.
+pub(crate) type Place = (DateTime<Utc>, Uuid);
+
 /// Some bookings of an event, the newest first.
 pub(crate) struct Page {
     pub(crate) bookings: Vec<(BookingId, BookingImage)>,
     /// Where the next page begins: behind this.
-    pub(crate) last: (DateTime<Utc>, Uuid),
+    pub(crate) last: Place,
     /// The time of the latest decision about one of them.
     pub(crate) newest_ms: u64,
 }
@@ -93,7 +96,7 @@ fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, RecoveryError> {
 pub(crate) async fn bookings(
     pool: &PgPool,
     event: &EventImage,
-    after: Option<(DateTime<Utc>, Uuid)>,
+    after: Option<Place>,
 ) -> Result<Option<Page>, RecoveryError> {
     let rows = sqlx::query(include_str!("stored_bookings.sql"))
         .bind(event.id.as_uuid())

@@ -51,6 +51,7 @@ pub(crate) async fn run(
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();
     let mut in_progress = BTreeSet::new();
+    let mut concluded: BTreeMap<Shard, Instant> = BTreeMap::new();
     // Nothing below waits for anything but the next of these: while it did, no recovery would get on, and recoveries hold
     // the very connections that it would wait for.
     let (seen, mut sightings) = mpsc::channel(1);
@@ -59,9 +60,11 @@ pub(crate) async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = &mut looking => return,
-            Some(seen) = sightings.recv() => {
-                for shard in seen {
-                    let due = pauses.get(&shard).is_none_or(Pause::is_over);
+            Some(Sighting { at, shards }) = sightings.recv() => {
+                for shard in shards {
+                    // What was seen before a recovery ended says nothing of what it left.
+                    let is_news = concluded.get(&shard).is_none_or(|concluded| at > *concluded);
+                    let due = is_news && pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
                         let recoverer = &recoverer;
                         running.push(Box::pin(async move {
@@ -71,15 +74,22 @@ pub(crate) async fn run(
                     }
                 }
             }
-            Some((shard, concluded)) = running.next() => {
+            Some((shard, outcome)) = running.next() => {
                 in_progress.remove(&shard);
-                match concluded {
+                concluded.insert(shard, Instant::now());
+                match outcome {
                     Ok(()) => { pauses.remove(&shard); }
                     Err(said) => pauses.entry(shard).or_default().prolong(shard, &said),
                 }
             }
         }
     }
+}
+
+/// Shards that are to be recovered, as it was at a moment.
+struct Sighting {
+    at: Instant,
+    shards: Vec<Shard>,
 }
 
 /// The wait between two attempts at one shard.
@@ -113,15 +123,16 @@ impl Pause {
 
 impl Recoverer<'_> {
     /// Looks again and again which shards are to be recovered, for as long as somebody listens.
-    async fn look(&self, shards: &[Shard], seen: mpsc::Sender<Vec<Shard>>) {
+    async fn look(&self, shards: &[Shard], seen: mpsc::Sender<Sighting>) {
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut redis_answers = true;
         loop {
             tick.tick().await;
+            let at = Instant::now();
             let mut due = self.uncertified(shards, &mut redis_answers).await;
             due.extend(self.asked_for(shards).await);
-            if !due.is_empty() && seen.send(due).await.is_err() {
+            if !due.is_empty() && seen.send(Sighting { at, shards: due }).await.is_err() {
                 return;
             }
         }
