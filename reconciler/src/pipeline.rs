@@ -98,21 +98,15 @@ fn read_log(
                 }
             }
         }
-        let step = resume(&mut reader, &mut resuming).and_then(|resumed| Ok((resumed, reader.read()?)));
-        let (resumed, read) = match step {
-            Ok(step) => step,
-            Err(error) if is_fatal(&error) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "Kafka's log cannot be read now");
-                std::thread::sleep(Duration::from_millis(200));
-                continue;
-            }
-        };
+        let Some(resumed) = or_wait(resume(&mut reader, &mut resuming))? else { continue };
+        // Before anything is read: a shard of which nobody hears that it was resumed would be dropped for ever.
+        if !send(deliveries, resumed) {
+            return Ok(());
+        }
+        let Some(read) = or_wait(reader.read())? else { continue };
         let is_stuck = matches!(read, Read::Stuck);
-        for delivery in resumed.into_iter().chain(delivered(read)) {
-            if deliveries.blocking_send(delivery).is_err() {
-                return Ok(());
-            }
+        if !send(deliveries, delivered(read)) {
+            return Ok(());
         }
         if is_stuck {
             tracing::warn!(
@@ -122,6 +116,24 @@ fn read_log(
         }
     }
     Ok(())
+}
+
+/// `None` after a while where Kafka cannot be asked now.
+fn or_wait<T>(asked: Result<T, KafkaError>) -> Result<Option<T>, KafkaError> {
+    match asked {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_fatal(&error) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "Kafka's log cannot be read now");
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(None)
+        }
+    }
+}
+
+/// Blocks while the channel is full; `false` where nobody receives any more.
+fn send(channel: &mpsc::Sender<Delivery>, deliveries: Vec<Delivery>) -> bool {
+    deliveries.into_iter().all(|delivery| channel.blocking_send(delivery).is_ok())
 }
 
 /// Assigns the shards that are to be resumed; they stay in `resuming` where Kafka is away.
