@@ -29,6 +29,9 @@ const CONFIRMED_POLL: Duration = Duration::from_millis(5);
 /// round, and the processors are left to those who are waited for.
 const PACE: Duration = Duration::from_millis(20);
 
+/// The same of the instance that relays it: its own trims tell it sooner, unless nothing is decided any more.
+const CONFIRMED_RECHECK: Duration = Duration::from_millis(200);
+
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs until shutdown; then what this instance's clients were told is sent, and the lease given back.
@@ -84,6 +87,7 @@ async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &Cancellation
         () = renew(shared, shard, epoch) => Ended::Over,
         () = relay(shared, shard, epoch) => Ended::Over,
         () = expirer::expire(shared, shard) => Ended::Over,
+        () = recheck_confirmed(shared, shard) => Ended::Over,
         () = shared.log.cut_off() => Ended::CutOff,
         () = shutdown.cancelled() => {
             flush(shared, shard, epoch).await;
@@ -117,6 +121,18 @@ async fn stand_by(shared: &Shared, shard: Shard, pause: Duration, shutdown: &Can
         tokio::select! {
             () = tokio::time::sleep(CONFIRMED_POLL) => {}
             () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+/// While somebody waits, looks whether Redis knows more than this instance's own trims said: a restoration writes the
+/// confirmed position too, and may end after the lease was taken. Of a shard that is quiet from then on nothing else would
+/// be heard. Does not return.
+async fn recheck_confirmed(shared: &Shared, shard: Shard) {
+    loop {
+        tokio::time::sleep(CONFIRMED_RECHECK).await;
+        if shared.acknowledgements.is_waited_for(shard) {
+            note_confirmed(shared, shard).await;
         }
     }
 }

@@ -111,3 +111,35 @@ async fn with_ack_kafka_whoever_takes_a_quiet_shard_over_knows_what_was_confirme
     .await;
     assert_eq!(second.booking(&event.id, &id(&booking)).await.expect(200)["status"], "confirmed");
 }
+
+/// A restoration writes how far the shard is confirmed, and may end after an instance took the lease of a shard in which
+/// nothing is decided any more.
+#[tokio::test]
+async fn with_ack_kafka_what_a_restoration_says_after_the_lease_was_taken_is_heard() {
+    let kafka = ["--ack", "kafka"];
+    let world = World::start_with(&kafka).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+    world.drained(&event).await;
+    let (shard, lease) = (world.keys.shard(world.shard_of(&event)), world.keys.lease(world.shard_of(&event)));
+    let confirmed: (u64, u64) =
+        world.redis(redis::cmd("HMGET").arg(&shard).arg("conf_epoch").arg("conf_seq")).await;
+    let note = async |epoch: u64, sequence: u64| {
+        let mut command = redis::cmd("HSET");
+        command.arg(&shard).arg("conf_epoch").arg(epoch).arg("conf_seq").arg(sequence);
+        let _: i64 = world.redis(&command).await;
+    };
+    let first: Option<String> = world.redis(redis::cmd("GET").arg(&lease)).await;
+    world.stop();
+    // As it stands between the beginning of a recovery and the end of its restoration.
+    note(0, 0).await;
+    let second = World::around(world.settings.clone(), &kafka, CancellationToken::new()).await;
+    eventually("the second instance to hold the shard's lease", || async {
+        let holder: Option<String> = world.redis(redis::cmd("GET").arg(&lease)).await;
+        holder.is_some() && holder != first
+    })
+    .await;
+    second.book(&event.id, "a", &event.request("ann", 1)).await.refused(503, "kafka_unavailable");
+    note(confirmed.0, confirmed.1).await;
+    second.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+}
