@@ -5,7 +5,8 @@
 -- batch therefore see each other, and nothing reaches the keyspace before the whole batch has been decided: Redis
 -- does not roll a failed script back.
 --
--- KEYS[1] shard        hash: epoch, seq, last_epoch (of the decision at seq), clock, head_ms, written, trimmed, conf_epoch, conf_seq
+-- KEYS[1] shard        hash: epoch, seq, last_epoch (of the decision at seq), clock, head_ms,
+--         written, trimmed, conf_epoch, conf_seq
 -- KEYS[2] certificate  string: run_id:master_replid:epoch, written by recovery only
 -- KEYS[3] outbox       stream of frames, entry id = epoch-(sequence of the frame's last decision)
 -- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds
@@ -22,10 +23,6 @@ local KIND = {
   published = 16, amended = 17, capacity_changed = 18, paused = 19, resumed = 20, closed = 21, event_restated = 22,
   repaired = 23,
 }
-
-local function unverified()
-  return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
-end
 
 -- The shard as it stands, or nil where it was never initialised, or is lost.
 local function read_shard()
@@ -46,8 +43,7 @@ end
 -- The shard, or nil where it may not decide anything.
 local function open_shard()
   local shard = read_shard()
-  local certificate = redis.call('GET', KEYS[2])
-  if shard and certificate == redis_identity() .. string.format(':%d', shard.epoch) then return shard end
+  if shard and is_certified(KEYS[2], shard.epoch) then return shard end
 end
 
 -- view[key][field] is the value as this batch sees it; false is an absent field.

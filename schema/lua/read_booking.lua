@@ -8,7 +8,5 @@
 -- Errors: UNVERIFIED.
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if not epoch or redis.call('GET', KEYS[2]) ~= redis_identity() .. ':' .. epoch then
-  return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
-end
+if not epoch or not is_certified(KEYS[2], epoch) then return unverified() end
 return redis.call('HGET', KEYS[3], ARGV[1])

@@ -6,7 +6,7 @@
 -- epoch and sequence are -1 where the shard's hash is missing.
 
 local shard = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'clock')
-local certified = shard[1] and redis.call('GET', KEYS[2]) == redis_identity() .. ':' .. shard[1]
+local certified = shard[1] and is_certified(KEYS[2], shard[1])
 local time = redis.call('TIME')
 local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(shard[3] or 0))
 return { certified and 1 or 0, tonumber(shard[1] or -1), tonumber(shard[2] or -1), now, redis.call('HGETALL', KEYS[3]) }

@@ -15,9 +15,7 @@ end
 if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[2] then
   return redis.error_reply('EPOCHCHANGED the shard was recovered; lease it again and start from its head')
 end
-if redis.call('GET', KEYS[4]) ~= redis_identity() .. ':' .. ARGV[2] then
-  return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
-end
+if not is_certified(KEYS[4], ARGV[2]) then return unverified() end
 local id = ARGV[3] .. '-' .. ARGV[4]
 local last = redis.call('XRANGE', KEYS[3], id, id)[1]
 if not last then return 0 end

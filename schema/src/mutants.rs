@@ -11,7 +11,7 @@ const TEXTS: &[(&str, Option<&str>, &str, &str)] = &[
     (
         "no-fence",
         None,
-        "if shard and certificate == redis_identity() .. string.format(':%d', shard.epoch) then return shard end",
+        "if shard and is_certified(KEYS[2], shard.epoch) then return shard end",
         "return shard",
     ),
     // A hold stays scheduled when it expires, and gives its tickets back once more.

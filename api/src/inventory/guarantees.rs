@@ -21,7 +21,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(200);
 
-/// Recovery waits for no longer until a primary that was cut off refuses to sell, in seconds.
+/// Recovery waits until a primary that was cut off refuses to sell, and nothing is sold meanwhile; in seconds.
 const REPLICAS_MAX_LAG: u64 = 10;
 
 const READ: [&str; 6] = [
@@ -143,7 +143,7 @@ const WITH_REPLICAS: [Rule; 2] = [
         "min-replicas-max-lag",
         "1 to 10",
         |value| is_in(value, 1, REPLICAS_MAX_LAG),
-        "a primary that is cut off goes on selling longer than recovery waits for it",
+        "after a fail-over nothing is sold for longer than that, or a primary that is cut off never stops",
     ),
 ];
 

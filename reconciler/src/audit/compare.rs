@@ -5,26 +5,18 @@ use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::scripts::EventSnapshot;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-use crate::redis_link::RedisLink;
+use crate::deep::Sources;
 use crate::snapshot::{self, EventCounts, Recorded, live_counts};
 
 use super::{AuditError, Finding, FindingKind, Scope, Totals};
 
 /// How often PostgreSQL is asked while it is behind.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-
-#[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
-    pub(super) pool: &'a PgPool,
-    pub(super) redis: &'a RedisLink,
-    pub(super) keys: &'a Keys,
-}
 
 /// What became of a shard's ticket types.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::config::Config;
-use crate::deep::{self, DeepError};
+use crate::deep::{DeepError, Sources};
 use crate::redis_link::RedisLink;
 use crate::snapshot::{self, Counts, LiveShard, Recorded};
 
@@ -223,10 +223,10 @@ pub(crate) async fn audit(
     let recorded = snapshot::recorded(pool, &scope.shards, scope.event).await?;
     let live = snapshot::live_shards(redis, keys, &scope.shards).await?;
     let mut report = opened(started_at, &recorded, &live);
+    let sources = Sources { pool, redis, keys };
     let mut comparisons = Vec::with_capacity(recorded.len());
     for (shard, recorded) in &recorded {
-        comparisons
-            .push(compare::shard(compare::Sources { pool, redis, keys }, *shard, recorded, scope).boxed());
+        comparisons.push(compare::shard(sources, *shard, recorded, scope).boxed());
     }
     let found: Vec<compare::Compared> =
         stream::iter(comparisons).buffer_unordered(PARALLEL).try_collect().await?;
@@ -242,7 +242,7 @@ pub(crate) async fn audit(
     }
     report.findings.extend(rows::overdue_holds(pool, scope.event, &report.shards).await?);
     if scope.deep {
-        one_by_one::extend(&mut report, deep::Sources { pool, redis, keys }, scope).await?;
+        one_by_one::extend(&mut report, sources, scope).await?;
     }
     report.findings.sort_by_key(|finding| (finding.shard, finding.event_id, finding.ticket_type_id));
     report.drift = report.findings.iter().map(|finding| finding.drift).sum();

@@ -3,7 +3,6 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 
-use crate::apply::write::int2;
 use crate::epochs::Epochs;
 use crate::snapshot::{self, live_counts};
 
@@ -21,7 +20,8 @@ impl Recoverer<'_> {
         let recorded =
             snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
         // The barrier of a later recovery may come at any time, even if this Redis has never heard of that one.
-        if recorded.position.epoch != epoch || self.taken_epoch(shard).await? != epoch {
+        if recorded.position.epoch != epoch || self.taken_epochs(&[shard]).await?.get(&shard) != Some(&epoch)
+        {
             return Err(RecoveryError::TakenOver);
         }
         self.compare_last_decisions(shard, epoch, redis, recorded.position.sequence).await?;
@@ -66,15 +66,6 @@ impl Recoverer<'_> {
             return Err(RecoveryError::RedisLost { redis, postgres });
         }
         Err(RecoveryError::LogBehind { redis, postgres })
-    }
-
-    /// The epoch of the last recovery that began.
-    async fn taken_epoch(&self, shard: Shard) -> sqlx::Result<u32> {
-        let taken: i32 = sqlx::query_scalar("SELECT recovery_epoch FROM shards WHERE shard = $1")
-            .bind(int2(shard.number()))
-            .fetch_one(self.pool)
-            .await?;
-        Ok(u32::try_from(taken).unwrap_or(0))
     }
 
     /// The counters of the customers' limits are not counted anywhere else, but they must be there.

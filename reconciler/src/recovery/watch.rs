@@ -170,7 +170,7 @@ impl Recoverer<'_> {
     }
 
     /// The epochs of the last recoveries that began.
-    async fn taken_epochs(&self, shards: &[Shard]) -> sqlx::Result<BTreeMap<Shard, u32>> {
+    pub(super) async fn taken_epochs(&self, shards: &[Shard]) -> sqlx::Result<BTreeMap<Shard, u32>> {
         let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
         let rows: Vec<(i16, i32)> =
             sqlx::query_as("SELECT shard, recovery_epoch FROM shards WHERE shard = ANY ($1)")
