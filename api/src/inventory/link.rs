@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use boxoffice_schema::scripts::Call;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -79,7 +79,7 @@ impl Link {
     }
 
     /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance.
-    pub(super) async fn run(&self, call: &Call) -> Result<Value, InventoryError> {
+    pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, InventoryError> {
         let Connected { mut connection, number } =
             self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)?;
         let result = match evalsha(call).query_async(&mut connection).await {

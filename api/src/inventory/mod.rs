@@ -2,8 +2,9 @@
 //!
 //! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); the queue's
 //! task sends what has gathered as one script call over the held connection (`link`); the decision waits in the
-//! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads and
-//! administration go by a pool (`pool`). `acknowledge` makes an answer wait for Kafka where that is asked for.
+//! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
+//! connection, those of an event shared by all who ask at a time (`reader`); administration goes by a pool (`pool`).
+//! `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
 mod batcher;
@@ -13,6 +14,7 @@ mod link;
 mod log;
 mod pool;
 mod pressure;
+mod reader;
 mod relay;
 
 use std::collections::HashMap;
@@ -26,8 +28,8 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    self, Book, Cancel, Confirm, Decision, EventChange, EventOutcome, EventReply, EventSnapshot,
-    OutboxBounds, Outcome, Target,
+    self, Book, Cancel, Confirm, Decision, EventChange, EventOutcome, EventSnapshot, OutboxBounds, Outcome,
+    Target,
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
 use secrecy::SecretString;
@@ -42,6 +44,7 @@ use link::Link;
 use log::DecisionLog;
 use pool::Pool;
 use pressure::Pressure;
+use reader::Reader;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -133,6 +136,7 @@ pub struct Inventory {
     bookings: Arc<Batcher<Book>>,
     confirmations: Arc<Batcher<Confirm>>,
     cancellations: Arc<Batcher<Cancel>>,
+    reader: Arc<Reader>,
 }
 
 /// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
@@ -161,6 +165,7 @@ impl Inventory {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
+            reader: Arc::new(Reader::start(&shared, &link, &mut tasks)),
             shared: shared.clone(),
             link,
         };
@@ -213,11 +218,10 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        self.reachable()?;
         let shard = self.shard_of(target.event_id);
         let known = self.shared.acknowledgements.known(shard);
         let call = scripts::read_booking(&self.shared.settings.keys, shard, target);
-        let bytes: Option<Vec<u8>> = self.shared.pool.run(&call).await?;
+        let bytes: Option<Vec<u8>> = self.link.run(&call).await?;
         let Some(bytes) = bytes else { return Ok(None) };
         let image = BookingImage::decode(&bytes)?;
         self.wait_for(shard, known, image.position).await?;
@@ -229,10 +233,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
-        self.reachable()?;
-        let call = scripts::read_event(&self.shared.settings.keys, self.shard_of(event), event);
-        let reply: EventReply = self.shared.pool.run(&call).await?;
-        Ok(EventSnapshot::parse(&reply)?)
+        self.reader.read(event).await
     }
 
     /// Puts an event on sale.

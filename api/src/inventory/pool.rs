@@ -1,4 +1,4 @@
-//! Calls that are not on the booking path: reads, administration, the relay. They share pooled connections.
+//! Calls that are not on the path of a booking or a reader: administration, the relay. They share pooled connections.
 
 use std::future::Future;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use redis::{FromRedisValue, RedisError};
 use super::link::{classify, client, connection_config, evalsha, is_unknown_script, load};
 use super::{InventoryError, Settings};
 
-/// The most connections: a relay for each of the usual sixteen shards, and as many readers.
+/// The most connections: a relay for each of the usual sixteen shards, and as many for everything else.
 const CONNECTIONS: usize = 32;
 
 /// What a call may take beyond one answer of Redis: its wait for a connection, and the connection's test.
