@@ -39,8 +39,7 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
 
     let ledger = Ledger::new(buyers);
     let acknowledged = ledger.acknowledged().count() as u64;
-    let database = verify::connect(&options.database_url).await?;
-    let verified = verify::verify(&shop, ledger, database, options, seed).await?;
+    let verified = verify::verify(&shop, ledger, options, seed).await?;
     let summary = Summary::new(options, seed, &shop, totals, acknowledged, verified);
     if let Some(path) = &options.summary {
         let text = serde_json::to_string_pretty(&summary)?;

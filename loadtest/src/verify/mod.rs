@@ -45,7 +45,6 @@ pub(crate) async fn connect(url: &str) -> Result<PgConnection> {
 pub(crate) async fn verify(
     shop: &Shop,
     mut ledger: Ledger,
-    database: PgConnection,
     options: &Options,
     seed: u64,
 ) -> Result<Verified> {
@@ -61,7 +60,8 @@ pub(crate) async fn verify(
     stop_if_interrupted()?;
 
     progress::say(quiet, "comparing every booking with PostgreSQL");
-    let mut database = database;
+    // Only now: PostgreSQL may have been the part that was away while the load ended.
+    let mut database = connect(&options.database_url).await?;
     let mut snapshot = database.begin_with("BEGIN READ ONLY ISOLATION LEVEL REPEATABLE READ").await?;
     let windows = shop.losses.read()?;
     let rows = rows::check(&mut snapshot, shop, &mut ledger, &windows, quiet).await?;
