@@ -1,6 +1,6 @@
 -- Starts the recovery of a shard: a new epoch, no certificate. From here on nothing is decided until certify.lua.
 --
--- KEYS[1] shard   KEYS[2] certificate
+-- KEYS[1] shard   KEYS[2] certificate   KEYS[3] expiry
 -- ARGV[1] the new epoch, taken in PostgreSQL
 --
 -- Returns {identity of this Redis (run_id:master_replid), epoch and sequence of the shard's last decision}; both are 0
@@ -15,5 +15,12 @@ redis.call('DEL', KEYS[2])
 local fields = { 'seq', 'last_epoch', 'clock', 'head_ms', 'written', 'trimmed', 'conf_epoch', 'conf_seq' }
 for _, field in ipairs(fields) do redis.call('HSETNX', KEYS[1], field, 0) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+-- A shard that has decided something has had its expiry set since its first recovery.
+local is_there = type(redis.pcall('ZSCORE', KEYS[3], '')) == 'string'
+if not is_there then
+  if redis.call('HGET', KEYS[1], 'seq') ~= '0' then redis.call('HSET', KEYS[1], 'lost', KEYS[3]) end
+  redis.call('UNLINK', KEYS[3])
+  redis.call('ZADD', KEYS[3], '+inf', '')
+end
 local last = redis.call('HMGET', KEYS[1], 'last_epoch', 'seq')
 return { redis_identity(), tonumber(last[1]), tonumber(last[2]) }

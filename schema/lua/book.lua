@@ -20,10 +20,13 @@ if not shard then return unverified() end
 
 local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
   hold_ms = tonumber(hold_ms)
-  local known = read(keys.slot, idempotency)
+  local known = read_slot(keys, idempotency)
   if known then
     local image = read(keys.slot, known)
-    if not image then return 'U' end
+    if not image then
+      lost = keys.slot
+      return 'U'
+    end
     if string.sub(image, 49, 64) ~= string.sub(identity, 17) then return 'F' end
     return 'R' .. known .. image
   end
@@ -40,6 +43,7 @@ local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
     identity = identity, items = items, payment = '', tail = tail,
   })
   local booking_id = string.sub(subject, 17)
+  mark_slot(keys)
   write(keys.slot, idempotency, booking_id)
   write(keys.slot, booking_id, image)
   move_stock(keys, items, hold_ms > 0 and 'held' or 'sold', 1)

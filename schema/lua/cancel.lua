@@ -13,7 +13,7 @@ local shard = open_shard()
 if not shard then return unverified() end
 
 local function cancel(keys, subject)
-  local image = read(keys.slot, string.sub(subject, 17))
+  local image = read_slot(keys, string.sub(subject, 17))
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CANCELLED or booking.state == EXPIRED then return 'P' .. image end

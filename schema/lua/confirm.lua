@@ -18,7 +18,7 @@ if not shard then return unverified() end
 
 local function confirm(keys, subject, payment)
   local booking_id = string.sub(subject, 17)
-  local image = read(keys.slot, booking_id)
+  local image = read_slot(keys, booking_id)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CONFIRMED then return 'P' .. image end

@@ -6,6 +6,7 @@ local function open_shard()
   local shard = read_shard()
   if not shard or shard.epoch ~= tonumber(ARGV[#ARGV]) or redis.call('EXISTS', KEYS[2]) == 1 then return nil end
   shard.outbox_full = false
+  shard.is_fenced = true
   return shard
 end
 

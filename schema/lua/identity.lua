@@ -13,3 +13,11 @@ end
 local function unverified()
   return redis.error_reply('UNVERIFIED the shard has no certificate for this Redis; recovery must check it first')
 end
+
+-- Closes a shard of which a key was lost, for every client, old and new. The reconciler sees a shard without a
+-- certificate and recovers it; the field `lost` tells it to restore the shard even if all counters agree.
+local function fence_lost(shard, certificate, key)
+  redis.call('DEL', certificate)
+  redis.call('HSET', shard, 'lost', key)
+  return redis.error_reply('UNVERIFIED the shard has lost ' .. key .. '; recovery must restore it first')
+end

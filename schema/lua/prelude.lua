@@ -6,10 +6,11 @@
 -- does not roll a failed script back.
 --
 -- KEYS[1] shard        hash: epoch, seq, last_epoch (of the decision at seq), clock, head_ms,
---         written, trimmed, conf_epoch, conf_seq
+--         written, trimmed, conf_epoch, conf_seq; lost, a key that was found to be missing, until it is restored
 -- KEYS[2] certificate  string: run_id:master_replid:epoch, written by recovery only
 -- KEYS[3] outbox       stream of frames, entry id = epoch-(sequence of the frame's last decision)
--- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds
+-- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds; and an empty
+--         member that is never due, by whose absence the loss of the set is known
 -- ARGV[1..3]           bounds of the outbox: frames, bytes, age in milliseconds
 
 local FRAME_VERSION = 1
@@ -74,30 +75,58 @@ local function write(key, field, value)
   dirty[key][field] = true
 end
 
--- The fields of an event that every sale looks at, or nil where a key of the inventory is missing.
-local function load_event(key)
-  local event = view[key]
-  if not event or event.status == nil then event = load(key, 'status', 'open', 'close', 'limit', 'types') end
-  if not (event.status and event.open and event.close and event.limit and event.types) then return nil end
-  return event
+-- A key that is missing although another shows that it was there. Nothing of this call is decided then.
+local lost
+
+-- The fields of an event that every sale looks at, or nil where a key of the inventory is missing. An event of which
+-- nothing is there was not lost: one that is long over is not restored.
+local function load_event(keys)
+  local event = view[keys.event]
+  if not event or event.status == nil then event = load(keys.event, 'status', 'open', 'close', 'limit', 'types') end
+  if event.status and event.open and event.close and event.limit and event.types then return event end
+  if redis.call('EXISTS', keys.event, keys.customers) > 0 then lost = keys.event end
 end
 
--- Makes sure that a ticket type's counters are in the view; nil where one of them is missing.
-local function load_stock(key, ordinal)
-  local event = view[key]
+-- Makes sure that a ticket type's counters are in the view, behind load_event; nil where one of them is missing.
+local function load_stock(keys, ordinal)
+  local event = view[keys.event]
   if event['cap' .. ordinal] == nil then
-    load(key, 'cap' .. ordinal, 'held' .. ordinal, 'sold' .. ordinal, 'limit' .. ordinal)
+    load(keys.event, 'cap' .. ordinal, 'held' .. ordinal, 'sold' .. ordinal, 'limit' .. ordinal)
   end
-  return event['cap' .. ordinal] and event['held' .. ordinal] and event['sold' .. ordinal] and event['limit' .. ordinal]
+  if event['cap' .. ordinal] and event['held' .. ordinal] and event['sold' .. ordinal] and event['limit' .. ordinal] then
+    return true
+  end
+  if ordinal < tonumber(event.types) then lost = keys.event end
 end
 
--- How many tickets a customer has, of the event (field = hash) or of one type (field = hash .. ordinal).
--- The empty field is written at publication: where it is missing, the counters are lost and nil is the answer.
-local function allowance_used(key, field)
-  local counters = view[key]
-  if not counters or counters[''] == nil then counters = load(key, '', field) end
-  if not counters[''] then return nil end
-  return tonumber(read(key, field) or 0)
+-- How many tickets a customer has, of the event (field = hash) or of one type (field = hash .. ordinal), behind
+-- load_event. The empty field is written at publication: where it is missing, the counters are lost and nil is the
+-- answer.
+local function allowance_used(keys, field)
+  local counters = view[keys.customers]
+  if not counters or counters[''] == nil then counters = load(keys.customers, '', field) end
+  if counters[''] then return tonumber(read(keys.customers, field) or 0) end
+  lost = keys.customers
+end
+
+-- The number of a slot, which is the field of the customers hash that says whether the slot was ever written.
+local function slot_number(keys) return string.match(keys.slot, '%d+$') end
+
+-- The value of a field of a slot, or nil where there is none. Each slot that was written has an empty field, too: where
+-- that is missing, the slot is lost, and an absent field says nothing.
+local function read_slot(keys, field)
+  local slot = view[keys.slot]
+  if not slot or slot[''] == nil then slot = load(keys.slot, '', field) end
+  local value = read(keys.slot, field)
+  if value then return value end
+  if not slot[''] and read(keys.customers, slot_number(keys)) then lost = keys.slot end
+end
+
+-- Notes that a slot is there, with the first booking that is written into it.
+local function mark_slot(keys)
+  if view[keys.slot][''] then return end
+  write(keys.slot, '', '1')
+  write(keys.customers, slot_number(keys), '1')
 end
 
 local function on_sale(event, now)
@@ -118,18 +147,18 @@ end
 -- Whether the items may be taken now: nil, or the letter of the refusal. Writes nothing. `counted` says that the
 -- stock and the allowance hold these very items already.
 local function check_take(shard, keys, customer, items, counted)
-  local event = load_event(keys.event)
+  local event = load_event(keys)
   if not event then return 'U' end
   if not on_sale(event, shard.now) then return 'N' end
   local total = 0
-  local used = allowance_used(keys.customers, customer)
+  local used = allowance_used(keys, customer)
   if not used then return 'U' end
   local refusal = each_item(items, function(ordinal, quantity)
-    if not load_stock(keys.event, ordinal) then return 'U' end
+    if not load_stock(keys, ordinal) then return 'U' end
     local extra = counted and 0 or quantity
     total = total + extra
     local limit = event['limit' .. ordinal]
-    if limit ~= '' and allowance_used(keys.customers, customer .. string.char(ordinal)) + extra > tonumber(limit) then
+    if limit ~= '' and allowance_used(keys, customer .. string.char(ordinal)) + extra > tonumber(limit) then
       return 'L'
     end
   end)
@@ -143,8 +172,8 @@ end
 
 -- Whether everything that a change of a booking touches is there, and in the view.
 local function load_inventory(keys, booking)
-  if not load_event(keys.event) or not allowance_used(keys.customers, booking.customer) then return false end
-  return not each_item(booking.items, function(ordinal) return not load_stock(keys.event, ordinal) or nil end)
+  if not load_event(keys) or not allowance_used(keys, booking.customer) then return false end
+  return not each_item(booking.items, function(ordinal) return not load_stock(keys, ordinal) or nil end)
 end
 
 local function add(key, field, amount)
@@ -265,5 +294,6 @@ local function decide_batch(shard, count, decide_one)
     local keys = { event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }
     replies[i + 1] = decide_one(keys, unpack(ARGV, a, a + count - 1))
   end
+  if lost and not shard.is_fenced then return fence_lost(KEYS[1], KEYS[2], lost) end
   return commit(shard, replies)
 end

@@ -5,9 +5,8 @@
 -- ARGV[4] event id (16 bytes)
 -- ARGV[5..] field, value pairs of the event hash, without status, updated, held and sold
 --
--- Returns {outcome, the event hash as a JSON object}: C created, P was there already, O outbox full,
--- U one of the two keys is missing while the other is there.
--- Errors: UNVERIFIED, WRITEFAILED.
+-- Returns {outcome, the event hash as a JSON object}: C created, P was there already, O outbox full.
+-- Errors: UNVERIFIED, also where one of the two keys is missing while the other is there, WRITEFAILED.
 
 local shard = open_shard()
 if not shard then return unverified() end
@@ -18,8 +17,9 @@ local function as_object(flat)
   return object
 end
 
-if redis.call('EXISTS', KEYS[5]) ~= redis.call('EXISTS', KEYS[6]) then return { 'U', '' } end
-if redis.call('EXISTS', KEYS[5]) == 1 then
+local has_event, has_customers = redis.call('EXISTS', KEYS[5]) == 1, redis.call('EXISTS', KEYS[6]) == 1
+if has_event ~= has_customers then return fence_lost(KEYS[1], KEYS[2], has_event and KEYS[6] or KEYS[5]) end
+if has_event then
   return { 'P', cjson.encode(as_object(redis.call('HGETALL', KEYS[5]))) }
 end
 if shard.outbox_full then return { 'O', '' } end

@@ -41,6 +41,7 @@ local expiries_from, expiries_to = next_list()
 if expiries_from <= expiries_to then redis.call('ZADD', KEYS[3], unpack(ARGV, expiries_from, expiries_to)) end
 for slot = 5, #KEYS do
   local from, to = next_list()
-  redis.call('HSET', KEYS[slot], unpack(ARGV, from, to))
+  redis.call('HSET', KEYS[slot], '', '1', unpack(ARGV, from, to))
+  redis.call('HSET', KEYS[4], string.match(KEYS[slot], '%d+$'), '1')
 end
 return 1

@@ -25,7 +25,7 @@ impl Keys {
         format!("{}{{{shard}}}:{name}", self.prefix)
     }
 
-    /// Hash: the shard's epoch, sequence, clock and the accounts of its outbox.
+    /// Hash: the shard's epoch, sequence, clock and the accounts of its outbox, and what was found to be lost.
     pub fn shard(&self, shard: Shard) -> String {
         self.of_shard(shard, "shard")
     }
@@ -40,7 +40,7 @@ impl Keys {
         self.of_shard(shard, "outbox")
     }
 
-    /// Sorted set: holds by their expiry.
+    /// Sorted set: holds by their expiry, and an empty member, without which the set is lost.
     pub fn expiry(&self, shard: Shard) -> String {
         self.of_shard(shard, "expiry")
     }
@@ -55,13 +55,15 @@ impl Keys {
         self.of_shard(shard, &format!("event:{event}"))
     }
 
-    /// Hash: how many tickets each customer has of an event.
+    /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 16 bytes is
+    /// a customer, of 17 a customer and a ticket type; a shorter one is the number of a slot, and the empty one is always
+    /// there.
     pub fn customers(&self, shard: Shard, event: EventId) -> String {
         self.of_shard(shard, &format!("customers:{event}"))
     }
 
     /// Hash: some of an event's bookings, and the idempotency records that lead to them. Small hashes are stored
-    /// compactly, which is why an event has many slots.
+    /// compactly, which is why an event has many slots. An empty field is in each slot that was ever written.
     pub fn slot(&self, shard: Shard, event: EventId, slot: u32) -> String {
         self.of_shard(shard, &format!("slot:{event}:{slot}"))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::{BATCH_MAX, Expire, OutboxBounds, Outcome, Target, decision_call};
+use boxoffice_schema::scripts::{self, BATCH_MAX, Expire, OutboxBounds, Outcome, Target, decision_call};
 use boxoffice_schema::shard::Shard;
 use redis::Value;
 
@@ -45,10 +45,7 @@ async fn expire_due(
     shard: Shard,
     slots: &mut HashMap<EventId, u32>,
 ) -> Result<usize, InventoryError> {
-    let mut command = redis::cmd("ZRANGEBYSCORE");
-    command.arg(shared.settings.keys.expiry(shard)).arg("-inf").arg(chrono::Utc::now().timestamp_millis());
-    command.arg("LIMIT").arg(0).arg(BATCH_MAX);
-    let members: Vec<Vec<u8>> = shared.pool.command(&command).await?;
+    let members: Vec<Vec<u8>> = shared.pool.run(&scripts::due(&shared.settings.keys, shard)).await?;
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
         let (event_id, booking_id) = Target::parse_subject(member)?;

@@ -250,13 +250,18 @@ impl Subject<'_> {
             scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
             let (next, page): (u64, Vec<(Vec<u8>, u64)>) =
                 scan.query_async(&mut self.sources.redis.connection()).await?;
-            counted.extend(page.into_iter().filter(|(field, _)| !field.is_empty()));
+            counted.extend(page.into_iter().filter(|(field, _)| is_customer(field)));
             if next == 0 {
                 return Ok(counted);
             }
             cursor = next;
         }
     }
+}
+
+/// The other fields of the customers hash say which slots there are.
+const fn is_customer(field: &[u8]) -> bool {
+    field.len() >= 16
 }
 
 /// The score of a hold in the expiry queue.

@@ -25,6 +25,7 @@ impl Recoverer<'_> {
             return Err(RecoveryError::TakenOver);
         }
         self.compare_last_decisions(shard, epoch, redis, recorded.position.sequence).await?;
+        self.check_nothing_lost(shard).await?;
         let events: Vec<_> = recorded.events.keys().copied().collect();
         for (event, snapshot) in snapshot::live(self.redis, self.keys, shard, &events).await? {
             let snapshot =
@@ -66,6 +67,14 @@ impl Recoverer<'_> {
             return Err(RecoveryError::RedisLost { redis, postgres });
         }
         Err(RecoveryError::LogBehind { redis, postgres })
+    }
+
+    /// A script that found a key missing has closed the shard and left this word. Counters need not show the loss.
+    async fn check_nothing_lost(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let mut command = redis::cmd("HGET");
+        command.arg(self.keys.shard(shard)).arg("lost");
+        let lost: Option<String> = command.query_async(&mut self.redis.connection()).await?;
+        lost.map_or(Ok(()), |key| Err(RecoveryError::Mismatch(format!("Redis has lost the key {key}"))))
     }
 
     /// The counters of the customers' limits are not counted anywhere else, but they must be there.

@@ -71,7 +71,8 @@ impl Recoverer<'_> {
         for event in events.iter().filter(|event| !event.is_finished) {
             self.restore_event(shard, epoch, &event.image, &mut restored).await?;
         }
-        self.call(&restore_shard(self.keys, shard, epoch, last, restored.clock_ms)).await?;
+        let is_whole = only.is_none();
+        self.call(&restore_shard(self.keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
         let Restored { events, bookings, .. } = restored;
         let duration_ms = start.elapsed().as_millis();
         tracing::warn!(%shard, epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
@@ -94,14 +95,15 @@ impl Recoverer<'_> {
     async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
         self.call(&restore_clear(self.keys, shard, epoch, vec![self.keys.outbox(shard)])).await?;
         for event in events {
+            let doomed = keys_of(self.keys, shard, &event.image);
             // A finished event may be gone from Redis for long; its slots are not looked for then.
-            let key = self.keys.event(shard, event.image.id);
-            let exists: bool =
-                redis::cmd("EXISTS").arg(&key).query_async(&mut self.redis.connection()).await?;
-            if event.is_finished && !exists {
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(&doomed[..2]);
+            let existing: u8 = exists.query_async(&mut self.redis.connection()).await?;
+            if event.is_finished && existing == 0 {
                 continue;
             }
-            for doomed in keys_of(self.keys, shard, &event.image).chunks(CLEAR_MAX) {
+            for doomed in doomed.chunks(CLEAR_MAX) {
                 self.call(&restore_clear(self.keys, shard, epoch, doomed.to_vec())).await?;
             }
         }
@@ -189,6 +191,7 @@ impl Recoverer<'_> {
     }
 }
 
+/// The event itself and its customers, then its slots.
 fn keys_of(keys: &Keys, shard: Shard, event: &EventImage) -> Vec<String> {
     let slots = (0..event.slots).map(|slot| keys.slot(shard, event.id, slot));
     [keys.event(shard, event.id), keys.customers(shard, event.id)].into_iter().chain(slots).collect()

@@ -328,7 +328,7 @@ async fn a_recoverer_that_slept_restores_nothing() {
     late.extend([
         restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
         restore_event(&keys, FIRST, epoch - 1, &sale.event),
-        restore_shard(&keys, FIRST, epoch - 1, Position { epoch: 1, sequence: 1 }, 0),
+        restore_shard(&keys, FIRST, epoch - 1, Position { epoch: 1, sequence: 1 }, 0, true),
         restore_unschedule(&keys, FIRST, epoch - 1, Vec::new()),
         // Its own epoch, but the shard is certified since.
         restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),

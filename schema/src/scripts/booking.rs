@@ -9,7 +9,7 @@ use crate::money::Currency;
 use crate::shard::Shard;
 use crate::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
-use super::{BOOK, CANCEL, CONFIRM, Call, EXPIRE, READ_BOOKING, Script, decimal};
+use super::{BOOK, CANCEL, CONFIRM, Call, DUE, EXPIRE, READ_BOOKING, Script, decimal};
 
 /// The most requests of one call: it bounds how long one script keeps Redis from everybody else.
 pub const BATCH_MAX: usize = 128;
@@ -194,7 +194,7 @@ impl Decision for Expire {
 }
 
 /// Reads a booking's image; replies none where there is no such booking, and UNVERIFIED where the shard is not
-/// certified.
+/// certified or the booking's slot is lost.
 pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
     let Target { event_id, booking_id, slots } = target;
     Call {
@@ -203,8 +203,19 @@ pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
             keys.shard(shard),
             keys.certificate(shard),
             keys.slot_of(shard, event_id, booking_id, slots),
+            keys.customers(shard, event_id),
         ],
         args: vec![booking_id.as_bytes().to_vec()],
+    }
+}
+
+/// Finds at most [`BATCH_MAX`] holds that are due; replies the members that [`Target::parse_subject`] reads. A shard whose
+/// expiry set is lost replies UNVERIFIED, and is closed.
+pub fn due(keys: &Keys, shard: Shard) -> Call {
+    Call {
+        script: &DUE,
+        keys: vec![keys.shard(shard), keys.certificate(shard), keys.expiry(shard)],
+        args: vec![decimal(BATCH_MAX)],
     }
 }
 
@@ -261,7 +272,7 @@ pub enum Outcome {
     Missing,
     /// Too much waits for Kafka.
     OutboxFull,
-    /// A key of the inventory is missing.
+    /// Redis has nothing of the event. Where it has a part of it, the whole call is refused with UNVERIFIED.
     Unverified,
 }
 

@@ -15,7 +15,7 @@ mod repair;
 mod restore;
 
 pub use booking::{
-    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, decision_call,
+    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, decision_call, due,
     read_booking,
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
@@ -67,6 +67,7 @@ macro_rules! script {
 script!(BOOK, "book", "", ["identity", "prelude", "book"]);
 script!(CONFIRM, "confirm", "", ["identity", "prelude", "confirm"]);
 script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "release", "cancel"]);
+script!(DUE, "due", " flags=allow-oom", ["identity", "due"]);
 script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "release", "expire"]);
 script!(PUBLISH, "publish", "", ["identity", "prelude", "publish"]);
 script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "amend"]);

@@ -10,7 +10,7 @@ use super::{BEGIN_RECOVERY, CERTIFY, Call, RECOVERING, decimal};
 pub fn begin_recovery(keys: &Keys, shard: Shard, epoch: u32) -> Call {
     Call {
         script: &BEGIN_RECOVERY,
-        keys: vec![keys.shard(shard), keys.certificate(shard)],
+        keys: vec![keys.shard(shard), keys.certificate(shard), keys.expiry(shard)],
         args: vec![decimal(epoch)],
     }
 }

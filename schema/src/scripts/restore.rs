@@ -96,13 +96,24 @@ fn expiries(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> Vec<V
         .collect()
 }
 
-/// Puts the shard's own accounts back; it may be certified then.
-pub fn restore_shard(keys: &Keys, shard: Shard, epoch: u32, last: Position, clock_ms: u64) -> Call {
-    Call {
+/// Puts the shard's own accounts back; it may be certified then. `is_whole` says that all of its events were restored,
+/// so that nothing is lost any more.
+pub fn restore_shard(
+    keys: &Keys,
+    shard: Shard,
+    epoch: u32,
+    last: Position,
+    clock_ms: u64,
+    is_whole: bool,
+) -> Call {
+    let [last_epoch, sequence] = [decimal(last.epoch), decimal(last.sequence)];
+    let mut call = Call {
         script: &RESTORE_SHARD,
         keys: fence(keys, shard),
-        args: vec![decimal(epoch), decimal(last.epoch), decimal(last.sequence), decimal(clock_ms)],
-    }
+        args: vec![decimal(epoch), last_epoch, sequence, decimal(clock_ms), decimal(u8::from(is_whole))],
+    };
+    call.keys.push(keys.expiry(shard));
+    call
 }
 
 fn fence(keys: &Keys, shard: Shard) -> Vec<String> {

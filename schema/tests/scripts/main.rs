@@ -5,6 +5,7 @@
 
 mod fence;
 mod golden;
+mod lost;
 mod model;
 mod properties;
 mod repair;

@@ -1,0 +1,301 @@
+//! What the scripts do when somebody deleted a key under a valid certificate: whoever misses it closes the shard.
+
+use boxoffice_schema::event::EventImage;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::Change as RecordChange;
+use boxoffice_schema::scripts::{
+    self, Book, Cancel, Confirm, Decision, Expire, Outcome, Restate, Target, error_code,
+};
+use boxoffice_schema::text::PaymentReference;
+
+use crate::fence::{code, dump};
+use crate::shard::{START_MS, TestShard, book, event};
+
+/// A command that takes something away, and the key that is lost then.
+type Loss = fn(&TestShard, &EventImage) -> (Vec<String>, String);
+
+const LOSSES: [Loss; 4] = [
+    |shard, event| delete(shard.keys.event(shard.shard, event.id)),
+    |shard, event| delete(shard.keys.customers(shard.shard, event.id)),
+    |shard, event| delete_field(shard.keys.event(shard.shard, event.id), "held0"),
+    |shard, event| delete_field(shard.keys.event(shard.shard, event.id), "status"),
+];
+
+fn delete(key: String) -> (Vec<String>, String) {
+    (vec!["DEL".into(), key.clone()], key)
+}
+
+fn delete_field(key: String, field: &str) -> (Vec<String>, String) {
+    (vec!["HDEL".into(), key.clone(), field.into()], key)
+}
+
+impl TestShard {
+    fn lose(&mut self, words: &[String]) {
+        let lost: i64 = redis::cmd(&words[0]).arg(&words[1..]).query(&mut self.redis).unwrap();
+        assert_eq!(lost, 1, "{words:?}");
+    }
+
+    /// What is refused closes the shard for everybody, and tells recovery which key is missing.
+    fn is_closed_by<D: Decision>(&mut self, request: D, key: &str) {
+        let sequence = self.shard_field("seq");
+        let error = self.decide(&[request]).unwrap_err();
+        assert_eq!(code(&error), error_code::UNVERIFIED, "{error}");
+        assert!(error.to_string().contains(key), "{error}");
+        self.is_closed(key);
+        assert_eq!(self.shard_field("seq"), sequence);
+    }
+
+    fn is_closed(&mut self, key: &str) {
+        assert_eq!(self.lost().as_deref(), Some(key));
+        let certificate = self.keys.certificate(self.shard);
+        let exists: bool = redis::cmd("EXISTS").arg(certificate).query(&mut self.redis).unwrap();
+        assert!(!exists, "the shard still has its certificate");
+    }
+
+    fn lost(&mut self) -> Option<String> {
+        let key = self.keys.shard(self.shard);
+        redis::cmd("HGET").arg(key).arg("lost").query(&mut self.redis).unwrap()
+    }
+
+    fn slot_key(&self, target: &Target) -> String {
+        self.keys.slot_of(self.shard, target.event_id, target.booking_id, target.slots)
+    }
+
+    fn restore(&mut self, event: &EventImage) {
+        let call = scripts::restore_event(&self.keys, self.shard, 2, event);
+        self.run::<i64>(&call).unwrap();
+    }
+}
+
+#[test]
+fn a_lost_key_of_the_inventory_closes_the_shard_and_is_never_read_as_zero() {
+    for lose in LOSSES {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        let (words, key) = lose(&shard, &event);
+        shard.lose(&words);
+        shard.is_closed_by(book(&event, "k", "ann", 0, &[(0, 1)]), &key);
+    }
+}
+
+#[test]
+fn a_booking_whose_inventory_is_lost_is_neither_confirmed_nor_cancelled_nor_expired() {
+    for lose in LOSSES {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
+        let target = *request.target();
+        shard.decide(&[request]).unwrap();
+        let (words, key) = lose(&shard, &event);
+        shard.lose(&words);
+        let certificate = shard.keys.certificate(shard.shard);
+        let valid: String = redis::cmd("GET").arg(&certificate).query(&mut shard.redis).unwrap();
+        let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+        shard.is_closed_by(Confirm { target, payment_reference }, &key);
+        redis::cmd("SET").arg(&certificate).arg(&valid).query::<()>(&mut shard.redis).unwrap();
+        shard.is_closed_by(Cancel { target }, &key);
+        redis::cmd("SET").arg(&certificate).arg(&valid).query::<()>(&mut shard.redis).unwrap();
+        shard.set_clock(START_MS + 1_001);
+        shard.is_closed_by(Expire { target }, &key);
+    }
+}
+
+#[test]
+fn half_an_event_is_not_published_again() {
+    for lose in &LOSSES[..2] {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        let (words, key) = lose(&shard, &event);
+        shard.lose(&words);
+        let call = scripts::publish(&shard.keys, shard.shard, shard.bounds, &event);
+        let error = shard.run::<redis::Value>(&call).unwrap_err();
+        assert_eq!(code(&error), error_code::UNVERIFIED);
+        shard.is_closed(&key);
+    }
+}
+
+/// One that is long over is not restored: asking for it must not close the shard again and again.
+#[test]
+fn an_event_of_which_redis_has_nothing_closes_nothing() {
+    let mut shard = TestShard::certified();
+    let (known, unknown) = (event(&[10]), event(&[10]));
+    shard.publish(&known);
+    let request = book(&unknown, "k", "ann", 0, &[(0, 1)]);
+    let target = *request.target();
+    assert_eq!(shard.decide(&[request]).unwrap(), [Outcome::Unverified]);
+    assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
+    // A ticket type that the event never had is not a lost one.
+    assert_eq!(
+        shard.decide(&[odd_book(&known, 1), odd_book(&unknown, 0)]).unwrap(),
+        [Outcome::Unverified, Outcome::Unverified]
+    );
+    let sold = shard.decide(&[book(&known, "k", "ann", 0, &[(0, 1)])]).unwrap();
+    assert!(matches!(sold[..], [Outcome::Changed(_)]));
+}
+
+/// For a ticket type that the event may not have.
+fn odd_book(event: &EventImage, ordinal: u8) -> Book {
+    let mut wider = event.clone();
+    wider.ticket_types.push(wider.ticket_types[0].clone());
+    book(&wider, "odd", "ann", 0, &[(ordinal, 1)])
+}
+
+/// A shard with a hold, whose slot is lost.
+fn shard_without_a_slot() -> (TestShard, EventImage, Target) {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
+    let target = *request.target();
+    assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Changed(_)]));
+    let key = shard.slot_key(&target);
+    shard.lose(&delete(key).0);
+    (shard, event, target)
+}
+
+#[test]
+fn a_retry_whose_slot_is_lost_is_not_sold_again_but_closes_the_shard() {
+    let (mut shard, event, target) = shard_without_a_slot();
+    let key = shard.slot_key(&target);
+    shard.is_closed_by(book(&event, "k", "ann", 1_000, &[(0, 1)]), &key);
+}
+
+#[test]
+fn no_request_decides_or_reveals_anything_in_a_slot_that_is_lost() {
+    let in_slot = |(shard, event, target): &(TestShard, EventImage, Target)| {
+        let requests = (0..).map(|n| book(event, &format!("new-{n}"), "ann", 0, &[(0, 1)]));
+        let same = |request: &Book| shard.slot_key(request.target()) == shard.slot_key(target);
+        requests.into_iter().find(same).unwrap()
+    };
+    let mut lost = shard_without_a_slot();
+    let (request, key) = (in_slot(&lost), lost.0.slot_key(&lost.2));
+    lost.0.is_closed_by(request, &key);
+
+    let (mut shard, _, target) = shard_without_a_slot();
+    let read = scripts::read_booking(&shard.keys, shard.shard, target);
+    assert_eq!(code(&shard.run::<redis::Value>(&read).unwrap_err()), error_code::UNVERIFIED);
+    shard.is_closed_by(Cancel { target }, &shard.slot_key(&target));
+
+    let (mut shard, _, target) = shard_without_a_slot();
+    let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+    shard.is_closed_by(Confirm { target, payment_reference }, &shard.slot_key(&target));
+
+    let (mut shard, _, target) = shard_without_a_slot();
+    shard.set_clock(START_MS + 1_001);
+    shard.is_closed_by(Expire { target }, &shard.slot_key(&target));
+
+    let (mut shard, _, target) = shard_without_a_slot();
+    shard.is_closed_by(Restate { target }, &shard.slot_key(&target));
+}
+
+#[test]
+fn a_batch_with_a_lost_slot_decides_nothing_at_all() {
+    let (mut shard, event, target) = shard_without_a_slot();
+    let (other, key) = (self::event(&[10]), shard.slot_key(&target));
+    shard.publish(&other);
+    let before = dump(&mut shard, &other);
+    let batch = [book(&other, "a", "ann", 0, &[(0, 1)]), book(&event, "k", "ann", 1_000, &[(0, 1)])];
+    assert_eq!(code(&shard.decide(&batch).unwrap_err()), error_code::UNVERIFIED);
+    shard.is_closed(&key);
+    assert_eq!(dump(&mut shard, &other)[1..], before[1..]);
+}
+
+#[test]
+fn a_slot_that_was_never_written_is_not_lost() {
+    let mut shard = TestShard::certified();
+    let event = event(&[1_000]);
+    shard.publish(&event);
+    for n in 0..20 {
+        let request = book(&event, &format!("k{n}"), "ann", 0, &[(0, 1)]);
+        let target = *request.target();
+        assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
+        let read = scripts::read_booking(&shard.keys, shard.shard, target);
+        assert_eq!(shard.run::<Option<Vec<u8>>>(&read).unwrap(), None);
+        assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Changed(_)]));
+        assert!(shard.run::<Option<Vec<u8>>>(&read).unwrap().is_some());
+    }
+}
+
+#[test]
+fn a_restored_slot_is_known_when_it_is_lost_again() {
+    let (mut shard, event, target) = shard_without_a_slot();
+    let (key, request) = (shard.slot_key(&target), book(&event, "k", "ann", 1_000, &[(0, 1)]));
+    let image = shard.records().into_iter().find_map(|record| match record.change {
+        RecordChange::Booking(change) => Some(change.image),
+        _ => None,
+    });
+    shard.begin_recovery(2).unwrap();
+    shard.restore(&event);
+    let bookings = vec![(target.booking_id, image.unwrap())];
+    for call in scripts::restore_bookings(&shard.keys, shard.shard, 2, &event, bookings) {
+        shard.run::<i64>(&call).unwrap();
+    }
+    shard.certify(3);
+    assert!(matches!(shard.decide(std::slice::from_ref(&request)).unwrap()[..], [Outcome::Replayed(..)]));
+    shard.lose(&delete(key.clone()).0);
+    shard.is_closed_by(request, &key);
+}
+
+fn due(shard: &mut TestShard) -> Result<Vec<Vec<u8>>, redis::RedisError> {
+    shard.run(&scripts::due(&shard.keys, shard.shard))
+}
+
+#[test]
+fn holds_are_due_when_their_time_has_come() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let requests = [1_000, 2_000].map(|hold| book(&event, &hold.to_string(), "ann", hold, &[(0, 1)]));
+    shard.decide(&requests).unwrap();
+    shard.set_clock(START_MS + 1_999);
+    let found = due(&mut shard).unwrap();
+    let target = *requests[0].target();
+    assert_eq!(found.len(), 1);
+    assert_eq!(Target::parse_subject(&found[0]).unwrap(), (event.id, target.booking_id));
+    shard.decide(&[Expire { target }]).unwrap();
+    assert_eq!(due(&mut shard).unwrap(), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_lost_expiry_set_closes_the_shard_even_if_another_hold_was_made_since() {
+    for is_held_since in [false, true] {
+        let mut shard = TestShard::certified();
+        let event = event(&[10]);
+        shard.publish(&event);
+        shard.decide(&[book(&event, "a", "ann", 1_000, &[(0, 1)])]).unwrap();
+        let key = shard.keys.expiry(shard.shard);
+        shard.lose(&delete(key.clone()).0);
+        if is_held_since {
+            shard.decide(&[book(&event, "b", "ann", 1_000, &[(0, 1)])]).unwrap();
+        }
+        assert_eq!(code(&due(&mut shard).unwrap_err()), error_code::UNVERIFIED);
+        shard.is_closed(&key);
+        assert_eq!(code(&due(&mut shard).unwrap_err()), error_code::UNVERIFIED);
+    }
+}
+
+#[test]
+fn a_recovery_finds_by_itself_that_the_expiry_set_is_lost_and_restoring_ends_it() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    let key = shard.keys.expiry(shard.shard);
+    shard.begin_recovery(2).unwrap();
+    assert_eq!(shard.lost(), None);
+    shard.certify(3);
+    shard.publish(&event);
+    shard.decide(&[book(&event, "a", "ann", 1_000, &[(0, 1)])]).unwrap();
+    shard.lose(&delete(key.clone()).0);
+    shard.begin_recovery(4).unwrap();
+    assert_eq!(shard.lost(), Some(key.clone()));
+    let last = Position { epoch: 3, sequence: 2 };
+    for (is_whole, lost) in [(false, Some(key)), (true, None)] {
+        let call = scripts::restore_shard(&shard.keys, shard.shard, 4, last, START_MS, is_whole);
+        shard.run::<i64>(&call).unwrap();
+        assert_eq!(shard.lost(), lost);
+    }
+    shard.certify(5);
+    assert!(due(&mut shard).is_ok());
+}
