@@ -17,6 +17,7 @@ mod holds;
 mod http;
 mod limits;
 mod log;
+mod lost_keys;
 mod post_mortems;
 mod private_redis;
 mod processes;
