@@ -1,20 +1,28 @@
 //! The connection to Redis: scripts by their hash, and readings of a shard.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use boxoffice_schema::scripts::{Call, Script};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
-use redis::{ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind};
+use redis::{
+    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind,
+};
 use secrecy::ExposeSecret;
 
 use crate::config::Config;
 
 /// A reconnecting connection; cheap to clone.
+///
+/// [`ConnectionManager`] connects again when a connection breaks. One that is silent for ever, as to a primary that was
+/// cut off, it would keep: where an answer does not come in time, the link takes a new one.
 #[derive(Clone)]
 pub(crate) struct RedisLink {
-    connection: ConnectionManager,
+    client: Client,
+    settings: ConnectionManagerConfig,
+    connection: Arc<RwLock<ConnectionManager>>,
 }
 
 impl RedisLink {
@@ -33,46 +41,56 @@ impl RedisLink {
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500))
             .set_number_of_retries(2);
-        let client = redis::Client::open(info).context("BOXOFFICE_REDIS_URL")?;
-        Ok(Self { connection: ConnectionManager::new_lazy_with_config(client, settings)? })
+        let client = Client::open(info).context("BOXOFFICE_REDIS_URL")?;
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings.clone())?;
+        Ok(Self { client, settings, connection: Arc::new(RwLock::new(connection)) })
     }
 
-    /// The connection, for plain commands and pipelines.
+    /// The connection, for plain commands and pipelines. To be asked for anew with each of them.
     pub(crate) fn connection(&self) -> ConnectionManager {
-        self.connection.clone()
+        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes another connection where the answer did not come in time.
+    fn heard<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
+        if answer.as_ref().is_err_and(RedisError::is_timeout) {
+            let another =
+                ConnectionManager::new_lazy_with_config(self.client.clone(), self.settings.clone())?;
+            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = another;
+        }
+        answer
     }
 
     /// Whether Redis answers; while it loads its file it does not.
     pub(crate) async fn ping(&self) -> Result<(), RedisError> {
-        redis::cmd("PING").query_async(&mut self.connection.clone()).await
+        self.heard(redis::cmd("PING").query_async(&mut self.connection()).await)
     }
 
     /// Runs a script. Redis forgets scripts when it restarts; it is then sent the text, which it keeps.
     pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, RedisError> {
-        let mut connection = self.connection.clone();
-        match command("EVALSHA", call.script.sha1(), call).query_async(&mut connection).await {
-            Err(error) if is_unknown_script(&error) => {
-                command("EVAL", call.script.source(), call).query_async(&mut connection).await
-            }
-            answer => answer,
+        let mut connection = self.connection();
+        let mut answer = command("EVALSHA", call.script.sha1(), call).query_async(&mut connection).await;
+        if answer.as_ref().is_err_and(is_unknown_script) {
+            answer = command("EVAL", call.script.source(), call).query_async(&mut connection).await;
         }
+        self.heard(answer)
     }
 
     /// Runs one script many times, in one round trip.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<T>, RedisError> {
         let Some(first) = calls.first() else { return Ok(Vec::new()) };
-        let mut connection = self.connection.clone();
         self.load(first.script).await?;
         let mut pipeline = redis::pipe();
         for call in calls {
             pipeline.add_command(command("EVALSHA", call.script.sha1(), call));
         }
-        pipeline.query_async(&mut connection).await
+        self.heard(pipeline.query_async(&mut self.connection()).await)
     }
 
     async fn load(&self, script: &Script) -> Result<(), RedisError> {
-        let mut connection = self.connection.clone();
-        redis::cmd("SCRIPT").arg("LOAD").arg(script.source()).query_async(&mut connection).await
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(script.source());
+        self.heard(load.query_async(&mut self.connection()).await)
     }
 }
 

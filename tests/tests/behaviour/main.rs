@@ -18,6 +18,7 @@ mod http;
 mod limits;
 mod log;
 mod lost_keys;
+mod old_primary;
 mod post_mortems;
 mod private_redis;
 mod processes;

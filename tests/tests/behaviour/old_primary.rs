@@ -1,0 +1,121 @@
+//! Fail-over while the old primary lives on, cut off from its replica and not from everybody.
+
+use redis::aio::MultiplexedConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::Gate;
+use crate::http::{Event, id};
+use crate::private_redis::PrivateRedis;
+use crate::world::{Settings, World, eventually};
+
+/// An old primary decides for up to this many seconds after it has heard of its replica for the last time.
+const MAX_LAG: &str = "7";
+
+const SETTINGS: [&str; 6] =
+    ["--min-replicas-to-write", "1", "--min-replicas-max-lag", MAX_LAG, "--repl-diskless-sync-delay", "0"];
+
+impl World {
+    async fn certificate(&self, event: &Event, redis: &MultiplexedConnection) -> Option<String> {
+        let mut command = redis::cmd("GET");
+        command.arg(self.keys.certificate(self.shard_of(event)));
+        command.query_async(&mut redis.clone()).await.unwrap()
+    }
+}
+
+/// Waits until the primary has not heard of its replica for a moment. What was on its way is held back by then, so that
+/// nothing will tell the primary that the replica left.
+async fn silent_replica(primary: &PrivateRedis) {
+    let connection = primary.connection().await;
+    eventually("the replica to be silent", || async {
+        let mut connection = connection.clone();
+        let info: String = redis::cmd("INFO").arg("replication").query_async(&mut connection).await.unwrap();
+        let lag = info.lines().find_map(|line| line.strip_prefix("slave0:")?.rsplit_once("lag="));
+        lag.is_some_and(|(_, seconds)| seconds.parse::<u64>().unwrap() >= 2)
+    })
+    .await;
+}
+
+/// Books through the old primary's API, one ticket after the other, until that refuses and the promoted Redis is
+/// certified; it must be in this order. Returns the keys that were sold, and what was answered.
+async fn sell_until_certified(
+    old: &World,
+    event: &Event,
+    promoted: &MultiplexedConnection,
+) -> Vec<(String, Vec<u8>)> {
+    let before = old.certificate(event, promoted).await;
+    let sold = std::cell::RefCell::new(Vec::new());
+    let has_refused = std::cell::Cell::new(false);
+    eventually("the promoted Redis to be certified", || async {
+        // Asked before the booking: what is sold behind it was sold beside a certified primary.
+        let now = old.certificate(event, promoted).await;
+        let is_certified = now.is_some() && now != before;
+        let key = format!("old-{}", sold.borrow().len());
+        let reply = old.book(&event.id, &key, &event.request("ann", 1)).await;
+        if reply.status == 201 {
+            assert!(!is_certified, "both primaries sell");
+            sold.borrow_mut().push((key, reply.body));
+        } else {
+            assert_eq!(reply.status, 503, "{reply:?}");
+            has_refused.set(true);
+        }
+        assert!(!is_certified || has_refused.get(), "certified before the old primary refused");
+        is_certified
+    })
+    .await;
+    sold.into_inner()
+}
+
+#[tokio::test]
+async fn after_a_fail_over_nothing_is_certified_before_an_old_primary_that_lives_on_has_stopped_to_sell() {
+    let primary = PrivateRedis::start_with(&SETTINGS).await;
+    let (replica, second) =
+        (PrivateRedis::start_with(&SETTINGS).await, PrivateRedis::start_with(&SETTINGS).await);
+    let between = Gate::to(primary.address()).await;
+    replica.follow_through(&between.address).await;
+    // The one to be promoted has a replica of its own, without which it would refuse as well.
+    second.follow(&replica).await;
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = primary.url();
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let to_redis = Gate::to(primary.address()).await;
+    let mut following = settings.clone();
+    following.redis_url = format!("redis://{}/", to_redis.address);
+    let stop = CancellationToken::new();
+    following.start_reconciler(&stop);
+    let old = World::around(settings, &[], stop.clone()).await;
+    old.selling().await;
+    let event = old.on_sale(&World::draft(&[100_000])).await;
+    let held = id(&old.book(&event.id, "held", &event.hold("ann", 2)).await.expect(201));
+    old.drained(&event).await;
+    replica.caught_up_with(&primary).await;
+
+    between.freeze();
+    silent_replica(&primary).await;
+    replica.promote().await;
+    to_redis.replace_by(replica.address());
+    let promoted = replica.connection().await;
+    let sold = sell_until_certified(&old, &event, &promoted).await;
+    assert!(!sold.is_empty(), "the old primary never sold anything: there was nothing to wait for");
+    let refusal: Result<(), _> =
+        redis::cmd("SET").arg("by-itself").arg(1).query_async(&mut primary.connection().await).await;
+    assert_eq!(refusal.unwrap_err().code(), Some("NOREPLICAS"));
+
+    // What the old primary sold meanwhile is kept, and sales go on where everybody is by now.
+    let base = following.start_api(&[], &stop).await;
+    let new = World::looking_at(following, base, stop).await;
+    eventually("sales to go on", || async {
+        let reply = new.book(&event.id, "after", &event.request("bob", 1)).await;
+        assert!([201, 503].contains(&reply.status), "{reply:?}");
+        reply.status == 201
+    })
+    .await;
+    for (key, body) in &sold {
+        let replay = new.book(&event.id, key, &event.request("ann", 1)).await;
+        assert_eq!((replay.status, &replay.body), (201, body), "{key}");
+    }
+    new.confirm(&event.id, &held, "pay").await.expect(200);
+    new.drained(&event).await;
+    let tickets = i64::try_from(sold.len()).unwrap() + 3;
+    assert_eq!(new.rows_counted(&event, 0).await, (0, tickets));
+    assert_eq!(new.counts(&event, 0).await, (0, tickets, 100_000 - tickets));
+}
