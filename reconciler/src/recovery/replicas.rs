@@ -5,6 +5,7 @@
 //! until no old primary can be deciding any more: longer than `min-replicas-max-lag` after the new one was fenced.
 
 use std::collections::HashMap;
+use std::sync::Once;
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError};
@@ -17,6 +18,9 @@ const DEFAULT_MAX_LAG: u64 = 10;
 
 /// Replicas report every second, so the old primary may notice that much later.
 const MARGIN: Duration = Duration::from_secs(1);
+
+/// Each recovery of each shard finds the same setting.
+static SAID: Once = Once::new();
 
 impl Recoverer<'_> {
     /// Waits until an old primary has stopped to decide; not at all where Redis has no replicas to wait for.
@@ -32,20 +36,42 @@ impl Recoverer<'_> {
             Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => None,
             Err(error) => return Err(error),
         };
-        if let Some(lag) = max_lag(settings.as_ref()) {
-            tokio::time::sleep_until(fenced_at + lag + MARGIN).await;
+        match OldPrimary::by(settings.as_ref()) {
+            OldPrimary::NeedsNoReplica => {}
+            OldPrimary::StopsAfter(lag) => tokio::time::sleep_until(fenced_at + lag + MARGIN).await,
+            OldPrimary::NeverStops => SAID.call_once(|| {
+                tracing::error!(
+                    "min-replicas-max-lag is 0, with which Redis ignores min-replicas-to-write: after a fail-over an old \
+                     primary never stops deciding, and what it decides is lost; set it to 1 to 10"
+                );
+            }),
         }
         Ok(())
     }
 }
 
-/// How long an old primary goes on without its replicas; `None` where Redis runs without any.
-fn max_lag(settings: Option<&HashMap<String, String>>) -> Option<Duration> {
-    let number = |name: &str| settings?.get(name)?.parse::<u64>().ok();
-    if number("min-replicas-to-write") == Some(0) {
-        return None;
+/// What an old primary does when its replicas are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OldPrimary {
+    /// Redis runs without replicas, so that there is none.
+    NeedsNoReplica,
+    /// It refuses writes when it has not heard of its replicas for so long.
+    StopsAfter(Duration),
+    /// The setting looks like a protection and is none: waiting would not help.
+    NeverStops,
+}
+
+impl OldPrimary {
+    fn by(settings: Option<&HashMap<String, String>>) -> Self {
+        let number = |name: &str| settings?.get(name)?.parse::<u64>().ok();
+        if number("min-replicas-to-write") == Some(0) {
+            return Self::NeedsNoReplica;
+        }
+        match number("min-replicas-max-lag").unwrap_or(DEFAULT_MAX_LAG) {
+            0 => Self::NeverStops,
+            lag => Self::StopsAfter(Duration::from_secs(lag)),
+        }
     }
-    Some(Duration::from_secs(number("min-replicas-max-lag").unwrap_or(DEFAULT_MAX_LAG)))
 }
 
 #[cfg(test)]
@@ -59,8 +85,15 @@ mod tests {
 
     #[test]
     fn only_a_redis_that_needs_no_replicas_is_not_waited_for() {
-        assert_eq!(max_lag(Some(&settings("0", "10"))), None);
-        assert_eq!(max_lag(Some(&settings("1", "3"))), Some(Duration::from_secs(3)));
-        assert_eq!(max_lag(None), Some(Duration::from_secs(10)));
+        let stops_after = |seconds| OldPrimary::StopsAfter(Duration::from_secs(seconds));
+        assert_eq!(OldPrimary::by(Some(&settings("0", "10"))), OldPrimary::NeedsNoReplica);
+        assert_eq!(OldPrimary::by(Some(&settings("1", "3"))), stops_after(3));
+        assert_eq!(OldPrimary::by(None), stops_after(10));
+    }
+
+    #[test]
+    fn a_lag_of_0_protects_from_nothing_as_redis_reads_it() {
+        assert_eq!(OldPrimary::by(Some(&settings("1", "0"))), OldPrimary::NeverStops);
+        assert_eq!(OldPrimary::by(Some(&settings("0", "0"))), OldPrimary::NeedsNoReplica);
     }
 }
