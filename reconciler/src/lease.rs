@@ -43,8 +43,7 @@ impl Lease {
 
     /// Takes or renews the lease; `false` where another holds it.
     pub(crate) async fn take(&self) -> sqlx::Result<bool> {
-        let taken = self.write_row();
-        tokio::time::timeout(TAKE_WITHIN, taken).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        in_time(self.write_row()).await
     }
 
     async fn write_row(&self) -> sqlx::Result<bool> {
@@ -115,9 +114,16 @@ impl Lease {
             .bind(self.name)
             .bind(&self.holder)
             .execute(&self.pool);
-        let deleted = tokio::time::timeout(TAKE_WITHIN, deleted).await;
-        if let Err(error) = deleted.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+        if let Err(error) = in_time(deleted).await {
             tracing::warn!(%error, "the lease was not given back; it runs out by itself");
         }
     }
+}
+
+/// Bounds a question about the lease, the wait for a connection included.
+async fn in_time<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    tokio::time::timeout(TAKE_WITHIN, asked).await.unwrap_or_else(|_| {
+        let late = format!("PostgreSQL did not answer within {} s", TAKE_WITHIN.as_secs());
+        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, late).into())
+    })
 }
