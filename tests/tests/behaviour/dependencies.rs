@@ -72,6 +72,45 @@ async fn while_postgresql_is_away_the_sale_goes_on_and_the_reconciler_catches_up
     assert_eq!(world.rows_counted(&event, 0).await, (0, 31));
 }
 
+/// A reader that begins while Kafka is away finds, when Kafka is back, the errors of that time in front of the first
+/// record, right behind the news that its shards are read again. Neither may cost the other.
+#[tokio::test]
+async fn a_reconciler_that_began_to_read_while_kafka_was_away_applies_everything_when_it_is_back() {
+    let settings = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let (behind_gate, gate) = settings.gated(Server::Kafka).await;
+    let stop = CancellationToken::new();
+    behind_gate.start_reconciler(&stop);
+    let world = World::around(settings, &[], stop).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    world.book(&event.id, "before", &event.request("ann", 1)).await.expect(201);
+    world.drained(&event).await;
+    gate.shut();
+    // Another has the lease for a moment, so that the reconciler begins anew, with all shards to be resumed.
+    let other =
+        "UPDATE leases SET holder = 'another', expires_at = now() + interval '3 s' WHERE name = 'reconciler'";
+    assert_eq!(sqlx::query(other).execute(&world.pool).await.unwrap().rows_affected(), 1);
+    eventually("the reconciler to lead again", || async {
+        let holder: String = sqlx::query_scalar("SELECT holder FROM leases WHERE name = 'reconciler'")
+            .fetch_one(&world.pool)
+            .await
+            .unwrap();
+        holder != "another"
+    })
+    .await;
+    let until = gate.refused() + 30;
+    eventually("its clients to have been refused often", || async { gate.refused() >= until }).await;
+    for n in 0..20 {
+        world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
+    }
+    gate.open();
+    eventually("all rows to be in PostgreSQL", || async { world.rows_of(&event).await == 21 }).await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 21));
+    world.nothing_found().await;
+}
+
 #[tokio::test]
 async fn an_api_whose_servers_are_not_there_yet_starts_and_says_which_are_missing() {
     let mut settings = Settings::fresh().await;

@@ -1,6 +1,7 @@
 //! A door in front of a server that a test can shut, freeze, or move away.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +13,7 @@ use crate::world::{Settings, World};
 pub struct Gate {
     pub address: String,
     state: Arc<watch::Sender<State>>,
+    refused: Arc<AtomicUsize>,
 }
 
 /// What the door does with bytes.
@@ -58,15 +60,23 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let protocol = protocol(address.port());
         let state = Arc::new(watch::Sender::new(State { target, flow: Flow::Open, era: 0 }));
-        let shared = state.clone();
+        let refused = Arc::new(AtomicUsize::new(0));
+        let (shared, counted) = (state.clone(), refused.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if shared.borrow().flow != Flow::Shut {
+                if shared.borrow().flow == Flow::Shut {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                } else {
                     tokio::spawn(carry(client, protocol, shared.subscribe()));
                 }
             }
         });
-        Self { address: address.to_string(), state }
+        Self { address: address.to_string(), state, refused }
+    }
+
+    /// How many connections were closed at once so far, since the door was shut.
+    pub fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The server died.
