@@ -15,12 +15,14 @@ redis.call('DEL', KEYS[2])
 local fields = { 'seq', 'last_epoch', 'clock', 'head_ms', 'written', 'trimmed', 'conf_epoch', 'conf_seq' }
 for _, field in ipairs(fields) do redis.call('HSETNX', KEYS[1], field, 0) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
--- A shard that has decided something has had its expiry set since its first recovery.
-local is_there = type(redis.pcall('ZSCORE', KEYS[3], '')) == 'string'
-if not is_there then
-  if redis.call('HGET', KEYS[1], 'seq') ~= '0' then redis.call('HSET', KEYS[1], 'lost', KEYS[3]) end
+-- The first recovery gives the expiry set its empty member and says so in the shard. From then on its absence is a loss,
+-- and a key of another type always is.
+local marker = redis.pcall('ZSCORE', KEYS[3], '')
+if type(marker) == 'table' or not marker and redis.call('HEXISTS', KEYS[1], 'expiry') == 1 then
+  redis.call('HSET', KEYS[1], 'lost', KEYS[3])
   redis.call('UNLINK', KEYS[3])
-  redis.call('ZADD', KEYS[3], '+inf', '')
 end
+redis.call('ZADD', KEYS[3], '+inf', '')
+redis.call('HSET', KEYS[1], 'expiry', 1)
 local last = redis.call('HMGET', KEYS[1], 'last_epoch', 'seq')
 return { redis_identity(), tonumber(last[1]), tonumber(last[2]) }

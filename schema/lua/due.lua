@@ -7,9 +7,10 @@
 -- Returns a list of event id .. booking id (32 bytes each), what is due first in front.
 -- Errors: UNVERIFIED, also where the set is lost; the shard is closed then.
 
-local shard = redis.call('HMGET', KEYS[1], 'epoch', 'clock')
+local shard = redis.call('HMGET', KEYS[1], 'epoch', 'clock', 'expiry')
 if not shard[1] or not is_certified(KEYS[2], shard[1]) then return unverified() end
-if type(redis.pcall('ZSCORE', KEYS[3], '')) ~= 'string' then return fence_lost(KEYS[1], KEYS[2], KEYS[3]) end
+local is_lost = shard[3] and type(redis.pcall('ZSCORE', KEYS[3], '')) ~= 'string'
+if is_lost then return fence_lost(KEYS[1], KEYS[2], KEYS[3]) end
 local time = redis.call('TIME')
 local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(shard[2] or 0))
 return redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', string.format('%d', now), 'LIMIT', 0, ARGV[1])

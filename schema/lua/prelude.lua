@@ -6,7 +6,8 @@
 -- does not roll a failed script back.
 --
 -- KEYS[1] shard        hash: epoch, seq, last_epoch (of the decision at seq), clock, head_ms,
---         written, trimmed, conf_epoch, conf_seq; lost, a key that was found to be missing, until it is restored
+--         written, trimmed, conf_epoch, conf_seq; expiry, since the expiry set has its empty member; lost, a key that was
+--         found to be missing, until it is restored
 -- KEYS[2] certificate  string: run_id:master_replid:epoch, written by recovery only
 -- KEYS[3] outbox       stream of frames, entry id = epoch-(sequence of the frame's last decision)
 -- KEYS[4] expiry       sorted set: event id .. booking id, scored by the hold's expiry in milliseconds; and an empty

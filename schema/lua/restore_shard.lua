@@ -12,7 +12,7 @@ local stale = refuse_stale(ARGV[1])
 if stale then return stale end
 local clock = math.max(tonumber(redis.call('HGET', KEYS[1], 'clock') or 0), tonumber(ARGV[4]))
 redis.call('HSET', KEYS[1], 'last_epoch', ARGV[2], 'seq', ARGV[3], 'clock', string.format('%d', clock),
-  'head_ms', 0, 'written', 0, 'trimmed', 0, 'conf_epoch', ARGV[1], 'conf_seq', ARGV[3])
+  'expiry', 1, 'head_ms', 0, 'written', 0, 'trimmed', 0, 'conf_epoch', ARGV[1], 'conf_seq', ARGV[3])
 redis.call('ZADD', KEYS[3], '+inf', '')
 if ARGV[5] == '1' then redis.call('HDEL', KEYS[1], 'lost') end
 return 1

@@ -299,3 +299,21 @@ fn a_recovery_finds_by_itself_that_the_expiry_set_is_lost_and_restoring_ends_it(
     shard.certify(5);
     assert!(due(&mut shard).is_ok());
 }
+
+#[test]
+fn an_expiry_set_from_before_it_had_its_empty_member_is_not_lost_but_gets_it() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    shard.decide(&[book(&event, "a", "ann", 1_000, &[(0, 1)])]).unwrap();
+    let (key, of_shard) = (shard.keys.expiry(shard.shard), shard.keys.shard(shard.shard));
+    shard.lose(&["ZREM".to_owned(), key.clone(), String::new()]);
+    shard.lose(&delete_field(of_shard, "expiry").0);
+    assert!(due(&mut shard).is_ok());
+    shard.begin_recovery(2).unwrap();
+    assert_eq!((shard.lost(), shard.expiries().len()), (None, 1));
+    shard.certify(3);
+    shard.lose(&delete(key.clone()).0);
+    assert_eq!(code(&due(&mut shard).unwrap_err()), error_code::UNVERIFIED);
+    shard.is_closed(&key);
+}
