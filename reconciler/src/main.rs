@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// A recovery takes and frees millions of small pieces on several threads. The system's allocator keeps an arena a thread
+/// and gives little of them back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match boxoffice_reconciler::cli::main().await {

@@ -20,6 +20,7 @@ use crate::telemetry::name;
 
 use write::{int2, int4, int8};
 
+mod copy;
 pub(crate) mod write;
 
 /// The most records that are applied one by one in one transaction.

@@ -1,16 +1,20 @@
-//! Writes folded changes: a statement a table, whatever the number of rows.
+//! Writes folded changes: a statement or two a table, whatever the number of rows.
 
 use std::collections::HashMap;
 
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::record::Totals;
 use boxoffice_schema::status::BookingStatus;
-use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::findings::{Alarm, COUNTS_DIFFER, CountsDifference};
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
+
+use super::copy::Rows;
+
+/// A booking with its last change.
+type Booking<'a> = (&'a BookingId, &'a BookingChange<'a>);
 
 /// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs.
 pub(crate) async fn write(connection: &mut PgConnection, changes: &Changes<'_>) -> sqlx::Result<Vec<Alarm>> {
@@ -21,7 +25,6 @@ pub(crate) async fn write(connection: &mut PgConnection, changes: &Changes<'_>) 
     let mut moved = HashMap::new();
     if !changes.bookings.is_empty() {
         let rows = write_bookings(connection, changes).await?;
-        write_items(connection, changes, &rows).await?;
         #[cfg(feature = "mutants")]
         let rows = with_unchanged(changes, rows);
         moved = deltas(changes, &rows);
@@ -87,65 +90,104 @@ async fn write_events(
     Ok(types.into_iter().map(|(_, _, t)| (t.id, t.capacity)).collect())
 }
 
+/// Returns the rows that really changed. Nobody else writes these bookings meanwhile, since their shard's row is locked:
+/// what is no row now is new, and goes in without being looked for once more.
 async fn write_bookings(
     connection: &mut PgConnection,
     changes: &Changes<'_>,
 ) -> sqlx::Result<Vec<ChangedRow>> {
-    let bookings: Vec<(&BookingId, &BookingChange<'_>)> = changes.bookings.iter().collect();
-    let rows = sqlx::query(include_str!("upsert_bookings.sql"))
-        .bind(column(&bookings, |(id, _)| id.as_uuid()))
-        .bind(column(&bookings, |(_, b)| b.event_id.as_uuid()))
-        .bind(column(&bookings, |(_, b)| b.image.caller.as_str()))
-        .bind(column(&bookings, |(_, b)| b.image.idempotency_key.as_str()))
-        .bind(column(&bookings, |(_, b)| b.image.fingerprint.as_bytes().as_slice()))
-        .bind(column(&bookings, |(_, b)| b.image.customer.as_str()))
-        .bind(column(&bookings, |(_, b)| b.image.status.as_str()))
-        .bind(column(&bookings, |(_, b)| b.image.first_status.as_str()))
-        .bind(column(&bookings, |(_, b)| b.image.currency.as_str()))
-        .bind(column(&bookings, |(_, b)| int8(b.image.total())))
-        .bind(column(&bookings, |(_, b)| b.image.created_at))
-        .bind(column(&bookings, |(_, b)| b.image.hold_expires_at))
-        .bind(column(&bookings, |(_, b)| b.image.payment_reference.as_ref().map(|p| p.as_str())))
-        .bind(column(&bookings, |(_, b)| b.decided_at))
-        .bind(column(&bookings, |(_, b)| int4(b.image.position.epoch)))
-        .bind(column(&bookings, |(_, b)| int8(b.image.position.sequence)))
-        .fetch_all(&mut *connection)
-        .await?;
-    rows.iter().map(changed_row).collect()
+    let before = read_statuses(connection, changes).await?;
+    let (known, new): (Vec<Booking<'_>>, Vec<Booking<'_>>) =
+        changes.bookings.iter().partition(|(id, _)| before.contains_key(id));
+    let mut rows = Vec::with_capacity(changes.bookings.len());
+    if !new.is_empty() {
+        insert_bookings(connection, &new).await?;
+        insert_items(connection, &new).await?;
+        rows.extend(new.iter().map(|(id, _)| ChangedRow { id: **id, before: None }));
+    }
+    if !known.is_empty() {
+        let changed = update_bookings(connection, &known).await?;
+        rows.extend(changed.into_iter().map(|id| ChangedRow { id, before: before.get(&id).copied() }));
+    }
+    Ok(rows)
 }
 
-fn changed_row(row: &PgRow) -> sqlx::Result<ChangedRow> {
-    let before: Option<&str> = row.try_get(1)?;
-    let before = before
-        .map(BookingStatus::parse)
-        .transpose()
-        .map_err(|error| sqlx::Error::ColumnDecode { index: "status".to_owned(), source: Box::new(error) })?;
-    Ok(ChangedRow { id: BookingId::from_uuid(row.try_get(0)?), before })
-}
-
-async fn write_items(
+/// The bookings that are rows already, with their statuses.
+async fn read_statuses(
     connection: &mut PgConnection,
     changes: &Changes<'_>,
-    rows: &[ChangedRow],
-) -> sqlx::Result<()> {
-    let items: Vec<_> = rows
-        .iter()
-        .filter(|row| row.before.is_none())
-        .filter_map(|row| changes.bookings.get_key_value(&row.id))
-        .flat_map(|(id, booking)| (0_i16..).zip(&booking.image.items).map(move |(at, item)| (id, at, item)))
-        .collect();
-    if items.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(include_str!("insert_items.sql"))
-        .bind(column(&items, |(id, _, _)| id.as_uuid()))
-        .bind(column(&items, |(_, at, _)| *at))
-        .bind(column(&items, |(_, _, item)| item.ticket_type_id.as_uuid()))
-        .bind(column(&items, |(_, _, item)| i32::from(item.quantity)))
-        .bind(column(&items, |(_, _, item)| int8(item.unit_price)))
-        .execute(&mut *connection)
+) -> sqlx::Result<HashMap<BookingId, BookingStatus>> {
+    let ids: Vec<Uuid> = changes.bookings.keys().map(BookingId::as_uuid).collect();
+    let rows = sqlx::query("SELECT id, status FROM bookings WHERE id = ANY ($1)")
+        .bind(ids)
+        .fetch_all(connection)
         .await?;
-    Ok(())
+    rows.iter()
+        .map(|row| {
+            let status = BookingStatus::parse(row.try_get(1)?).map_err(|error| {
+                sqlx::Error::ColumnDecode { index: "status".to_owned(), source: Box::new(error) }
+            })?;
+            Ok((BookingId::from_uuid(row.try_get(0)?), status))
+        })
+        .collect()
+}
+
+async fn insert_bookings(connection: &mut PgConnection, bookings: &[Booking<'_>]) -> sqlx::Result<()> {
+    let mut rows = Rows::new(16, bookings.len(), 320);
+    for (id, BookingChange { event_id, decided_at, image }) in bookings {
+        rows.begin()
+            .uuid(id.as_uuid())
+            .uuid(event_id.as_uuid())
+            .text(image.caller.as_str())
+            .text(image.idempotency_key.as_str())
+            .value(image.fingerprint.as_bytes())
+            .text(image.customer.as_str())
+            .text(image.status.as_str())
+            .text(image.first_status.as_str())
+            .text(image.currency.as_str())
+            .int8(int8(image.total()))
+            .time(image.created_at)
+            .optional(image.hold_expires_at, Rows::time)
+            .optional(image.payment_reference.as_ref().map(|p| p.as_str()), Rows::text)
+            .time(*decided_at)
+            .int4(int4(image.position.epoch))
+            .int8(int8(image.position.sequence));
+    }
+    rows.copy(connection, include_str!("copy_bookings.sql")).await
+}
+
+/// The items of new bookings; they never change.
+async fn insert_items(connection: &mut PgConnection, bookings: &[Booking<'_>]) -> sqlx::Result<()> {
+    let count = bookings.iter().map(|(_, booking)| booking.image.items.len()).sum();
+    let mut rows = Rows::new(5, count, 66);
+    for (id, booking) in bookings {
+        for (ordinal, item) in (0_i16..).zip(&booking.image.items) {
+            rows.begin()
+                .uuid(id.as_uuid())
+                .int2(ordinal)
+                .uuid(item.ticket_type_id.as_uuid())
+                .int4(i32::from(item.quantity))
+                .int8(int8(item.unit_price));
+        }
+    }
+    rows.copy(connection, include_str!("copy_items.sql")).await
+}
+
+async fn update_bookings(
+    connection: &mut PgConnection,
+    bookings: &[Booking<'_>],
+) -> sqlx::Result<Vec<BookingId>> {
+    let changed: Vec<Uuid> = sqlx::query_scalar(include_str!("update_bookings.sql"))
+        .bind(column(bookings, |(id, _)| id.as_uuid()))
+        .bind(column(bookings, |(_, b)| b.image.status.as_str()))
+        .bind(column(bookings, |(_, b)| b.image.hold_expires_at))
+        .bind(column(bookings, |(_, b)| b.image.payment_reference.as_ref().map(|p| p.as_str())))
+        .bind(column(bookings, |(_, b)| b.decided_at))
+        .bind(column(bookings, |(_, b)| int4(b.image.position.epoch)))
+        .bind(column(bookings, |(_, b)| int8(b.image.position.sequence)))
+        .fetch_all(connection)
+        .await?;
+    Ok(changed.into_iter().map(BookingId::from_uuid).collect())
 }
 
 async fn write_counts(

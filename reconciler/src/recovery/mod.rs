@@ -105,7 +105,7 @@ pub(crate) struct Recoverer<'a> {
     log: &'a LogWriter,
     keys: &'a Keys,
     /// How many shards may be restored at the same time: each holds two pages of bookings in memory.
-    restorations: Semaphore,
+    restorations: &'a Semaphore,
 }
 
 impl Recoverer<'_> {

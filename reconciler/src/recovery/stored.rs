@@ -25,6 +25,27 @@ use super::RecoveryError;
 /// takes about 5 MB.
 const PAGE: i64 = 2_000;
 
+/// The columns of `stored_bookings.sql`. A name would be looked for once more in each of a million rows.
+mod at {
+    pub(super) const ID: usize = 0;
+    pub(super) const CALLER: usize = 1;
+    pub(super) const IDEMPOTENCY_KEY: usize = 2;
+    pub(super) const FINGERPRINT: usize = 3;
+    pub(super) const CUSTOMER: usize = 4;
+    pub(super) const STATUS: usize = 5;
+    pub(super) const FIRST_STATUS: usize = 6;
+    pub(super) const CURRENCY: usize = 7;
+    pub(super) const CREATED_AT: usize = 8;
+    pub(super) const EXPIRES_AT: usize = 9;
+    pub(super) const PAYMENT_REFERENCE: usize = 10;
+    pub(super) const UPDATED_AT: usize = 11;
+    pub(super) const EPOCH: usize = 12;
+    pub(super) const SEQUENCE: usize = 13;
+    pub(super) const TICKET_TYPE_ID: usize = 14;
+    pub(super) const QUANTITY: usize = 15;
+    pub(super) const UNIT_PRICE: usize = 16;
+}
+
 /// An event that was published.
 pub(crate) struct StoredEvent {
     pub(crate) image: EventImage,
@@ -106,59 +127,59 @@ pub(crate) async fn bookings(
         .fetch_all(pool)
         .await?;
     let Some(last) = rows.last() else { return Ok(None) };
-    let last = (last.try_get("created_at")?, last.try_get("id")?);
+    let last = (last.try_get(at::CREATED_AT)?, last.try_get(at::ID)?);
     let ordinals: HashMap<TicketTypeId, u8> =
-        (0_u8..).zip(&event.ticket_types).map(|(at, t)| (t.id, at)).collect();
+        (0_u8..).zip(&event.ticket_types).map(|(ordinal, t)| (t.id, ordinal)).collect();
     let mut newest_ms = 0;
     let mut bookings = Vec::with_capacity(rows.len());
     for rows in rows.chunk_by(same_booking) {
-        newest_ms = newest_ms.max(time::to_millis(rows[0].try_get("updated_at")?));
-        bookings.push((BookingId::from_uuid(rows[0].try_get("id")?), booking(rows, &ordinals)?));
+        newest_ms = newest_ms.max(time::to_millis(rows[0].try_get(at::UPDATED_AT)?));
+        bookings.push((BookingId::from_uuid(rows[0].try_get(at::ID)?), booking(rows, &ordinals)?));
     }
     Ok(Some(Page { bookings, last, newest_ms }))
 }
 
 fn same_booking(one: &PgRow, next: &PgRow) -> bool {
-    let id = |row: &PgRow| row.try_get::<Uuid, _>("id").ok();
+    let id = |row: &PgRow| row.try_get::<Uuid, _>(at::ID).ok();
     id(one) == id(next)
 }
 
 /// A booking from its rows, one for each item.
 fn booking(rows: &[PgRow], ordinals: &HashMap<TicketTypeId, u8>) -> Result<BookingImage, RecoveryError> {
     let row = &rows[0];
-    let customer = Customer::try_from(row.try_get::<String, _>("customer")?).map_err(unrestorable)?;
-    let fingerprint: [u8; 16] = row.try_get::<&[u8], _>("fingerprint")?.try_into().map_err(unrestorable)?;
-    let payment: Option<String> = row.try_get("payment_reference")?;
+    let customer = Customer::try_from(row.try_get::<String, _>(at::CUSTOMER)?).map_err(unrestorable)?;
+    let fingerprint: [u8; 16] = row.try_get::<&[u8], _>(at::FINGERPRINT)?.try_into().map_err(unrestorable)?;
+    let payment: Option<String> = row.try_get(at::PAYMENT_REFERENCE)?;
     Ok(BookingImage {
-        status: BookingStatus::parse(row.try_get("status")?).map_err(unrestorable)?,
-        first_status: BookingStatus::parse(row.try_get("first_status")?).map_err(unrestorable)?,
-        created_at: row.try_get("created_at")?,
-        hold_expires_at: row.try_get("expires_at")?,
+        status: BookingStatus::parse(row.try_get(at::STATUS)?).map_err(unrestorable)?,
+        first_status: BookingStatus::parse(row.try_get(at::FIRST_STATUS)?).map_err(unrestorable)?,
+        created_at: row.try_get(at::CREATED_AT)?,
+        hold_expires_at: row.try_get(at::EXPIRES_AT)?,
         position: Position {
-            epoch: u32::try_from(row.try_get::<i32, _>("epoch")?).map_err(unrestorable)?,
-            sequence: u64::try_from(row.try_get::<i64, _>("sequence")?).map_err(unrestorable)?,
+            epoch: u32::try_from(row.try_get::<i32, _>(at::EPOCH)?).map_err(unrestorable)?,
+            sequence: u64::try_from(row.try_get::<i64, _>(at::SEQUENCE)?).map_err(unrestorable)?,
         },
         customer_hash: CustomerHash::of(&customer),
         fingerprint: Fingerprint::from_bytes(fingerprint),
         payment_reference: payment.map(PaymentReference::try_from).transpose().map_err(unrestorable)?,
-        caller: Caller::from_stored(row.try_get("caller")?),
-        idempotency_key: IdempotencyKey::parse(row.try_get::<&str, _>("idempotency_key")?.as_bytes())
+        caller: Caller::from_stored(row.try_get(at::CALLER)?),
+        idempotency_key: IdempotencyKey::parse(row.try_get::<&str, _>(at::IDEMPOTENCY_KEY)?.as_bytes())
             .map_err(unrestorable)?,
         customer,
-        currency: Currency::parse(row.try_get("currency")?).map_err(unrestorable)?,
+        currency: Currency::parse(row.try_get(at::CURRENCY)?).map_err(unrestorable)?,
         items: rows.iter().map(|row| item(row, ordinals)).collect::<Result<_, _>>()?,
     })
 }
 
 fn item(row: &PgRow, ordinals: &HashMap<TicketTypeId, u8>) -> Result<ImageItem, RecoveryError> {
-    let ticket_type_id = TicketTypeId::from_uuid(row.try_get("ticket_type_id")?);
+    let ticket_type_id = TicketTypeId::from_uuid(row.try_get(at::TICKET_TYPE_ID)?);
     Ok(ImageItem {
         ordinal: *ordinals
             .get(&ticket_type_id)
             .ok_or_else(|| unrestorable(format!("ticket type {ticket_type_id} is of another event")))?,
-        quantity: u16::try_from(row.try_get::<i32, _>("quantity")?).map_err(unrestorable)?,
+        quantity: u16::try_from(row.try_get::<i32, _>(at::QUANTITY)?).map_err(unrestorable)?,
         ticket_type_id,
-        unit_price: u64::try_from(row.try_get::<i64, _>("unit_price")?).map_err(unrestorable)?,
+        unit_price: u64::try_from(row.try_get::<i64, _>(at::UNIT_PRICE)?).map_err(unrestorable)?,
     })
 }
 

@@ -1,17 +1,16 @@
 //! Looks at the certificates, and recovers the shards that lack one or that somebody asked to be rebuilt: several at
-//! once, each with its own pauses.
+//! once, each in a task of its own and with its own pauses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::Shard;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +32,28 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The most shards that are recovered at the same time.
 const PARALLEL_MAX: usize = 16;
 
-/// The shard, and why it is not certified, in words.
-type Recovery<'a> = Pin<Box<dyn Future<Output = (Shard, Result<(), String>)> + Send + 'a>>;
+/// What all recoveries share.
+struct Means {
+    pool: PgPool,
+    redis: RedisLink,
+    log: Arc<LogWriter>,
+    keys: Keys,
+    restorations: Semaphore,
+}
+
+impl Means {
+    fn recoverer(&self) -> Recoverer<'_> {
+        let Self { pool, redis, log, keys, restorations } = self;
+        Recoverer { pool, redis, log, keys, restorations }
+    }
+
+    /// The shard, and why it is not certified, in words.
+    async fn recover(self: Arc<Self>, shard: Shard) -> (Shard, Result<(), String>) {
+        let recoverer = self.recoverer();
+        let result = recoverer.attend(shard).await;
+        (shard, recoverer.conclude(shard, result).await)
+    }
+}
 
 /// Watches the certificates of shards, and recovers what lacks one or is asked to be rebuilt, until the shutdown.
 pub(crate) async fn run(
@@ -45,17 +64,18 @@ pub(crate) async fn run(
     log: Arc<LogWriter>,
     shutdown: CancellationToken,
 ) {
-    let keys = config.keys();
     let restorations = Semaphore::new(RESTORATIONS_MAX);
-    let recoverer = Recoverer { pool: &pool, redis: &redis, log: &log, keys: &keys, restorations };
+    let means = Arc::new(Means { pool, redis, log, keys: config.keys(), restorations });
+    let watcher = means.recoverer();
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
-    let mut running: FuturesUnordered<Recovery<'_>> = FuturesUnordered::new();
+    // Tasks, so that one shard is encoded on one processor while another is on the other.
+    let mut running = JoinSet::new();
     let mut in_progress = BTreeSet::new();
     let mut concluded: BTreeMap<Shard, Instant> = BTreeMap::new();
     // Nothing below waits for anything but the next of these: while it did, no recovery would get on, and recoveries hold
     // the very connections that it would wait for.
     let (seen, mut sightings) = mpsc::channel(1);
-    let mut looking = pin!(recoverer.look(&shards, seen));
+    let mut looking = pin!(watcher.look(&shards, seen));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -66,15 +86,13 @@ pub(crate) async fn run(
                     let is_news = concluded.get(&shard).is_none_or(|concluded| at > *concluded);
                     let due = is_news && pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
-                        let recoverer = &recoverer;
-                        running.push(Box::pin(async move {
-                            let result = recoverer.attend(shard).await;
-                            (shard, recoverer.conclude(shard, result).await)
-                        }));
+                        running.spawn(Arc::clone(&means).recover(shard));
                     }
                 }
             }
-            Some((shard, outcome)) = running.next() => {
+            Some(ended) = running.join_next() => {
+                // Nothing cancels a recovery while this runs: it can only have panicked.
+                let (shard, outcome) = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
                 in_progress.remove(&shard);
                 concluded.insert(shard, Instant::now());
                 match outcome {

@@ -1,6 +1,6 @@
 //! `recovery`: what each loss costs, on one installation, one after the other.
 //!
-//! 1. The reconciler is away while bookings are made, and then catches up.
+//! 1. The reconciler is away while bookings are made, and then catches up. Beside it, the same rows are inserted in bulk.
 //! 2. Redis is killed with -9 and loads its append-only file.
 //! 3. Redis is killed with -9 and its data folder is deleted; everything comes back from PostgreSQL.
 //! 4. An API instance that relays all shards is killed with -9 under load; another takes over.
@@ -23,6 +23,7 @@ use crate::record;
 use crate::servers::Redis;
 use crate::table::{self, Figure, Goal};
 
+mod bulk;
 mod takeover;
 
 #[derive(Debug, Args)]
@@ -149,6 +150,7 @@ impl Sale<'_> {
         let took = record::until_applied(&self.pool, wanted).await?;
         let rate = per_second(u64::try_from(wanted - at_start)?, took);
         self.figure(format!("backlog of {backlog} decisions applied"), rate, "/s", Goal::AtLeast(30_000.0));
+        self.insert_in_bulk(rate).await?;
         Ok(reconciler)
     }
 

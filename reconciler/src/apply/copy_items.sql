@@ -1,0 +1,1 @@
+COPY booking_items (booking_id, ordinal, ticket_type_id, quantity, unit_price) FROM STDIN (FORMAT binary)
