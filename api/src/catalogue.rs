@@ -62,8 +62,8 @@ impl Catalogue {
         if let Some(listing) = self.events.get(&event).await {
             return Ok(listing);
         }
-        // However many ask at once, one looks it up.
-        let found = self.events.try_get_with(event, self.look_up(event)).await;
+        // However many ask at once, one looks it up. Boxed, so that a booking does not carry the room for it around.
+        let found = Box::pin(self.events.try_get_with(event, self.look_up(event))).await;
         found.map_err(|problem| Problem::clone(&problem))
     }
 

@@ -57,7 +57,8 @@ impl DecisionLog {
             .set("enable.gapless.guarantee", "true")
             // A decision never goes stale: it waits in the outbox anyway until it is delivered.
             .set("message.timeout.ms", "0")
-            .set("linger.ms", "0")
+            // A round of the relay is handed over within a fraction of this, and goes to the broker in one piece.
+            .set("linger.ms", "1")
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "500000")
             .set("socket.nagle.disable", "true");
