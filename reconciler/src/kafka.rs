@@ -41,8 +41,10 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        // What the client reads ahead, over all partitions.
-        .set("queued.max.messages.kbytes", "32768")
+        // What the client reads ahead, over all partitions: three batches. Each small record takes as much again beside
+        // what is counted here, and the memory is not given back when the backlog ends.
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.max.bytes", "8388608")
         // The brokers gather as well, instead of answering for each record.
         .set("fetch.min.bytes", "65536")
         .set("fetch.wait.max.ms", "20")

@@ -13,7 +13,7 @@ const END: i16 = -1;
 /// In the place of a value's length: no value.
 const NULL: i32 = -1;
 
-/// PostgreSQL counts microseconds from 2000-01-01, in microseconds since 1970.
+/// 2000-01-01, from which PostgreSQL counts, in microseconds since 1970.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// Rows on their way into one table.
@@ -90,5 +90,23 @@ impl Rows {
         copy.send(self.bytes).await?;
         copy.finish().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_its_number_of_columns_and_each_value_behind_its_length() {
+        let mut rows = Rows::new(3, 1, 32);
+        let time = DateTime::from_timestamp(946_684_801, 0).unwrap();
+        rows.begin().time(time).optional(None::<&str>, Rows::text).optional(Some("ü"), Rows::text);
+        let mut expected = HEADER.to_vec();
+        expected.extend_from_slice(&[0, 3]);
+        expected.extend_from_slice(&[0, 0, 0, 8, 0, 0, 0, 0, 0, 0x0f, 0x42, 0x40]);
+        expected.extend_from_slice(&[0xff; 4]);
+        expected.extend_from_slice(&[0, 0, 0, 2, 0xc3, 0xbc]);
+        assert_eq!(rows.bytes, expected);
     }
 }
