@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Why a text was refused, in words for the person who sent it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -82,7 +83,8 @@ bounded_text!(
     200
 );
 
-/// The caller's scope of idempotency keys: `-` while authentication is off.
+/// The caller's scope of idempotency keys: `-` while authentication is off. No kind of caller can take the name of
+/// another kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Caller(String);
@@ -91,6 +93,27 @@ impl Caller {
     /// The caller of an installation without authentication.
     pub fn anonymous() -> Self {
         Self("-".to_owned())
+    }
+
+    /// Whoever operates the installation.
+    pub fn operator() -> Self {
+        Self("operator".to_owned())
+    }
+
+    /// A storefront, whichever of its keys it uses.
+    pub fn storefront(id: &str) -> Self {
+        Self(format!("s:{id}"))
+    }
+
+    /// A buyer who comes with a token of their own: the one whom this issuer knows as this subject.
+    pub fn buyer(issuer: &str, subject: &str) -> Self {
+        let mut sha = Sha256::new();
+        // The length keeps one issuer's subject from being read as the end of another's name.
+        sha.update((issuer.len() as u64).to_be_bytes());
+        sha.update(issuer);
+        sha.update(subject);
+        let hash = &sha.finalize()[..16];
+        Self(hash.iter().fold("b:".to_owned(), |text, byte| format!("{text}{byte:02x}")))
     }
 
     /// A caller that one of the stores holds.

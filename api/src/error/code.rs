@@ -8,6 +8,8 @@ pub(crate) enum Code {
     MalformedRequest,
     IdempotencyKeyMissing,
     IdempotencyKeyInvalid,
+    Unauthenticated,
+    Forbidden,
     NotFound,
     EventNotFound,
     TicketTypeNotFound,
@@ -74,6 +76,15 @@ impl Code {
                 "Idempotency key invalid",
                 "Idempotency-Key must be sent once and have 1 to 255 visible ASCII characters.",
             ),
+            Self::Unauthenticated => row(
+                "unauthenticated",
+                S::UNAUTHORIZED,
+                "Unauthenticated",
+                "This call needs a valid API key or token in the header Authorization: Bearer.",
+            ),
+            Self::Forbidden => {
+                row("forbidden", S::FORBIDDEN, "Forbidden", "This API key does not allow this call.")
+            }
             Self::NotFound => {
                 row("not_found", S::NOT_FOUND, "Not found", "There is nothing at this address.")
             }

@@ -6,18 +6,22 @@ use std::borrow::Cow;
 use std::fmt;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use boxoffice_schema::scripts::{EventOutcome, Outcome};
 use serde::Serialize;
 
 use crate::database::DatabaseError;
+use crate::identity::Scope;
 use crate::inventory::InventoryError;
 
 pub(crate) use code::Code;
 
 /// In front of a code, the stable `type` of its problem.
 const TYPE_PREFIX: &str = "https://boxoffice.example/problems/";
+
+const CHALLENGE: &str = r#"Bearer realm="boxoffice""#;
+const CHALLENGE_INVALID: &str = r#"Bearer realm="boxoffice", error="invalid_token""#;
 
 /// What a client is told when it does not get what it asked for.
 #[derive(Clone, Debug)]
@@ -26,6 +30,8 @@ pub(crate) struct Problem {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     allow: Option<&'static str>,
+    /// What credential is asked for (RFC 6750).
+    challenge: Option<Cow<'static, str>>,
     /// For the log alone.
     cause: Option<String>,
 }
@@ -58,7 +64,8 @@ impl Problem {
 
     /// With a detail of its own.
     pub(crate) fn because(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), allow: None, cause: None }
+        let challenge = (code == Code::Unauthenticated).then_some(Cow::Borrowed(CHALLENGE));
+        Self { code, detail: detail.into(), errors: Vec::new(), allow: None, challenge, cause: None }
     }
 
     /// All that is wrong with a body that could be read.
@@ -69,6 +76,21 @@ impl Problem {
     /// A method that the resource does not have; `allow` lists those that it has.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed) }
+    }
+
+    #[expect(dead_code, reason = "credentials come with the next change")]
+    /// A credential that was sent and is not valid. The cause is logged and never shown: it would tell a thief how near
+    /// they came.
+    pub(crate) fn invalid_credential(cause: impl fmt::Display) -> Self {
+        let challenge = Some(Cow::Borrowed(CHALLENGE_INVALID));
+        Self { challenge, cause: Some(cause.to_string()), ..Self::new(Code::Unauthenticated) }
+    }
+
+    /// A key that is valid and does not allow this.
+    pub(crate) fn lacks(scope: Scope) -> Self {
+        let challenge = format!(r#"{CHALLENGE}, error="insufficient_scope", scope="{scope}""#);
+        let detail = format!("This call needs an API key with the scope {scope}.");
+        Self { challenge: Some(challenge.into()), ..Self::because(Code::Forbidden, detail) }
     }
 
     /// Our own fault. The cause is logged and never shown.
@@ -99,6 +121,9 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             response.insert_header((ALLOW, HeaderValue::from_static(allow)));
+        }
+        if let Some(challenge) = &self.challenge {
+            response.insert_header((WWW_AUTHENTICATE, challenge.as_ref()));
         }
         // Texts and numbers always serialize.
         response.body(serde_json::to_vec(&body).unwrap_or_default())

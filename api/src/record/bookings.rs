@@ -19,6 +19,8 @@ pub(crate) struct StoredBooking {
     pub(crate) id: BookingId,
     pub(crate) event_id: EventId,
     pub(crate) customer: String,
+    /// The caller who made it.
+    pub(crate) maker: String,
     pub(crate) status: BookingStatus,
     pub(crate) currency: Currency,
     pub(crate) total: u64,
@@ -48,6 +50,7 @@ struct BookingRow {
     id: Uuid,
     event_id: Uuid,
     customer: String,
+    caller: String,
     status: String,
     currency: String,
     total_amount: i64,
@@ -78,10 +81,11 @@ pub(crate) async fn booking(
     Ok(with_items(connection, row.into_iter().collect()).await?.pop())
 }
 
-/// A page of somebody's bookings and one more, newest first.
+/// A page of somebody's bookings and one more, newest first; only those that `maker` made, where one is given.
 pub(crate) async fn bookings(
     connection: &mut PgConnection,
     whose: Whose<'_>,
+    maker: Option<&str>,
     page: &Page,
 ) -> Result<Vec<StoredBooking>, DatabaseError> {
     // Two statements that differ in one column: each has an index in just this order.
@@ -89,13 +93,13 @@ pub(crate) async fn bookings(
         Whose::Event(event) => sqlx::query_as(
             "SELECT * FROM bookings WHERE event_id = $1 AND ($2::text IS NULL OR status = $2) \
              AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4)) \
-             ORDER BY created_at DESC, id DESC LIMIT $5",
+             AND ($6::text IS NULL OR caller = $6) ORDER BY created_at DESC, id DESC LIMIT $5",
         )
         .bind(event.as_uuid()),
         Whose::Customer(customer) => sqlx::query_as(
             "SELECT * FROM bookings WHERE customer = $1 AND ($2::text IS NULL OR status = $2) \
              AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4)) \
-             ORDER BY created_at DESC, id DESC LIMIT $5",
+             AND ($6::text IS NULL OR caller = $6) ORDER BY created_at DESC, id DESC LIMIT $5",
         )
         .bind(customer.as_str()),
     };
@@ -104,6 +108,7 @@ pub(crate) async fn bookings(
         .bind(page.after.map(|after| after.created_at))
         .bind(page.after.map(|after| after.id))
         .bind(page.rows())
+        .bind(maker)
         .fetch_all(&mut *connection)
         .await?;
     with_items(connection, rows).await
@@ -135,6 +140,7 @@ impl BookingRow {
             id: BookingId::from_uuid(self.id),
             event_id: EventId::from_uuid(self.event_id),
             customer: self.customer,
+            maker: self.caller,
             status: BookingStatus::parse(&self.status)?,
             currency: parsed("currency", Currency::parse(&self.currency))?,
             total: unsigned("total_amount", self.total_amount)?,

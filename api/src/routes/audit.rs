@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{Answer, SharedOffice, in_time, json};
 use crate::error::{Code, Problem};
+use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
 use crate::office::Office;
 use crate::record::{self, RecordedCounts, RecordedType};
@@ -86,7 +87,8 @@ struct Sides {
     postgres: Option<RecordedCounts>,
 }
 
-pub(crate) async fn audit(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn audit(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
+    caller.operates(Scope::AuditRead)?;
     let id = event_id(&request)?;
     let shard = office.stores.inventory.shard_of(id);
     let sides = in_time(look_for_one_position(&office, shard, id)).await?;

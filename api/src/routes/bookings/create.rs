@@ -7,12 +7,13 @@ use actix_web::web::Payload;
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::scripts::{Book, Decision, Outcome};
-use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
+use boxoffice_schema::text::{Customer, IdempotencyKey};
 use serde::Deserialize;
 
 use super::body::BookingBody;
 use crate::catalogue::Listing;
 use crate::error::{Code, Problem, refusal};
+use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{Checks, Integer, Object, event_id, idempotency_key, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
@@ -44,12 +45,18 @@ struct Wanted {
     hold: bool,
 }
 
-pub(crate) async fn create(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+pub(crate) async fn create(
+    caller: Caller,
+    office: SharedOffice,
+    request: HttpRequest,
+    payload: Payload,
+) -> Answer {
+    caller.trades(Scope::BookingsWrite)?;
     let body = read_json(&request, payload).await?;
     let key = idempotency_key(request.headers())?;
-    let wanted = parse::<NewBooking>(&body)?.check()?;
+    let wanted = parse::<NewBooking>(&body)?.check(caller.customer())?;
     let event = event_id(&request)?;
-    let (id, outcome) = in_time(book(&office, event, &key, wanted)).await?;
+    let (id, outcome) = in_time(book(&office, &caller, event, &key, wanted)).await?;
     match outcome {
         Outcome::Changed(image) => respond(event, id, &image, false),
         Outcome::Replayed(first, image) => respond(event, first, &image, true),
@@ -59,6 +66,7 @@ pub(crate) async fn create(office: SharedOffice, request: HttpRequest, payload: 
 
 async fn book(
     office: &Office,
+    caller: &Caller,
     event: EventId,
     key: &IdempotencyKey,
     wanted: Wanted,
@@ -69,7 +77,7 @@ async fn book(
         return Err(Problem::new(Code::NotOnSale));
     }
     let hold_ms = if wanted.hold { 1_000 * u64::from(listing.hold_seconds) } else { 0 };
-    let caller = Caller::anonymous();
+    let caller = caller.idempotency_scope();
     let request =
         Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items);
     let id = request.target().booking_id;
@@ -102,10 +110,21 @@ impl Wanted {
 }
 
 impl NewBooking {
-    fn check(self) -> Result<Wanted, Problem> {
+    /// A token says who the customer is; the body may repeat it.
+    fn check(self, known: Option<&Customer>) -> Result<Wanted, Problem> {
         let mut checks = Checks::default();
-        let customer = checks.required("customer", self.customer);
-        let customer = customer.and_then(|customer| checks.text("customer", customer));
+        let customer = match (known, self.customer) {
+            (Some(known), stated) => {
+                if stated.is_some_and(|stated| stated != known.as_str()) {
+                    checks.wrong("customer", "must be the token's subject, or be left out");
+                }
+                Some(known.clone())
+            }
+            (None, stated) => {
+                let stated = checks.required("customer", stated);
+                stated.and_then(|customer| checks.text("customer", customer))
+            }
+        };
         let items = checks.required("items", self.items).map(|items| check_items(&mut checks, items));
         checks.done()?;
         // Whatever is missing was noted above.

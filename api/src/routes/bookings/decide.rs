@@ -8,8 +8,9 @@ use boxoffice_schema::text::PaymentReference;
 use serde::Deserialize;
 
 use super::body::BookingBody;
-use super::read::recorded;
+use super::read::{recorded, refuse_another_ones};
 use crate::error::{Code, Problem, refusal};
+use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{Checks, booking_id, event_id, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
@@ -20,27 +21,34 @@ struct Payment {
     payment_reference: Option<String>,
 }
 
-pub(crate) async fn confirm(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+pub(crate) async fn confirm(
+    caller: Caller,
+    office: SharedOffice,
+    request: HttpRequest,
+    payload: Payload,
+) -> Answer {
+    caller.trades(Scope::BookingsWrite)?;
     let body = read_json(&request, payload).await?;
     let payment_reference = parse::<Payment>(&body)?.check()?;
     in_time(async {
-        let target = target(&office, &request).await?;
+        let target = target(&office, &caller, &request).await?;
         let outcome = office.stores.inventory.confirm(Confirm { target, payment_reference }).await?;
         respond(&office, target, &outcome).await
     })
     .await
 }
 
-pub(crate) async fn cancel(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn cancel(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
+    caller.trades(Scope::BookingsWrite)?;
     in_time(async {
-        let target = target(&office, &request).await?;
+        let target = target(&office, &caller, &request).await?;
         let outcome = office.stores.inventory.cancel(Cancel { target }).await?;
         respond(&office, target, &outcome).await
     })
     .await
 }
 
-async fn target(office: &Office, request: &HttpRequest) -> Result<Target, Problem> {
+async fn target(office: &Office, caller: &Caller, request: &HttpRequest) -> Result<Target, Problem> {
     let event_id = event_id(request)?;
     let booking_id = booking_id(request)?;
     let listing = match office.catalogue.listing(event_id).await {
@@ -48,6 +56,7 @@ async fn target(office: &Office, request: &HttpRequest) -> Result<Target, Proble
         Err(problem) if problem.code() == Code::NotOnSale => return Err(Problem::new(Code::BookingNotFound)),
         listing => listing?,
     };
+    refuse_another_ones(office, caller, event_id, booking_id).await?;
     Ok(Target { event_id, booking_id, slots: listing.slots })
 }
 

@@ -8,6 +8,7 @@ use boxoffice_schema::scripts::Target;
 
 use super::body::BookingBody;
 use crate::error::{Code, Problem};
+use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
 use crate::office::Office;
 use crate::record::{self, StoredBooking};
@@ -19,13 +20,43 @@ enum Found {
     Recorded { booking: Box<StoredBooking>, stale: bool },
 }
 
-pub(crate) async fn read(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn read(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
+    caller.trades(Scope::BookingsRead)?;
     let event = event_id(&request)?;
     let id = booking_id(&request)?;
-    match in_time(find(&office, event, id)).await? {
+    match in_time(find_own(&office, &caller, event, id)).await? {
         Found::Live(image) => json(StatusCode::OK, &BookingBody::of(event, id, &image)),
         Found::Recorded { booking, stale } => {
             Ok(marked_stale(json(StatusCode::OK, &BookingBody::recorded(&booking))?, stale))
+        }
+    }
+}
+
+/// The booking, where it is the caller's. Another's is answered as one that does not exist.
+async fn find_own(office: &Office, caller: &Caller, event: EventId, id: BookingId) -> Result<Found, Problem> {
+    let found = find(office, event, id).await?;
+    if found.belongs_to(caller) { Ok(found) } else { Err(Problem::new(Code::BookingNotFound)) }
+}
+
+/// Refuses what is not the caller's before anything is decided about it. Nothing can change between the question and the
+/// decision: a booking keeps its customer and its maker for ever.
+pub(super) async fn refuse_another_ones(
+    office: &Office,
+    caller: &Caller,
+    event: EventId,
+    id: BookingId,
+) -> Result<(), Problem> {
+    if caller.owns_everything() {
+        return Ok(());
+    }
+    find_own(office, caller, event, id).await.map(drop)
+}
+
+impl Found {
+    fn belongs_to(&self, caller: &Caller) -> bool {
+        match self {
+            Self::Live(image) => caller.owns(image.customer.as_str(), image.caller.as_str()),
+            Self::Recorded { booking, .. } => caller.owns(&booking.customer, &booking.maker),
         }
     }
 }

@@ -15,13 +15,20 @@ use super::patch::{Amendment, Patch};
 use crate::draft::{self, DraftOutcome};
 use crate::error::{Code, Problem, event_refusal};
 use crate::find::Found;
+use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{event_id, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
 const INTERRUPTED: &str = "The publication of this event did not finish; publish it again.";
 
-pub(crate) async fn amend(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+pub(crate) async fn amend(
+    caller: Caller,
+    office: SharedOffice,
+    request: HttpRequest,
+    payload: Payload,
+) -> Answer {
+    caller.operates(Scope::EventsWrite)?;
     let id = event_id(&request)?;
     let body = read_json(&request, payload).await?;
     let amendment = parse::<Patch>(&body)?.check(Utc::now())?;

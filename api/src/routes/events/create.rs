@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::body::EventBody;
 use crate::draft;
 use crate::error::{Problem, window_inverted};
+use crate::identity::{Caller, Scope};
 use crate::request::{Checks, Integer, Object, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
@@ -56,7 +57,13 @@ struct Price {
     currency: Option<String>,
 }
 
-pub(crate) async fn create(office: SharedOffice, request: HttpRequest, payload: Payload) -> Answer {
+pub(crate) async fn create(
+    caller: Caller,
+    office: SharedOffice,
+    request: HttpRequest,
+    payload: Payload,
+) -> Answer {
+    caller.operates(Scope::EventsWrite)?;
     let body = read_json(&request, payload).await?;
     let event = parse::<NewEvent>(&body)?.check(time::truncate(Utc::now()))?;
     let shard = office.stores.inventory.shard_of(event.id);

@@ -10,12 +10,14 @@ use boxoffice_schema::status::EventStatus;
 use super::body::EventBody;
 use crate::draft;
 use crate::error::{Code, Problem, event_refusal};
+use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::StoredEvent;
 use crate::request::event_id;
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
-pub(crate) async fn publish(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
+    caller.operates(Scope::EventsWrite)?;
     let id = event_id(&request)?;
     let event = in_time(put_on_sale(&office, id)).await?;
     if event.status == EventStatus::Closed {
