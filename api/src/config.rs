@@ -10,6 +10,7 @@ use boxoffice_schema::shard::ShardCount;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::identity::Mode;
 use crate::inventory::Acknowledge;
 
 /// Boxoffice's HTTP API. Every option is an environment variable too; the flag wins.
@@ -33,6 +34,14 @@ pub struct Options {
     /// Address (ip:port) at which HTTP is served; port 0 takes a free one.
     #[arg(long, env = "BOXOFFICE_LISTEN", value_name = "BOXOFFICE_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// How callers are authenticated, fixed when the installation first starts: `keys`, by API keys; `keys+jwt`, buyers by
+    /// tokens as well; `off`, not at all, on a loopback address only.
+    #[arg(long, env = "BOXOFFICE_AUTH", value_name = "BOXOFFICE_AUTH", value_enum, default_value = "keys")]
+    pub auth: Mode,
+    /// Seconds for which API keys that were read are believed while PostgreSQL is away.
+    #[arg(long, env = "BOXOFFICE_KEYS_KEPT_SECONDS", value_name = "BOXOFFICE_KEYS_KEPT_SECONDS")]
+    #[arg(default_value_t = 3_600)]
+    pub keys_kept_seconds: u64,
     /// Threads that serve HTTP; the number of cores unless set.
     #[arg(long, env = "BOXOFFICE_WORKERS", value_name = "BOXOFFICE_WORKERS")]
     pub workers: Option<u16>,
@@ -116,11 +125,25 @@ pub struct Options {
     pub log: String,
 }
 
+impl Options {
+    /// PostgreSQL alone, for commands that need nothing else.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or wrong; never shows a URL.
+    pub fn checked_database_url(self) -> anyhow::Result<SecretString> {
+        required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)
+    }
+}
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where HTTP is served.
     pub listen: SocketAddr,
+    /// How callers are authenticated.
+    pub auth: Mode,
+    /// How long API keys are believed while PostgreSQL is away.
+    pub keys_kept: Duration,
     /// Threads that serve HTTP.
     pub workers: usize,
     /// PostgreSQL.
@@ -175,10 +198,19 @@ impl Options {
         ensure!(self.queue_per_shard >= 1, "BOXOFFICE_QUEUE_PER_SHARD must be 1 or more");
         ensure!(self.database_pool >= 1, "BOXOFFICE_DATABASE_POOL must be 1 or more");
         ensure!(self.workers != Some(0), "BOXOFFICE_WORKERS must be 1 or more");
+        ensure!(self.keys_kept_seconds >= 5, "BOXOFFICE_KEYS_KEPT_SECONDS must be 5 or more");
+        ensure!(
+            self.auth != Mode::Off || self.listen.ip().is_loopback(),
+            "BOXOFFICE_AUTH=off lets everybody do everything, so it takes a loopback address, and BOXOFFICE_LISTEN is \
+             {}; set BOXOFFICE_AUTH=keys and make keys with `boxoffice-api keys create`",
+            self.listen
+        );
         let brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
         let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Config {
             listen: self.listen,
+            auth: self.auth,
+            keys_kept: Duration::from_secs(self.keys_kept_seconds),
             workers: self.workers.map_or_else(cores, usize::from),
             database_url: required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)?,
             database_pool: self.database_pool,

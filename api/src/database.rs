@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::shard::ShardCount;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool, Postgres};
@@ -14,12 +14,16 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::identity::{self, KeyRingWriter, Mode};
 
 /// Everything that one request asks of PostgreSQL, the wait for a connection included.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_200);
 
 /// A wait for a free connection.
 const ACQUIRE_WITHIN: Duration = Duration::from_secs(1);
+
+/// For a command.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -59,7 +63,13 @@ impl From<sqlx::Error> for DatabaseError {
 /// Connections, resources, shutdown and time-outs, locks, serialization, a standby; and tables that are not there yet.
 fn passes(sqlstate: &str) -> bool {
     ["08", "53", "57", "55", "40"].iter().any(|class| sqlstate.starts_with(class))
-        || ["25006", "42P01", "3D000"].contains(&sqlstate)
+        || ["25006", "3D000"].contains(&sqlstate)
+        || is_older(sqlstate)
+}
+
+/// A table or a column is not there: `migrate` was not run yet.
+fn is_older(sqlstate: &str) -> bool {
+    ["42P01", "42703"].contains(&sqlstate)
 }
 
 /// Asks PostgreSQL, unless it is known to be away.
@@ -69,29 +79,41 @@ pub(crate) struct Database {
     health: watch::Receiver<Result<(), String>>,
 }
 
+/// What was fixed when this installation was made, and how often its API keys were changed.
+#[derive(sqlx::FromRow)]
+struct Installation {
+    shards: i16,
+    authentication: Option<String>,
+    keys_version: i64,
+}
+
 /// Watches over PostgreSQL by a connection of its own, so that a crowded pool is not taken for an outage.
 pub(crate) struct Probe {
     options: PgConnectOptions,
     shards: ShardCount,
+    mode: Mode,
+    keys: KeyRingWriter,
     connection: Option<PgConnection>,
     health: watch::Sender<Result<(), String>>,
 }
 
 impl Database {
     /// PostgreSQL does not need to be there yet.
-    pub(crate) fn new(config: &Config) -> anyhow::Result<(Self, Probe)> {
-        // The parser's error does not repeat the URL.
-        let options = PgConnectOptions::from_str(config.database_url.expose_secret())
-            .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
-            .application_name("boxoffice-api")
-            .disable_statement_logging()
-            .options([("statement_timeout", "1500"), ("idle_in_transaction_session_timeout", "5000")]);
+    pub(crate) fn new(config: &Config, keys: KeyRingWriter) -> anyhow::Result<(Self, Probe)> {
+        let options = options(&config.database_url)?;
         let (sender, health) = watch::channel(Err("not connected yet".to_owned()));
         let pool = PgPoolOptions::new()
             .max_connections(config.database_pool)
             .acquire_timeout(ACQUIRE_WITHIN)
             .connect_lazy_with(options.clone());
-        let probe = Probe { options, shards: config.shards, connection: None, health: sender };
+        let probe = Probe {
+            options,
+            shards: config.shards,
+            mode: config.auth,
+            keys,
+            connection: None,
+            health: sender,
+        };
         Ok((Self { pool, health }, probe))
     }
 
@@ -114,6 +136,25 @@ impl Database {
     pub(crate) fn health(&self) -> Result<(), String> {
         self.health.borrow().clone()
     }
+}
+
+/// A connection for a command that a person waits for.
+///
+/// # Errors
+/// Where PostgreSQL does not answer within ten seconds; never shows the URL.
+pub(crate) async fn connect(url: &SecretString) -> anyhow::Result<PgConnection> {
+    let options = options(url)?;
+    let connected = tokio::time::timeout(CONNECT_WITHIN, options.connect()).await;
+    connected.context("PostgreSQL did not answer within 10 seconds")?.context("PostgreSQL does not answer")
+}
+
+/// The parser's error does not repeat the URL.
+fn options(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
+    let options = PgConnectOptions::from_str(url.expose_secret())
+        .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
+        .application_name("boxoffice-api")
+        .disable_statement_logging();
+    Ok(options.options([("statement_timeout", "1500"), ("idle_in_transaction_session_timeout", "5000")]))
 }
 
 /// A connection of the pool for one piece of work. Where that is abandoned, the connection is closed: the pool would
@@ -146,10 +187,11 @@ impl Probe {
     /// # Errors
     /// Where this installation is another one than the configuration says, which is final.
     pub(crate) async fn look(&mut self) -> anyhow::Result<bool> {
-        let shards = tokio::time::timeout(PROBE_WITHIN, self.installed_shards()).await;
-        let found = match shards {
-            Ok(Ok(shards)) => {
-                check_shards(shards, self.shards)?;
+        let installation = tokio::time::timeout(PROBE_WITHIN, self.installation()).await;
+        let found = match installation {
+            Ok(Ok(installation)) => {
+                check_shards(installation.shards, self.shards)?;
+                check_mode(installation.authentication.as_deref(), self.mode)?;
                 Ok(())
             }
             Ok(Err(error)) => Err(describe(&error)),
@@ -178,14 +220,27 @@ impl Probe {
         }
     }
 
-    async fn installed_shards(&mut self) -> sqlx::Result<i16> {
+    /// The first API that looks fixes what was left open.
+    async fn installation(&mut self) -> sqlx::Result<Installation> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
         };
-        sqlx::query_scalar("SELECT shards FROM installation")
-            .fetch_one(self.connection.insert(connection))
-            .await
+        let connection = self.connection.insert(connection);
+        let query = sqlx::query_as("SELECT shards, authentication, keys_version FROM installation");
+        let mut found: Installation = query.fetch_one(&mut *connection).await?;
+        if found.authentication.is_none() {
+            let fix = "UPDATE installation SET authentication = coalesce(authentication, $1) \
+                       RETURNING shards, authentication, keys_version";
+            found = sqlx::query_as(fix).bind(self.mode.as_str()).fetch_one(&mut *connection).await?;
+        }
+        // The version was read before the keys: a change in between is read again the next time.
+        if self.mode == Mode::Off || self.keys.version() == Some(found.keys_version) {
+            self.keys.seen();
+        } else {
+            self.keys.replace(found.keys_version, identity::live(connection).await?);
+        }
+        Ok(found)
     }
 
     /// An outage is said once, and so is its end.
@@ -215,10 +270,22 @@ fn check_shards(installed: i16, configured: ShardCount) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn check_mode(installed: Option<&str>, configured: Mode) -> anyhow::Result<()> {
+    let configured = configured.as_str();
+    let installed = installed.unwrap_or(configured);
+    if installed != configured {
+        bail!(
+            "BOXOFFICE_AUTH is {configured}, and this installation was first started with {installed}; the mode is fixed \
+             at installation, since another one would make new bookings of retries"
+        );
+    }
+    Ok(())
+}
+
 fn describe(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::RowNotFound => "not prepared; run `boxoffice-reconciler migrate` first".to_owned(),
-        sqlx::Error::Database(database) if database.code().as_deref() == Some("42P01") => {
+        sqlx::Error::Database(database) if is_older(&database.code().unwrap_or_default()) => {
             "not prepared; run `boxoffice-reconciler migrate` first".to_owned()
         }
         other => other.to_string(),

@@ -9,6 +9,7 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
+use crate::actions::{Action, Actor, Entry};
 use crate::database::DatabaseError;
 use crate::record::{self, StoredEvent};
 
@@ -26,6 +27,7 @@ pub(crate) async fn create(
     connection: &mut PgConnection,
     shard: Shard,
     event: &EventImage,
+    by: &Actor,
 ) -> Result<(), DatabaseError> {
     let mut transaction = connection.begin().await?;
     sqlx::query(
@@ -60,8 +62,16 @@ pub(crate) async fn create(
     .bind(types.iter().map(|of_type| int4(of_type.capacity)).collect::<Vec<i32>>())
     .execute(&mut *transaction)
     .await?;
+    Entry::of_event(by, Action::CreateEvent, event.id).record(&mut transaction, event).await?;
     transaction.commit().await?;
     Ok(())
+}
+
+/// An event that may be published.
+pub(crate) struct Frozen {
+    pub(crate) event: StoredEvent,
+    /// The number of the action's entry, where its publication has not come through the log yet.
+    pub(crate) action: Option<i64>,
 }
 
 /// Freezes a draft, so that it may be published; `None` where there is no such event. An event that was frozen before
@@ -69,9 +79,15 @@ pub(crate) async fn create(
 pub(crate) async fn freeze(
     connection: &mut PgConnection,
     id: EventId,
-) -> Result<Option<StoredEvent>, DatabaseError> {
+    by: &Actor,
+) -> Result<Option<Frozen>, DatabaseError> {
     let mut transaction = connection.begin().await?;
     let Some(mut stored) = record::lock_event(&mut transaction, id).await? else { return Ok(None) };
+    let mut action = None;
+    if !stored.applied {
+        let entry = Entry::of_event(by, Action::PublishEvent, id).changing(&stored.image);
+        action = Some(entry.begin(&mut transaction).await?);
+    }
     if !stored.frozen {
         let capacity = stored.image.ticket_types.iter().map(|of_type| u64::from(of_type.capacity)).sum();
         stored.image.slots = slots_for(capacity);
@@ -83,7 +99,7 @@ pub(crate) async fn freeze(
             .await?;
     }
     transaction.commit().await?;
-    Ok(Some(stored))
+    Ok(Some(Frozen { event: stored, action }))
 }
 
 /// What of a draft is to be another; `None` leaves it as it is.
@@ -115,6 +131,7 @@ pub(crate) async fn change(
     id: EventId,
     changes: &DraftChanges,
     now: DateTime<Utc>,
+    by: &Actor,
 ) -> Result<Option<DraftOutcome>, DatabaseError> {
     let mut transaction = connection.begin().await?;
     let Some(stored) = record::lock_event(&mut transaction, id).await? else { return Ok(None) };
@@ -131,6 +148,8 @@ pub(crate) async fn change(
     if event != stored.image {
         event.updated_at = now;
         write(&mut transaction, &event).await?;
+        let entry = Entry::of_event(by, Action::AmendEvent, id).changing(&stored.image);
+        entry.record(&mut transaction, &event).await?;
         transaction.commit().await?;
     }
     Ok(Some(DraftOutcome::Changed(Box::new(event))))

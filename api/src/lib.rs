@@ -2,22 +2,23 @@
 //!
 //! - What a process is told and how it starts: [`config`], [`telemetry`], [`startup`].
 //! - What HTTP knows: `routes`, `request`, `error`, `observe`. Nothing else does.
-//! - Who asks: `identity`.
+//! - Who asks, and what they may do: [`identity`]; what operators did: `actions`.
 //! - Who is asked: [`inventory`] for decisions and stock, `catalogue` for what never changes once an event is
 //!   published, `database` for drafts and for what Redis no longer holds.
 
+pub mod cli;
 pub mod config;
+pub mod identity;
 pub mod inventory;
 pub mod startup;
 pub mod telemetry;
 
+mod actions;
 mod catalogue;
 mod database;
 mod draft;
 mod error;
 mod find;
-#[expect(dead_code, unused_imports, reason = "keys and tokens come with the next change")]
-mod identity;
 mod observe;
 mod office;
 mod record;

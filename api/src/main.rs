@@ -1,15 +1,10 @@
-//! Telemetry, configuration, build, run.
+//! The program: see `cli`.
 
 use std::process::ExitCode;
 
-use boxoffice_api::config::Options;
-use boxoffice_api::startup::{Application, shutdown_signal};
-use boxoffice_api::telemetry;
-use clap::Parser;
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Options::parse()).await {
+    match boxoffice_api::cli::main().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // For whoever starts it; the logs may not even have begun.
@@ -17,10 +12,4 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-async fn run(options: Options) -> anyhow::Result<()> {
-    telemetry::start_logs(&options.log)?;
-    let shutdown = shutdown_signal()?;
-    Application::build(options.checked()?).await?.run_until_stopped(shutdown).await
 }

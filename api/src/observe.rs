@@ -5,13 +5,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actix_web::HttpResponse;
 use actix_web::body::BoxBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::Error;
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
+use actix_web::{HttpMessage, HttpResponse};
 use chrono::Utc;
 use futures_util::FutureExt;
 use uuid::Uuid;
@@ -24,6 +24,9 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The most bytes of a request id that is taken over.
 const REQUEST_ID_MAX: usize = 128;
 
+/// The id of a request, among its extensions.
+pub(crate) struct RequestId(pub(crate) String);
+
 /// Answers one request of a route.
 pub(crate) async fn observe(
     route: &'static str,
@@ -33,18 +36,19 @@ pub(crate) async fn observe(
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let http = request.request().clone();
+    // An id of visible ASCII is text.
+    let text = request_id.to_str().unwrap_or_default().to_owned();
+    request.extensions_mut().insert(RequestId(text.clone()));
     let result = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let response = match result {
         Ok(Ok(response)) => response.into_parts().1,
         Ok(Err(error)) => HttpResponse::from_error(error),
         Err(panic) => HttpResponse::from_error(Problem::internal(format_args!("panic: {}", words(&*panic)))),
     };
-    // An id of visible ASCII is text.
-    let text = request_id.to_str().unwrap_or_default();
-    let (mut response, problem) = answer(response, text);
+    let (mut response, problem) = answer(response, &text);
     let elapsed = started.elapsed();
     measure(route, http.method(), response.status(), elapsed);
-    log(route, http.method(), response.status(), elapsed, text, problem.as_ref());
+    log(route, http.method(), response.status(), elapsed, &text, problem.as_ref());
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
     Ok(ServiceResponse::new(http, response))
 }

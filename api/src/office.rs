@@ -4,9 +4,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::catalogue::Catalogue;
 use crate::find::Stores;
+use crate::identity::Authentication;
 
 /// Shared by all workers of an application.
 pub(crate) struct Office {
+    pub(crate) authentication: Authentication,
     pub(crate) stores: Stores,
     pub(crate) catalogue: Catalogue,
     pub(crate) metrics: PrometheusHandle,

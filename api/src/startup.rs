@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::database::{Database, Probe};
 use crate::error::{Code, Problem};
 use crate::find::Stores;
+use crate::identity::{Authentication, KeyRing, Mode};
 use crate::inventory::{self, Inventory, Settings, Workers};
 use crate::observe::observe;
 use crate::office::Office;
@@ -56,7 +57,8 @@ impl Application {
         let listener = TcpListener::bind(config.listen)
             .with_context(|| format!("BOXOFFICE_LISTEN: {} cannot be bound", config.listen))?;
         let port = listener.local_addr().context("BOXOFFICE_LISTEN")?.port();
-        let (database, mut probe) = Database::new(&config)?;
+        let (keys, keys_writer) = KeyRing::new(config.keys_kept);
+        let (database, mut probe) = Database::new(&config, keys_writer)?;
         probe.look().await?;
         let inventory_stop = CancellationToken::new();
         if config.strict {
@@ -65,7 +67,12 @@ impl Application {
         let (inventory, inventory_workers) = Inventory::start(settings(&config), &inventory_stop)?;
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
-        let office = Office { catalogue: Catalogue::new(stores.clone()), stores, metrics };
+        let authentication = match config.auth {
+            Mode::Off => Authentication::Off,
+            Mode::Keys | Mode::KeysAndTokens => Authentication::On { keys },
+        };
+        let catalogue = Catalogue::new(stores.clone());
+        let office = Office { authentication, catalogue, stores, metrics };
         Ok(Self {
             listener,
             port,

@@ -78,7 +78,6 @@ impl Problem {
         Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed) }
     }
 
-    #[expect(dead_code, reason = "credentials come with the next change")]
     /// A credential that was sent and is not valid. The cause is logged and never shown: it would tell a thief how near
     /// they came.
     pub(crate) fn invalid_credential(cause: impl fmt::Display) -> Self {

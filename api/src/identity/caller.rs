@@ -18,6 +18,7 @@ pub(crate) enum Caller {
     /// A storefront or an operator, by an API key.
     Key(Arc<KeyHolder>),
     /// A buyer, by a token.
+    #[allow(dead_code, reason = "tokens come with the next change")]
     Buyer(Arc<Buyer>),
 }
 
@@ -29,6 +30,8 @@ pub(crate) struct KeyId(pub(super) u64);
 #[derive(Debug)]
 pub(crate) struct KeyHolder {
     pub(crate) id: KeyId,
+    /// As whoever made it called it.
+    pub(crate) name: String,
     /// Scopes idempotency keys; the same for every key of a storefront, so that a key can be rotated.
     pub(crate) owner: text::Caller,
     /// Operators see every booking, storefronts those that they made.
@@ -109,10 +112,31 @@ impl Caller {
     }
 
     /// The API key that was used.
+    #[allow(dead_code, reason = "limits are counted by it")]
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self {
             Self::Key(key) => Some(key.id),
             _ => None,
+        }
+    }
+}
+
+impl KeyId {
+    /// As it is shown: 16 hexadecimal digits in lower case.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_hex { u64::from_str_radix(text, 16).ok().map(Self) } else { None }
+    }
+}
+
+/// For logs and for the table of operators' actions.
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anyone => f.write_str("anyone"),
+            Self::Visitor => f.write_str("visitor"),
+            Self::Key(key) => write!(f, "key {} ({})", key.id, key.name),
+            Self::Buyer(buyer) => write!(f, "buyer {}", buyer.customer),
         }
     }
 }

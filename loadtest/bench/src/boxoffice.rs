@@ -43,8 +43,12 @@ impl Home {
 
     /// Starts an API and waits until it is ready.
     pub(crate) async fn api(&self, name: &str, address: SocketAddr) -> Result<Process> {
-        let process =
-            self.start("boxoffice-api", name, &[], &[("BOXOFFICE_LISTEN", &address.to_string())])?;
+        let process = self.start(
+            "boxoffice-api",
+            name,
+            &[],
+            &[("BOXOFFICE_LISTEN", &address.to_string()), ("BOXOFFICE_AUTH", "off")],
+        )?;
         let start = Instant::now();
         loop {
             if let Ok(mut connection) = Connection::open(address).await

@@ -173,6 +173,7 @@ fn api(options: &Options, run: &str, at: usize, offset: u16) -> Instance {
     let program = Program::new(&name, options.bin.join("boxoffice-api"), &options.run_dir)
         .settings(&settings(options, run))
         .setting("BOXOFFICE_LISTEN", &format!("127.0.0.1:{port}"))
+        .setting("BOXOFFICE_AUTH", "off")
         .setting("BOXOFFICE_SHUTDOWN_SECONDS", "10");
     Instance { program, port }
 }

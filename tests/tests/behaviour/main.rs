@@ -15,6 +15,7 @@ mod fences;
 mod gate;
 mod holds;
 mod http;
+mod identity;
 mod limits;
 mod log;
 mod lost_keys;

@@ -95,6 +95,9 @@ impl Settings {
     /// The API's arguments but for its address, behind the program's name.
     pub fn api_arguments(&self, more: &[&str]) -> Vec<String> {
         let mut args = self.common();
+        if !more.contains(&"--auth") {
+            args.extend(["--auth", "off"].map(str::to_owned));
+        }
         args.extend(["--workers", "1", "--database-pool", "4"].map(str::to_owned));
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         args

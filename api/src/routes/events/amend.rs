@@ -12,6 +12,7 @@ use chrono::Utc;
 
 use super::body::EventBody;
 use super::patch::{Amendment, Patch};
+use crate::actions::{self, Action, Actor, Entry};
 use crate::draft::{self, DraftOutcome};
 use crate::error::{Code, Problem, event_refusal};
 use crate::find::Found;
@@ -32,18 +33,24 @@ pub(crate) async fn amend(
     let id = event_id(&request)?;
     let body = read_json(&request, payload).await?;
     let amendment = parse::<Patch>(&body)?.check(Utc::now())?;
-    let event = in_time(change(&office, id, &amendment)).await?;
+    let by = Actor::of(&caller, &request);
+    let event = in_time(change(&office, id, &amendment, &by)).await?;
     json(StatusCode::OK, &EventBody::of(&event))
 }
 
-async fn change(office: &Office, id: EventId, amendment: &Amendment) -> Result<EventImage, Problem> {
+async fn change(
+    office: &Office,
+    id: EventId,
+    amendment: &Amendment,
+    by: &Actor,
+) -> Result<EventImage, Problem> {
     let found = office.stores.find(id).await?;
     if amendment.names_nothing {
         return Err(Problem::new(Code::TicketTypeNotFound));
     }
     match found {
-        Found::Live { event, .. } => change_published(office, *event, amendment).await,
-        Found::Recorded { stored, .. } if !stored.frozen => change_draft(office, id, amendment).await,
+        Found::Live { event, .. } => change_published(office, *event, amendment, by).await,
+        Found::Recorded { stored, .. } if !stored.frozen => change_draft(office, id, amendment, by).await,
         Found::Recorded { redis: Some(error), .. } => Err(error.into()),
         Found::Recorded { stored, .. } if !stored.applied => Err(interrupted()),
         Found::Recorded { stored, .. } if stored.image.status == EventStatus::Closed => {
@@ -57,19 +64,24 @@ fn interrupted() -> Problem {
     Problem::because(Code::InventoryUnverified, INTERRUPTED)
 }
 
-async fn change_draft(office: &Office, id: EventId, amendment: &Amendment) -> Result<EventImage, Problem> {
+async fn change_draft(
+    office: &Office,
+    id: EventId,
+    amendment: &Amendment,
+    by: &Actor,
+) -> Result<EventImage, Problem> {
     if amendment.status.is_some() {
         return Err(Problem::because(Code::NotOnSale, "The event is a draft; publish it first."));
     }
     let now = time::truncate(Utc::now());
-    let write = async |connection: &mut _| draft::change(connection, id, &amendment.fields, now).await;
+    let write = async |connection: &mut _| draft::change(connection, id, &amendment.fields, now, by).await;
     match office.stores.database.run(write).await?.ok_or_else(|| Problem::new(Code::EventNotFound))? {
         DraftOutcome::Changed(event) => Ok(*event),
         DraftOutcome::NoSuchTicketType => Err(Problem::new(Code::TicketTypeNotFound)),
         DraftOutcome::WindowInverted => Err(event_refusal(&EventOutcome::WindowInverted)),
         // It was frozen since it was found; where its publication went through, Redis has it by now.
         DraftOutcome::Frozen => match office.stores.snapshot(id).await?.event {
-            Some(event) => change_published(office, event, amendment).await,
+            Some(event) => change_published(office, event, amendment, by).await,
             None => Err(interrupted()),
         },
     }
@@ -79,12 +91,20 @@ async fn change_published(
     office: &Office,
     event: EventImage,
     amendment: &Amendment,
+    by: &Actor,
 ) -> Result<EventImage, Problem> {
     let changes = amendment.as_changes_of(&event)?;
     if changes.is_empty() {
         return Ok(event);
     }
-    match office.stores.inventory.amend(event.id, &changes).await? {
+    let begin = async |connection: &mut _| {
+        let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(&event);
+        Ok(entry.begin(connection).await?)
+    };
+    let action = office.stores.database.run(begin).await?;
+    let decided = office.stores.inventory.amend(event.id, &changes).await;
+    actions::end(&office.stores.database, action, &decided).await;
+    match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),
     }

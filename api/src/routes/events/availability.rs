@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::Problem;
 use crate::find::Found;
+use crate::identity::Caller;
 use crate::request::event_id;
 use crate::routes::{Answer, SharedOffice, in_time, json, marked_stale};
 
@@ -35,7 +36,7 @@ struct TypeBody {
     on_sale: bool,
 }
 
-pub(crate) async fn availability(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn availability(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let found = in_time(office.stores.find(event_id(&request)?)).await?;
     let stale = found.is_stale();
     let body = AvailabilityBody::of(&found).map_err(Problem::internal)?;

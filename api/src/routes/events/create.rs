@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::body::EventBody;
+use crate::actions::Actor;
 use crate::draft;
 use crate::error::{Problem, window_inverted};
 use crate::identity::{Caller, Scope};
@@ -67,8 +68,9 @@ pub(crate) async fn create(
     let body = read_json(&request, payload).await?;
     let event = parse::<NewEvent>(&body)?.check(time::truncate(Utc::now()))?;
     let shard = office.stores.inventory.shard_of(event.id);
-    let written =
-        office.stores.database.run(async |connection| draft::create(connection, shard, &event).await);
+    let by = Actor::of(&caller, &request);
+    let write = async |connection: &mut _| draft::create(connection, shard, &event, &by).await;
+    let written = office.stores.database.run(write);
     in_time(async { Ok(written.await?) }).await?;
     let mut response: HttpResponse = json(StatusCode::CREATED, &EventBody::of(&event))?;
     let location = HeaderValue::from_str(&format!("/v1/events/{}", event.id)).map_err(Problem::internal)?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::body::EventBody;
 use crate::error::Problem;
+use crate::identity::Caller;
 use crate::office::Office;
 use crate::record::{self, StoredEvent};
 use crate::request::{After, Page, next_cursor};
@@ -18,7 +19,7 @@ struct ListBody<'a> {
     next_cursor: Option<String>,
 }
 
-pub(crate) async fn list(office: SharedOffice, request: HttpRequest) -> Answer {
+pub(crate) async fn list(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let page = Page::parse(request.query_string(), false)?;
     let (events, next_cursor) = in_time(read(&office, &page)).await?;
     let items = events.iter().map(|stored| EventBody::of(&stored.image)).collect();

@@ -8,7 +8,8 @@ use boxoffice_schema::scripts::EventOutcome;
 use boxoffice_schema::status::EventStatus;
 
 use super::body::EventBody;
-use crate::draft;
+use crate::actions::{self, Actor};
+use crate::draft::{self, Frozen};
 use crate::error::{Code, Problem, event_refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
@@ -19,7 +20,7 @@ use crate::routes::{Answer, SharedOffice, in_time, json};
 pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.operates(Scope::EventsWrite)?;
     let id = event_id(&request)?;
-    let event = in_time(put_on_sale(&office, id)).await?;
+    let event = in_time(put_on_sale(&office, id, &Actor::of(&caller, &request))).await?;
     if event.status == EventStatus::Closed {
         return Err(event_refusal(&EventOutcome::Closed));
     }
@@ -27,16 +28,16 @@ pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpR
 }
 
 /// The event as it is in Redis, where this or an earlier call has put it.
-async fn put_on_sale(office: &Office, id: EventId) -> Result<EventImage, Problem> {
-    let freeze = async |connection: &mut _| draft::freeze(connection, id).await;
-    let Some(stored) = office.stores.database.run(freeze).await? else {
+async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventImage, Problem> {
+    let freeze = async |connection: &mut _| draft::freeze(connection, id, by).await;
+    let Some(Frozen { event: stored, action }) = office.stores.database.run(freeze).await? else {
         return Err(Problem::new(Code::EventNotFound));
     };
-    if stored.applied {
-        return already_on_sale(office, stored).await;
-    }
+    let Some(action) = action else { return already_on_sale(office, stored).await };
     // Until the publication has come through the log nobody can have lost it: where it is absent it never happened.
-    match office.stores.inventory.publish(&stored.image).await? {
+    let decided = office.stores.inventory.publish(&stored.image).await;
+    actions::end(&office.stores.database, action, &decided).await;
+    match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),
     }

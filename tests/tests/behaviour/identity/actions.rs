@@ -1,0 +1,88 @@
+//! What operators do is written down with it.
+
+use serde_json::{Value, json};
+
+use super::{KEYS, Key, command, operated};
+use crate::http::{Reply, id};
+use crate::world::World;
+
+fn audit_log(world: &World, target: &str) -> Vec<Value> {
+    let printed = command(&world.settings, &["audit-log", "--target", target, "--json"]).unwrap();
+    serde_json::from_str(&printed).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_done_to_an_event_is_written_down_with_who_and_before_and_after() {
+    let (world, operator) = operated(&KEYS).await;
+    let event = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
+    world.patch(&event, &json!({"name": "Another night"})).await.expect(200);
+    world.patch(&event, &json!({"name": "Another night"})).await.expect(200);
+    world.publish(&event).await.expect(200);
+    let url = world.url(&format!("/v1/events/{event}"));
+    let paused = world.http.patch(url).header("X-Request-Id", "req-1").json(&json!({"status": "paused"}));
+    Reply::of(paused.send().await.unwrap()).await.expect(200);
+    world.patch(&event, &json!({"status": "closed"})).await.expect(200);
+    world.patch(&event, &json!({"status": "on_sale"})).await.refused(409, "not_on_sale");
+
+    let log = audit_log(&world, &format!("event {event}"));
+    let told: Vec<_> =
+        log.iter().map(|e| (e["action"].as_str().unwrap(), e["outcome"].as_str().unwrap())).collect();
+    let expected = [
+        ("event.create", "done"),
+        ("event.amend", "done"),
+        ("event.publish", "done"),
+        ("event.amend", "done"),
+        ("event.amend", "done"),
+        ("event.amend", "refused"),
+    ];
+    assert_eq!(told, expected);
+    assert!(log.iter().all(|entry| entry["who"] == format!("key {} (a key)", operator.id)), "{log:?}");
+    assert_eq!(
+        (&log[1]["before"]["name"], &log[1]["after"]["name"]),
+        (&json!("A night out"), &json!("Another night"))
+    );
+    assert_eq!(
+        (&log[3]["before"]["status"], &log[3]["after"]["status"]),
+        (&json!("on_sale"), &json!("paused"))
+    );
+    assert_eq!(log[3]["request_id"], "req-1");
+    assert!(log[5]["after"].is_null());
+}
+
+#[tokio::test]
+async fn what_is_done_to_a_key_is_written_down_in_the_same_transaction() {
+    let (world, _) = operated(&KEYS).await;
+    let key = Key::storefront(&world.settings, "acme");
+    let next = key.rotate(&world.settings, "1");
+    command(&world.settings, &["keys", "revoke", &key.id, "--by", "eve"]).unwrap();
+    // Again: it changes nothing.
+    command(&world.settings, &["keys", "revoke", &key.id, "--by", "mallory"]).unwrap();
+    let log = audit_log(&world, &format!("key {}", key.id));
+    let told: Vec<_> = log.iter().map(|entry| entry["action"].as_str().unwrap()).collect();
+    assert_eq!(told, ["key.create", "key.rotate", "key.revoke"]);
+    assert_eq!((&log[1]["before"]["id"], &log[1]["after"]["id"]), (&json!(key.id), &json!(next.id)));
+    assert_eq!(log[2]["who"], "eve");
+    assert!(log[2]["before"]["revoked_at"].is_null() && log[2]["after"]["revoked_at"].is_string());
+    // Where the entry cannot be written the action does not happen.
+    sqlx::query("ALTER TABLE operator_actions ADD CHECK (who <> 'mallory')")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    command(&world.settings, &["keys", "revoke", &next.id, "--by", "mallory"]).unwrap_err();
+    let listed = command(&world.settings, &["keys", "list", "--json"]).unwrap();
+    assert!(listed.contains(&next.id), "{listed}");
+}
+
+#[tokio::test]
+async fn an_entry_is_neither_changed_nor_taken_away() {
+    let (world, _) = operated(&KEYS).await;
+    for statement in [
+        "UPDATE operator_actions SET who = 'nobody'",
+        "UPDATE operator_actions SET outcome = 'refused', ended_at = now()",
+        "DELETE FROM operator_actions",
+        "TRUNCATE operator_actions",
+    ] {
+        let refused = sqlx::query(statement).execute(&world.pool).await.unwrap_err();
+        assert!(refused.to_string().contains("only added to"), "{statement}: {refused}");
+    }
+}
