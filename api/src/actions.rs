@@ -1,6 +1,9 @@
 //! What operators do, written down with it: in the transaction that does it or, where Redis decides, before Redis is
 //! asked. Nothing is done without an entry.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use actix_web::{HttpMessage, HttpRequest};
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
@@ -8,11 +11,22 @@ use boxoffice_schema::scripts::EventOutcome;
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::database::Database;
+use crate::database::{Database, DatabaseError};
+use crate::error::{Code, Problem};
 use crate::identity::Caller;
 use crate::inventory::InventoryError;
 use crate::observe::RequestId;
+
+/// One write of an entry, so that there is time left to ask Redis.
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+
+/// The most entries that wait for PostgreSQL; past it events cannot be changed until it is back.
+const WAITING_MAX: usize = 1_000;
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// A day of them.
+const TRIES_MAX: u32 = 86_400;
 
 /// What was done.
 #[derive(Clone, Copy, Debug)]
@@ -74,22 +88,23 @@ impl Actor {
 }
 
 /// An action on one thing.
-pub(crate) struct Entry<'a> {
-    pub(crate) by: &'a Actor,
-    pub(crate) action: Action,
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    by: Actor,
+    action: Action,
     /// As in `event 0198…` or `key 3f…`.
-    pub(crate) target: String,
-    pub(crate) before: Option<Value>,
+    target: String,
+    before: Option<Value>,
 }
 
-impl<'a> Entry<'a> {
+impl Entry {
     /// Without a state before.
-    pub(crate) fn new(by: &'a Actor, action: Action, target: String) -> Self {
-        Self { by, action, target, before: None }
+    pub(crate) fn new(by: &Actor, action: Action, target: String) -> Self {
+        Self { by: by.clone(), action, target, before: None }
     }
 
     /// On an event.
-    pub(crate) fn of_event(by: &'a Actor, action: Action, id: EventId) -> Self {
+    pub(crate) fn of_event(by: &Actor, action: Action, id: EventId) -> Self {
         Self::new(by, action, format!("event {id}"))
     }
 
@@ -100,20 +115,20 @@ impl<'a> Entry<'a> {
 
     /// Writes what is done in the same transaction.
     pub(crate) async fn record(
-        self,
+        &self,
         connection: &mut PgConnection,
         after: &impl Serialize,
     ) -> sqlx::Result<()> {
         self.insert(connection, Some(Outcome::Done), shown(after)).await.map(drop)
     }
 
-    /// Writes what is about to be asked of Redis, and returns its number for [`end`].
-    pub(crate) async fn begin(self, connection: &mut PgConnection) -> sqlx::Result<i64> {
+    /// Writes what is about to be asked of Redis, and returns its number.
+    pub(crate) async fn begin(&self, connection: &mut PgConnection) -> sqlx::Result<i64> {
         self.insert(connection, None, None).await
     }
 
     async fn insert(
-        self,
+        &self,
         connection: &mut PgConnection,
         outcome: Option<Outcome>,
         after: Option<Value>,
@@ -124,8 +139,8 @@ impl<'a> Entry<'a> {
         )
         .bind(&self.by.who)
         .bind(self.action.as_str())
-        .bind(self.target)
-        .bind(self.before)
+        .bind(&self.target)
+        .bind(&self.before)
         .bind(after)
         .bind(&self.by.request_id)
         .bind(outcome.map(Outcome::as_str))
@@ -134,23 +149,99 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Says how an action ended that Redis decided. The decision stands whether or not this can be written: without it the
-/// entry says that the outcome is unknown, and the log of decisions tells.
-pub(crate) async fn end(database: &Database, id: i64, decided: &Result<EventOutcome, InventoryError>) {
-    let (outcome, after) = outcome_of(decided);
-    let after = after.and_then(shown);
-    let write = async |connection: &mut PgConnection| {
-        sqlx::query("UPDATE operator_actions SET outcome = $2, after = $3, ended_at = now() WHERE id = $1")
-            .bind(id)
-            .bind(outcome.as_str())
-            .bind(&after)
-            .execute(connection)
-            .await?;
-        Ok(())
-    };
-    if let Err(error) = database.run(write).await {
-        tracing::warn!(%error, id, outcome = outcome.as_str(), "the outcome of an operator's action was not written");
+/// Entries of what Redis decides. PostgreSQL may be away while an event must stop selling: then the entry is said in the
+/// log, and written as soon as PostgreSQL is back.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    database: Database,
+    /// How many more may wait.
+    waiting: Arc<Semaphore>,
+}
+
+/// An entry whose outcome is not known yet.
+pub(crate) enum Begun {
+    /// Written, under this number.
+    Written(i64),
+    /// Not written.
+    Waiting(Box<Entry>, OwnedSemaphorePermit),
+}
+
+impl Journal {
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, waiting: Arc::new(Semaphore::new(WAITING_MAX)) }
     }
+
+    /// Writes what is about to be asked of Redis.
+    pub(crate) async fn begin(&self, entry: Entry) -> Result<Begun, Problem> {
+        let write = self.database.run(async |connection| Ok(entry.begin(connection).await?));
+        match tokio::time::timeout(WRITTEN_WITHIN, write).await {
+            Ok(Ok(id)) => return Ok(Begun::Written(id)),
+            Ok(Err(DatabaseError::Unavailable(_))) | Err(_) => {}
+            Ok(Err(error)) => return Err(error.into()),
+        }
+        let place = self.waiting.clone().try_acquire_owned();
+        let place = place.map_err(|_| Problem::new(Code::PostgresUnavailable))?;
+        tracing::warn!(?entry, "an operator's action is written down once PostgreSQL is back");
+        Ok(Begun::Waiting(Box::new(entry), place))
+    }
+
+    /// Says how it ended. The decision stands whether or not this can be written: an entry without it says that the
+    /// outcome is unknown, and the log of decisions tells.
+    pub(crate) async fn end(&self, begun: Begun, decided: &Result<EventOutcome, InventoryError>) {
+        let (outcome, after) = outcome_of(decided);
+        let after = after.and_then(shown);
+        match begun {
+            Begun::Written(id) => {
+                let write = self
+                    .database
+                    .run(async |connection| Ok(update(connection, id, outcome, after.as_ref()).await?));
+                if !matches!(tokio::time::timeout(WRITTEN_WITHIN, write).await, Ok(Ok(()))) {
+                    tracing::warn!(id, ?outcome, "the outcome of an operator's action was not written");
+                }
+            }
+            Begun::Waiting(entry, place) => {
+                tokio::spawn(self.clone().write_later(entry, outcome, after, place));
+            }
+        }
+    }
+
+    async fn write_later(
+        self,
+        entry: Box<Entry>,
+        outcome: Outcome,
+        after: Option<Value>,
+        _place: OwnedSemaphorePermit,
+    ) {
+        for _ in 0..TRIES_MAX {
+            tokio::time::sleep(BETWEEN_TRIES).await;
+            let write = self
+                .database
+                .run(async |connection| Ok(entry.insert(connection, Some(outcome), after.clone()).await?));
+            if write.await.is_ok() {
+                return;
+            }
+        }
+        tracing::error!(
+            ?entry,
+            ?outcome,
+            "an operator's action was never written down: PostgreSQL stayed away"
+        );
+    }
+}
+
+async fn update(
+    connection: &mut PgConnection,
+    id: i64,
+    outcome: Outcome,
+    after: Option<&Value>,
+) -> sqlx::Result<()> {
+    sqlx::query("UPDATE operator_actions SET outcome = $2, after = $3, ended_at = now() WHERE id = $1")
+        .bind(id)
+        .bind(outcome.as_str())
+        .bind(after)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 fn outcome_of(decided: &Result<EventOutcome, InventoryError>) -> (Outcome, Option<&EventImage>) {

@@ -10,7 +10,7 @@ use boxoffice_schema::shard::ShardCount;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::identity::Mode;
+use crate::identity::{JwksSource, Mode, TokenSettings};
 use crate::inventory::Acknowledge;
 
 /// Boxoffice's HTTP API. Every option is an environment variable too; the flag wins.
@@ -42,6 +42,19 @@ pub struct Options {
     #[arg(long, env = "BOXOFFICE_KEYS_KEPT_SECONDS", value_name = "BOXOFFICE_KEYS_KEPT_SECONDS")]
     #[arg(default_value_t = 3_600)]
     pub keys_kept_seconds: u64,
+    /// `iss` of the tokens that are taken, to the letter; with `keys+jwt`.
+    #[arg(long, env = "BOXOFFICE_JWT_ISSUER", value_name = "BOXOFFICE_JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// What must be among `aud` of the tokens that are taken; with `keys+jwt`.
+    #[arg(long, env = "BOXOFFICE_JWT_AUDIENCE", value_name = "BOXOFFICE_JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
+    /// The issuer's public keys (JSON Web Key Set): a file or an https URL, read every minute; with `keys+jwt`.
+    #[arg(long, env = "BOXOFFICE_JWT_JWKS", value_name = "BOXOFFICE_JWT_JWKS", hide_env_values = true)]
+    pub jwt_jwks: Option<String>,
+    /// Seconds by which our clock and the issuer's may differ, 0 to 300.
+    #[arg(long, env = "BOXOFFICE_JWT_LEEWAY_SECONDS", value_name = "BOXOFFICE_JWT_LEEWAY_SECONDS")]
+    #[arg(default_value_t = 30)]
+    pub jwt_leeway_seconds: u64,
     /// Threads that serve HTTP; the number of cores unless set.
     #[arg(long, env = "BOXOFFICE_WORKERS", value_name = "BOXOFFICE_WORKERS")]
     pub workers: Option<u16>,
@@ -142,6 +155,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// How callers are authenticated.
     pub auth: Mode,
+    /// What tokens are taken, where any are.
+    pub tokens: Option<TokenSettings>,
     /// How long API keys are believed while PostgreSQL is away.
     pub keys_kept: Duration,
     /// Threads that serve HTTP.
@@ -205,11 +220,13 @@ impl Options {
              {}; set BOXOFFICE_AUTH=keys and make keys with `boxoffice-api keys create`",
             self.listen
         );
+        let tokens = self.tokens()?;
         let brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
         let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Config {
             listen: self.listen,
             auth: self.auth,
+            tokens,
             keys_kept: Duration::from_secs(self.keys_kept_seconds),
             workers: self.workers.map_or_else(cores, usize::from),
             database_url: required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)?,
@@ -232,6 +249,41 @@ impl Options {
             lease: Duration::from_millis(self.lease_ms),
             shutdown: Duration::from_secs(self.shutdown_seconds),
         })
+    }
+}
+
+impl Options {
+    /// All of them or, where no tokens are taken, none: one that has no effect would be a mistake.
+    fn tokens(&self) -> anyhow::Result<Option<TokenSettings>> {
+        let settings = [
+            ("BOXOFFICE_JWT_ISSUER", &self.jwt_issuer),
+            ("BOXOFFICE_JWT_AUDIENCE", &self.jwt_audience),
+            ("BOXOFFICE_JWT_JWKS", &self.jwt_jwks),
+        ];
+        if self.auth != Mode::KeysAndTokens {
+            for (name, value) in settings {
+                ensure!(
+                    value.is_none(),
+                    "{name} is set, and BOXOFFICE_AUTH is {}, not keys+jwt",
+                    self.auth.as_str()
+                );
+            }
+            return Ok(None);
+        }
+        let [issuer, audience, jwks] = settings.map(|(name, value)| {
+            let value = value.as_deref().filter(|value| !value.is_empty());
+            value.with_context(|| format!("{name} is not set, and BOXOFFICE_AUTH is keys+jwt"))
+        });
+        ensure!(self.jwt_leeway_seconds <= 300, "BOXOFFICE_JWT_LEEWAY_SECONDS must be 0 to 300");
+        Ok(Some(TokenSettings {
+            issuer: issuer?.to_owned(),
+            audience: audience?.to_owned(),
+            jwks: jwks?
+                .parse::<JwksSource>()
+                .map_err(|why| anyhow::anyhow!("BOXOFFICE_JWT_JWKS is {why}"))?,
+            leeway: Duration::from_secs(self.jwt_leeway_seconds),
+            kept: Duration::from_secs(self.keys_kept_seconds),
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use metrics_exporter_prometheus::PrometheusHandle;
 
+use crate::actions::Journal;
 use crate::catalogue::Catalogue;
 use crate::find::Stores;
 use crate::identity::Authentication;
@@ -11,5 +12,6 @@ pub(crate) struct Office {
     pub(crate) authentication: Authentication,
     pub(crate) stores: Stores,
     pub(crate) catalogue: Catalogue,
+    pub(crate) journal: Journal,
     pub(crate) metrics: PrometheusHandle,
 }

@@ -14,12 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::actions::Journal;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::database::{Database, Probe};
 use crate::error::{Code, Problem};
 use crate::find::Stores;
-use crate::identity::{Authentication, KeyRing, Mode};
+use crate::identity::{Authentication, JwksReader, KeyRing, Mode, Tokens};
 use crate::inventory::{self, Inventory, Settings, Workers};
 use crate::observe::observe;
 use crate::office::Office;
@@ -42,6 +43,7 @@ pub struct Application {
     shutdown: Duration,
     office: SharedOffice,
     probe: Probe,
+    jwks: Option<JwksReader>,
     inventory_workers: Workers,
     inventory_stop: CancellationToken,
 }
@@ -67,12 +69,10 @@ impl Application {
         let (inventory, inventory_workers) = Inventory::start(settings(&config), &inventory_stop)?;
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
-        let authentication = match config.auth {
-            Mode::Off => Authentication::Off,
-            Mode::Keys | Mode::KeysAndTokens => Authentication::On { keys },
-        };
+        let (authentication, jwks) = authentication(&config, keys).await?;
         let catalogue = Catalogue::new(stores.clone());
-        let office = Office { authentication, catalogue, stores, metrics };
+        let journal = Journal::new(stores.database.clone());
+        let office = Office { authentication, catalogue, stores, journal, metrics };
         Ok(Self {
             listener,
             port,
@@ -80,6 +80,7 @@ impl Application {
             shutdown: config.shutdown,
             office: Data::new(office),
             probe,
+            jwks,
             inventory_workers,
             inventory_stop,
         })
@@ -96,6 +97,7 @@ impl Application {
     /// Where the server fails, or PostgreSQL turns out to be another installation's.
     pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let upkeep = tokio::spawn(keep_up(self.office.metrics.clone()));
+        let jwks = self.jwks.map(|reader| tokio::spawn(reader.watch()));
         // Half of the time is for clients, and what they leave of it for the relay as well.
         let server = serve(self.listener, self.workers, self.shutdown / 2, self.office)?;
         let handle = server.handle();
@@ -117,8 +119,27 @@ impl Application {
             tracing::warn!("stopped before everything was sent; another instance goes on with it");
         }
         upkeep.abort();
+        if let Some(reader) = jwks {
+            reader.abort();
+        }
         ended.and(served)
     }
+}
+
+async fn authentication(
+    config: &Config,
+    keys: KeyRing,
+) -> anyhow::Result<(Authentication, Option<JwksReader>)> {
+    if config.auth == Mode::Off {
+        tracing::warn!(listen = %config.listen, "authentication is off: whoever reaches this address may do everything");
+        return Ok((Authentication::Off, None));
+    }
+    let Some(settings) = config.tokens.clone() else {
+        return Ok((Authentication::On { keys, tokens: None }, None));
+    };
+    let (tokens, reader) = Tokens::new(settings)?;
+    reader.begin().await?;
+    Ok((Authentication::On { keys, tokens: Some(Box::new(tokens)) }, Some(reader)))
 }
 
 fn settings(config: &Config) -> Settings {

@@ -85,6 +85,11 @@ impl Problem {
         Self { challenge, cause: Some(cause.to_string()), ..Self::new(Code::Unauthenticated) }
     }
 
+    /// With another detail.
+    pub(crate) fn saying(self, detail: &'static str) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+
     /// A key that is valid and does not allow this.
     pub(crate) fn lacks(scope: Scope) -> Self {
         let challenge = format!(r#"{CHALLENGE}, error="insufficient_scope", scope="{scope}""#);

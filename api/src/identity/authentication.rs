@@ -6,6 +6,7 @@ use chrono::Utc;
 use super::caller::Caller;
 use super::keyring::KeyRing;
 use super::secret;
+use super::tokens::Tokens;
 use crate::error::Problem;
 
 /// The most bytes of a credential: a token with many claims has two or three thousand.
@@ -14,19 +15,22 @@ const CREDENTIAL_MAX: usize = 8 * 1024;
 /// How this installation knows its callers.
 pub(crate) enum Authentication {
     Off,
-    On { keys: KeyRing },
+    On { keys: KeyRing, tokens: Option<Box<Tokens>> },
 }
 
 impl Authentication {
     /// Whoever sends these headers. A credential that is not valid is refused even where none is needed, so that a
     /// client learns of it before a sale.
     pub(super) fn identify(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let Self::On { keys } = self else { return Ok(Caller::Anyone) };
+        let Self::On { keys, tokens } = self else { return Ok(Caller::Anyone) };
         let Some(credential) = bearer(headers)? else { return Ok(Caller::Visitor) };
         if credential.starts_with(secret::PREFIX) {
             return keys.holder(credential, Utc::now()).map(Caller::Key);
         }
-        Err(Problem::invalid_credential("neither an API key nor a token that is taken here"))
+        match tokens {
+            Some(tokens) => tokens.buyer(credential).map(Caller::Buyer),
+            None => Err(Problem::invalid_credential("no API key, and tokens are not taken here")),
+        }
     }
 }
 

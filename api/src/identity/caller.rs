@@ -18,7 +18,6 @@ pub(crate) enum Caller {
     /// A storefront or an operator, by an API key.
     Key(Arc<KeyHolder>),
     /// A buyer, by a token.
-    #[allow(dead_code, reason = "tokens come with the next change")]
     Buyer(Arc<Buyer>),
 }
 

@@ -1,15 +1,18 @@
 //! Who calls, and what they may do.
 //!
 //! [`Caller`] is the answer: an argument of a handler, or [`Caller::of`] for what stands before handlers. It is found
-//! once a request, before the body is read, and without asking anybody: the valid keys are in memory.
+//! once a request, before the body is read, and without asking anybody: the valid API keys are in memory, and so
+//! are the public keys of tokens.
 
 mod authentication;
 mod caller;
+mod jwks;
 mod keyring;
 mod mode;
 mod scope;
 mod secret;
 mod store;
+mod tokens;
 
 use std::future::{Ready, ready};
 
@@ -18,11 +21,15 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
 pub(crate) use authentication::Authentication;
 pub(crate) use caller::{Caller, KeyId};
+pub(crate) use jwks::JwksReader;
+pub use jwks::JwksSource;
 pub(crate) use keyring::{KeyRing, KeyRingWriter};
 pub use mode::Mode;
 pub(crate) use scope::{Scope, Scopes};
 pub(crate) use secret::PREFIX;
 pub(crate) use store::{Grant, KeyRow, create, list, live, revoke, rotate};
+pub use tokens::TokenSettings;
+pub(crate) use tokens::Tokens;
 
 use crate::error::Problem;
 use crate::routes::SharedOffice;

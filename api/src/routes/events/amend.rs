@@ -12,7 +12,7 @@ use chrono::Utc;
 
 use super::body::EventBody;
 use super::patch::{Amendment, Patch};
-use crate::actions::{self, Action, Actor, Entry};
+use crate::actions::{Action, Actor, Entry};
 use crate::draft::{self, DraftOutcome};
 use crate::error::{Code, Problem, event_refusal};
 use crate::find::Found;
@@ -97,13 +97,10 @@ async fn change_published(
     if changes.is_empty() {
         return Ok(event);
     }
-    let begin = async |connection: &mut _| {
-        let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(&event);
-        Ok(entry.begin(connection).await?)
-    };
-    let action = office.stores.database.run(begin).await?;
+    let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(&event);
+    let action = office.journal.begin(entry).await?;
     let decided = office.stores.inventory.amend(event.id, &changes).await;
-    actions::end(&office.stores.database, action, &decided).await;
+    office.journal.end(action, &decided).await;
     match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),

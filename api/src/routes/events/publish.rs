@@ -8,7 +8,7 @@ use boxoffice_schema::scripts::EventOutcome;
 use boxoffice_schema::status::EventStatus;
 
 use super::body::EventBody;
-use crate::actions::{self, Actor};
+use crate::actions::{Actor, Begun};
 use crate::draft::{self, Frozen};
 use crate::error::{Code, Problem, event_refusal};
 use crate::identity::{Caller, Scope};
@@ -36,7 +36,7 @@ async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventIm
     let Some(action) = action else { return already_on_sale(office, stored).await };
     // Until the publication has come through the log nobody can have lost it: where it is absent it never happened.
     let decided = office.stores.inventory.publish(&stored.image).await;
-    actions::end(&office.stores.database, action, &decided).await;
+    office.journal.end(Begun::Written(action), &decided).await;
     match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),

@@ -4,7 +4,9 @@ mod actions;
 mod inputs;
 mod installation;
 mod keys;
+mod provider;
 mod storefronts;
+mod tokens;
 
 use std::process::Command;
 
