@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -15,11 +17,16 @@ use crate::http::Connection;
 /// How long a process may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
+/// How long a process may take to stop.
+const STOPPED: Duration = Duration::from_secs(40);
+
 /// Where the binaries are, and where the logs go.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
     pub(crate) binaries: PathBuf,
     pub(crate) logs: PathBuf,
+    /// What each process is told beside what this one's environment says.
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 /// A process; it is killed when this is dropped.
@@ -43,12 +50,20 @@ impl Home {
 
     /// Starts an API and waits until it is ready.
     pub(crate) async fn api(&self, name: &str, address: SocketAddr) -> Result<Process> {
-        let process = self.start(
-            "boxoffice-api",
-            name,
-            &[],
-            &[("BOXOFFICE_LISTEN", &address.to_string()), ("BOXOFFICE_AUTH", "off")],
-        )?;
+        self.api_told(name, address, &[]).await
+    }
+
+    /// Starts an API that is told something of its own, and waits until it is ready.
+    pub(crate) async fn api_told(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        variables: &[(&str, &str)],
+    ) -> Result<Process> {
+        let listen = address.to_string();
+        let own = [("BOXOFFICE_LISTEN", listen.as_str()), ("BOXOFFICE_AUTH", "off")];
+        let variables = [variables, &own].concat();
+        let process = self.start("boxoffice-api", name, &[], &variables)?;
         let start = Instant::now();
         loop {
             if let Ok(mut connection) = Connection::open(address).await
@@ -66,6 +81,23 @@ impl Home {
         }
     }
 
+    /// Starts the handler without a store.
+    pub(crate) async fn floor(&self, address: SocketAddr) -> Result<Process> {
+        let process = self.start("boxoffice-bench-floor", "floor", &[&address.to_string()], &[])?;
+        let start = Instant::now();
+        while Connection::open(address).await.is_err() {
+            ensure!(start.elapsed() < READY, "the floor does not listen at {address} after {READY:?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(process)
+    }
+
+    /// Whether the reconciler's audit finds Redis and PostgreSQL equal.
+    pub(crate) async fn audit(&self) -> Result<bool> {
+        let mut child = self.start("boxoffice-reconciler", "audit", &["audit"], &[])?;
+        Ok(child.child.wait().await?.success())
+    }
+
     fn start(
         &self,
         binary: &str,
@@ -76,6 +108,7 @@ impl Home {
         let log = open_log(&self.logs.join(format!("{name}.log")))?;
         let child = Command::new(self.binaries.join(binary))
             .args(arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)
@@ -101,21 +134,43 @@ impl Process {
         self.child.kill().await.with_context(|| format!("{} was not killed", self.name))
     }
 
+    /// Its id, while it runs.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.child.id().with_context(|| format!("{} has ended", self.name))
+    }
+
+    /// Ends it in order (SIGTERM), and waits until it is gone.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let id = Pid::from_raw(i32::try_from(self.id()?)?);
+        signal::kill(id, Signal::SIGTERM)?;
+        let ended = tokio::time::timeout(STOPPED, self.child.wait()).await;
+        ended.with_context(|| format!("{} does not stop", self.name))??;
+        Ok(())
+    }
+
+    /// Memory that it has resident, in bytes (`VmRSS` of proc(5)).
+    pub(crate) fn memory(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
     /// The most memory that it ever had resident, in bytes (`VmHWM` of proc(5)).
     pub(crate) fn peak_memory(&self) -> Result<u64> {
-        let Some(pid) = self.child.id() else { bail!("{} has ended", self.name) };
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?))?;
         let kilobytes = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .find_map(|line| line.strip_prefix(field))
             .and_then(|line| line.trim().strip_suffix(" kB"))
-            .context("no VmHWM in /proc")?;
+            .with_context(|| format!("no {field} in /proc"))?;
         Ok(kilobytes.trim().parse::<u64>()? * 1024)
     }
 
     /// The peak counts from here on.
     pub(crate) fn forget_peak_memory(&self) -> Result<()> {
-        let Some(pid) = self.child.id() else { bail!("{} has ended", self.name) };
+        let pid = self.id()?;
         // 5 resets the peak: proc(5), clear_refs.
         fs::write(format!("/proc/{pid}/clear_refs"), "5").context("the peak cannot be reset")
     }

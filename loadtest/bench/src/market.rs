@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
     pub(crate) id: String,
-    ticket_type: String,
+    pub(crate) ticket_type: String,
 }
 
 /// The events of a run, and the numbers of its bookings.
@@ -141,7 +141,8 @@ async fn book(connection: &mut Connection, event: &Event, key: &str, hold: bool)
     connection.send("POST", &path, &format!("Idempotency-Key: {key}\r\n"), &body).await
 }
 
-async fn put_on_sale(connection: &mut Connection, number: usize, capacity: u64) -> Result<Event> {
+/// Makes an event, and publishes it.
+pub(crate) async fn put_on_sale(connection: &mut Connection, number: usize, capacity: u64) -> Result<Event> {
     let starts_at = (chrono::Utc::now() + chrono::Days::new(30)).to_rfc3339();
     let event = json!({
         "name": format!("Bench {number}"),

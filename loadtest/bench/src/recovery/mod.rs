@@ -89,7 +89,7 @@ struct Sale<'a> {
 
 /// Measures everything; true where each goal is reached.
 pub(crate) async fn run(options: &Options) -> Result<bool> {
-    let home = Home { binaries: options.binaries.clone(), logs: options.logs.clone() };
+    let home = Home { binaries: options.binaries.clone(), logs: options.logs.clone(), variables: Vec::new() };
     home.migrate().await?;
     let reconciler = home.reconciler()?;
     let api = home.api("api-1", options.listen).await?;

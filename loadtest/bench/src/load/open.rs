@@ -1,0 +1,100 @@
+//! An open loop: requests are due at fixed times, whatever became of the earlier ones, and a latency counts from when
+//! the request was due. A client that waits for its answer before it asks again would ask less while the server is
+//! slow, and so leave out the very requests that would have waited (coordinated omission).
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+
+use super::exchange::Exchange;
+use super::{Ask, Tally, on_own_thread};
+
+/// How much is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Open {
+    /// Requests a second, evenly spread.
+    pub(crate) rate: u32,
+    pub(crate) requests: u64,
+    /// The first so many are not counted.
+    pub(crate) warm_up: u64,
+    /// Where all of them wait for an answer, requests wait too, and the wait counts.
+    pub(crate) connections: usize,
+}
+
+/// The pacemaker sleeps no shorter: at higher rates a few requests are due at a time, none more than this too late.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(200);
+
+impl Open {
+    fn due(&self, start: Instant, number: u64) -> Instant {
+        let nanos = u128::from(number) * 1_000_000_000 / u128::from(self.rate);
+        start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    fn time(&self) -> Duration {
+        let start = Instant::now();
+        self.due(start, self.requests).duration_since(start)
+    }
+}
+
+/// Asks at a steady rate.
+pub(crate) async fn open(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
+    on_own_thread(plan.time(), move || run(at, ask, plan)).await
+}
+
+async fn run(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
+    let (free, mut idle) = mpsc::unbounded_channel();
+    for _ in 0..plan.connections {
+        let _ = free.send(Exchange::open(at).await?);
+    }
+    let tally = Rc::new(RefCell::new(Tally::new()?));
+    let start = Instant::now() + Duration::from_millis(10);
+    let mut due = pacemaker(plan, start);
+    let mut asking = Vec::with_capacity(usize::try_from(plan.requests)?);
+    while let Some(number) = due.recv().await {
+        let mut connection = idle.recv().await.context("no connection is left")?;
+        connection.request.clear();
+        ask.write(number, &mut connection.request);
+        let (tally, free) = (tally.clone(), free.clone());
+        asking.push(tokio::task::spawn_local(async move {
+            let answer = connection.send().await;
+            let Ok(answer) = answer else {
+                tally.borrow_mut().unanswered += 1;
+                let _ = free.send(Exchange::open(at).await?);
+                return anyhow::Ok(());
+            };
+            let late = plan.due(start, number).elapsed();
+            tally.borrow_mut().note(&answer, number >= plan.warm_up, late);
+            let _ = free.send(connection);
+            Ok(())
+        }));
+    }
+    for one in asking {
+        one.await??;
+    }
+    let mut tally = Rc::into_inner(tally).context("a request is still under way")?.into_inner();
+    tally.took = plan.due(start, plan.warm_up).elapsed();
+    tally.started = Some(start);
+    Ok(tally)
+}
+
+/// Says which request is due. A thread of its own, because a runtime's timers are a millisecond apart.
+fn pacemaker(plan: Open, start: Instant) -> mpsc::UnboundedReceiver<u64> {
+    let (say, due) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for number in 0..plan.requests {
+            let left = plan.due(start, number).saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                std::thread::sleep(left.max(SHORTEST_SLEEP));
+            }
+            if say.send(number).is_err() {
+                return;
+            }
+        }
+    });
+    due
+}
