@@ -24,3 +24,6 @@ mod office;
 mod record;
 mod request;
 mod routes;
+
+#[doc(hidden)]
+pub use routes::bookings::is_booking_request;

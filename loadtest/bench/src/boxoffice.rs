@@ -63,7 +63,7 @@ impl Home {
         let listen = address.to_string();
         let own = [("BOXOFFICE_LISTEN", listen.as_str()), ("BOXOFFICE_AUTH", "off")];
         let variables = [variables, &own].concat();
-        let process = self.start("boxoffice-api", name, &[], &variables)?;
+        let mut process = self.start("boxoffice-api", name, &[], &variables)?;
         let start = Instant::now();
         loop {
             if let Ok(mut connection) = Connection::open(address).await
@@ -73,7 +73,7 @@ impl Home {
                 return Ok(process);
             }
             ensure!(
-                start.elapsed() < READY,
+                start.elapsed() < READY && process.child.try_wait()?.is_none(),
                 "{name} is not ready after {READY:?}; see {}",
                 self.logs.display()
             );

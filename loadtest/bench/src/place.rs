@@ -29,7 +29,7 @@ pub(crate) struct Place {
     pub(crate) database_url: String,
 
     /// Address of the API; the handler without a store listens at the next port.
-    #[arg(long, default_value = "127.0.0.1:46080")]
+    #[arg(long, default_value = "127.0.0.1:22080")]
     pub(crate) listen: SocketAddr,
 }
 

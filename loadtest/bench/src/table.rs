@@ -50,6 +50,12 @@ impl Figure {
             Goal::None => true,
         }
     }
+
+    /// The best round of one against the best of the other, where a busy machine must not raise an alarm.
+    pub(crate) fn best_ratio(what: impl Into<String>, over: &[f64], under: &[f64], goal: Goal) -> Self {
+        let best = |rounds: &[f64]| spread(rounds).2;
+        Self::new(what, best(over) / best(under), "", goal)
+    }
 }
 
 impl fmt::Display for Figure {

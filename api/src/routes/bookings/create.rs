@@ -96,6 +96,11 @@ fn respond(event: EventId, id: BookingId, image: &BookingImage, replayed: bool) 
     Ok(response)
 }
 
+/// Parses and checks a body, for the bench of just that; whether it is a booking request in bounds.
+pub fn is_booking_request(body: &[u8]) -> bool {
+    parse::<NewBooking>(body).and_then(NewBooking::check).is_ok()
+}
+
 impl Wanted {
     /// The items with their ordinals and prices.
     fn items_of(&self, listing: &Listing) -> Result<Vec<ImageItem>, Problem> {

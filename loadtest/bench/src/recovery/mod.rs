@@ -69,7 +69,7 @@ pub(crate) struct Options {
     redis: SocketAddr,
 
     /// Address of the first API; the second listens at the next port.
-    #[arg(long, default_value = "127.0.0.1:46080")]
+    #[arg(long, default_value = "127.0.0.1:22080")]
     listen: SocketAddr,
 
     /// PostgreSQL.
