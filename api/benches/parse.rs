@@ -11,10 +11,10 @@ const WRONG: &[u8] = br#"{"customer":"","items":[{"ticket_type_id":"01939c5e-7a0
 fn parse(criterion: &mut Criterion) {
     assert!(is_booking_request(BODY) && !is_booking_request(WRONG));
     criterion.bench_function("a booking request parsed", |bencher| {
-        bencher.iter(|| is_booking_request(black_box(BODY)))
+        bencher.iter(|| is_booking_request(black_box(BODY)));
     });
     criterion.bench_function("a wrong one refused", |bencher| {
-        bencher.iter(|| is_booking_request(black_box(WRONG)))
+        bencher.iter(|| is_booking_request(black_box(WRONG)));
     });
 }
 
