@@ -13,7 +13,7 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, 
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, Shared};
+use super::{Acknowledge, Settings, Shared};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -21,6 +21,15 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// After as many failed checks in a row this instance takes itself for cut off, and again after as many more.
 const CHECKS_UNTIL_CUT_OFF: u32 = 2;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long a record waits for others to go to the broker with it, in milliseconds. A round of the relay is handed over
+/// within a fraction of the shorter time; the longer one gathers the rounds of several shards, where no client waits.
+const fn linger_ms(acknowledge: Acknowledge) -> &'static str {
+    match acknowledge {
+        Acknowledge::Kafka => "1",
+        Acknowledge::Redis => "10",
+    }
+}
 
 /// A delivery that failed; the frames are still in the outbox, and are sent again from its head.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +66,7 @@ impl DecisionLog {
             .set("enable.gapless.guarantee", "true")
             // A decision never goes stale: it waits in the outbox anyway until it is delivered.
             .set("message.timeout.ms", "0")
-            // A round of the relay is handed over within a fraction of this, and goes to the broker in one piece.
-            .set("linger.ms", "1")
+            .set("linger.ms", linger_ms(settings.acknowledge))
             .set("compression.type", "lz4")
             .set("queue.buffering.max.messages", "500000")
             .set("socket.nagle.disable", "true");

@@ -98,7 +98,7 @@ fn respond(event: EventId, id: BookingId, image: &BookingImage, replayed: bool) 
 
 /// Parses and checks a body, for the bench of just that; whether it is a booking request in bounds.
 pub fn is_booking_request(body: &[u8]) -> bool {
-    parse::<NewBooking>(body).and_then(NewBooking::check).is_ok()
+    parse::<NewBooking>(body).and_then(|booking| booking.check(None)).is_ok()
 }
 
 impl Wanted {
