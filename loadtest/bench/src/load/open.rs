@@ -41,6 +41,9 @@ impl Open {
     }
 }
 
+/// How long after the last request was due the loop is given up, where the server does not keep up.
+const OVERTIME: Duration = Duration::from_secs(5);
+
 /// Asks at a steady rate.
 pub(crate) async fn open(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
     on_own_thread(plan.time(), move || run(at, ask, plan)).await
@@ -53,9 +56,14 @@ async fn run(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
     }
     let tally = Rc::new(RefCell::new(Tally::new()?));
     let start = Instant::now() + Duration::from_millis(10);
+    let give_up_at = plan.due(start, plan.requests) + OVERTIME;
     let mut due = pacemaker(plan, start);
     let mut asking = Vec::with_capacity(usize::try_from(plan.requests)?);
     while let Some(number) = due.recv().await {
+        if Instant::now() > give_up_at {
+            tally.borrow_mut().give_up(plan.due(start, number).elapsed());
+            continue;
+        }
         let mut connection = idle.recv().await.context("no connection is left")?;
         connection.request.clear();
         ask.write(number, &mut connection.request);

@@ -21,9 +21,11 @@ pub(crate) enum Kind {
     Read,
     /// Anything else: overload, time-outs, mistakes.
     Refused,
+    /// Due in an open loop, and not even asked for when the loop was given up.
+    GivenUp,
 }
 
-const KINDS: usize = 5;
+const KINDS: usize = 6;
 
 /// The longest latency that is told from longer ones, in microseconds.
 const LONGEST: u64 = 60_000_000;
@@ -74,6 +76,11 @@ impl Tally {
         }
     }
 
+    /// A request that was due so long ago, and not sent.
+    pub(super) fn give_up(&mut self, late: Duration) {
+        self.note(&Answer { kind: Kind::GivenUp, booking: None }, true, late);
+    }
+
     /// How many answers of this kind.
     pub(crate) fn count(&self, kind: Kind) -> u64 {
         self.counts[kind as usize]
@@ -91,8 +98,40 @@ impl Tally {
     }
 
     /// A quantile of the latencies of answers of this kind, in milliseconds.
-    #[expect(clippy::cast_precision_loss, reason = "microseconds are far below 2^52")]
     pub(crate) fn quantile(&self, kind: Kind, quantile: f64) -> f64 {
-        self.latencies[kind as usize].value_at_quantile(quantile) as f64 / 1_000.0
+        milliseconds(&self.latencies[kind as usize], quantile)
+    }
+
+    /// Quantiles of the latencies of everything that was due, in milliseconds: a refusal is no quick answer, and what
+    /// was given up took longer than it says.
+    pub(crate) fn quantiles_of_all(&self, quantiles: &[f64]) -> Result<Vec<f64>> {
+        let mut all = Histogram::<u32>::new_with_max(LONGEST, 3)?;
+        for latencies in &self.latencies {
+            all.add(latencies)?;
+        }
+        Ok(quantiles.iter().map(|quantile| milliseconds(&all, *quantile)).collect())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds are far below 2^52")]
+fn milliseconds(latencies: &Histogram<u32>, quantile: f64) -> f64 {
+    latencies.value_at_quantile(quantile) as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_counts_among_the_latencies_of_all() {
+        let mut tally = Tally::new().unwrap();
+        let sold = Answer { kind: Kind::Sold, booking: Some(Uuid::from_u128(1)) };
+        tally.note(&sold, false, Duration::from_secs(9));
+        tally.note(&sold, true, Duration::from_millis(2));
+        tally.give_up(Duration::from_secs(3));
+        assert_eq!((tally.sold.len(), tally.count(Kind::Sold), tally.others(Kind::Sold)), (2, 1, 1));
+        let quantiles = tally.quantiles_of_all(&[0.5, 1.0]).unwrap();
+        assert!((quantiles[0] - 2.0).abs() < 0.01 && (quantiles[1] - 3_000.0).abs() < 3.0, "{quantiles:?}");
+        assert!((tally.quantile(Kind::Sold, 1.0) - 2.0).abs() < 0.01);
     }
 }
