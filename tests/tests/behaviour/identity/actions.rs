@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{KEYS, Key, command, operated};
+use crate::gate::{Server, gated};
 use crate::http::{Reply, id};
-use crate::world::World;
+use crate::world::{World, eventually};
 
 fn audit_log(world: &World, target: &str) -> Vec<Value> {
     let printed = command(&world.settings, &["audit-log", "--target", target, "--json"]).unwrap();
@@ -47,6 +48,27 @@ async fn what_is_done_to_an_event_is_written_down_with_who_and_before_and_after(
     );
     assert_eq!(log[3]["request_id"], "req-1");
     assert!(log[5]["after"].is_null());
+}
+
+#[tokio::test]
+async fn an_event_can_be_paused_while_postgresql_is_away_and_that_is_written_down_when_it_is_back() {
+    let (mut world, gate) = gated(Server::Postgres, &KEYS).await;
+    let operator = Key::operator(&world.settings);
+    world.present_key(&operator).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.drained(&event).await;
+    gate.shut();
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    world.book(&event.id, "k", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+    gate.open();
+    let target = format!("event {}", event.id);
+    let entries = "SELECT count(*) FROM operator_actions WHERE target = $1 AND action = 'event.amend' \
+                   AND outcome = 'done' AND before->>'status' = 'on_sale' AND after->>'status' = 'paused'";
+    eventually("the entry to be written", || async {
+        let found = sqlx::query_scalar::<_, i64>(entries).bind(&target).fetch_one(&world.pool).await;
+        found.is_ok_and(|count| count == 1)
+    })
+    .await;
 }
 
 #[tokio::test]
