@@ -1,6 +1,6 @@
 //! Who calls, and what they may do.
 //!
-//! [`Caller`] is the answer: an argument of a handler, or [`Caller::of`] for what stands before handlers. It is found
+//! `Caller` is the answer: an argument of a handler, or `Caller::of` for what stands before handlers. It is found
 //! once a request, before the body is read, and without asking anybody: the valid API keys are in memory, and so
 //! are the public keys of tokens.
 
