@@ -2,7 +2,7 @@
 # shellcheck disable=SC2154 # scripts/stack sets the names, ports and folders and sources this file
 # Redis, PostgreSQL and Kafka as plain processes of this machine, each with its folder, its pid file and its log.
 
-start_seconds=150
+start_seconds=180
 stop_seconds=20
 
 # --- processes ---
