@@ -24,6 +24,10 @@ use super::{Recoverer, RecoveryError, stale_is_taken_over};
 /// The most keys that are removed by one call.
 const CLEAR_MAX: usize = 512;
 
+/// Bookings of an event that are gathered before they are written: the more, the more of them share a slot, and the less
+/// work is a slot. They take about 5 MB.
+const GATHERED: usize = 8_000;
+
 /// What was put back.
 #[derive(Debug, Default)]
 struct Restored {
@@ -144,7 +148,7 @@ impl Recoverer<'_> {
         }
     }
 
-    /// A page is written while the next is read.
+    /// What was gathered of some pages is written while the next is read.
     async fn restore_event(
         &self,
         shard: Shard,
@@ -156,17 +160,23 @@ impl Recoverer<'_> {
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
+        let mut gathered = Vec::new();
         let mut page = self.read_page(&shared, None).await?;
         while let Some(Page { bookings, last, newest_ms }) = page {
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            let calls = restore_bookings(self.keys, shard, epoch, event, bookings);
+            gathered.extend(bookings);
             let next = self.read_page(&shared, Some(last));
-            let (written, next) = tokio::join!(self.call_all(&calls), next);
-            written?;
-            page = next?;
+            page = if gathered.len() < GATHERED {
+                next.await?
+            } else {
+                let calls = restore_bookings(self.keys, shard, epoch, event, std::mem::take(&mut gathered));
+                let (written, next) = tokio::join!(self.call_all(&calls), next);
+                written?;
+                next?
+            };
         }
-        Ok(())
+        self.call_all(&restore_bookings(self.keys, shard, epoch, event, gathered)).await
     }
 
     /// In a task of its own, so that one processor reads and decodes while another encodes and writes.
