@@ -149,15 +149,21 @@ impl Prober {
         Outage { longest, refused: log.refused.iter().filter(|at| (from..to).contains(*at)).count() }
     }
 
-    /// Buys no more, waits for the keys that are still being tried and for the log, and holds PostgreSQL to it all.
-    /// `patience` is for the log.
+    /// Ends the buying. The load is judged when its events are at rest, and a shard on which probes still buy is not: where
+    /// the machine is slow, one of its decisions is always on its way.
+    pub(crate) fn buy_no_more(&self) {
+        self.ticking.abort();
+    }
+
+    /// Waits for the keys that are still being tried and for the log, and holds PostgreSQL to it all. `patience` is for
+    /// the log.
     pub(crate) async fn judge(
         self,
         database_url: &str,
         windows: &Windows,
         patience: Duration,
     ) -> Result<Judgement> {
-        self.ticking.abort();
+        self.buy_no_more();
         self.shop.ended.store(true, Ordering::Relaxed);
         let all = u32::try_from(KEYS_AT_ONCE)?;
         drop(tokio::time::timeout(RETRY_FOR, self.shop.free.acquire_many(all)).await);

@@ -91,6 +91,7 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     let load = Load::start(options, house, &windows, seed).await?;
     let lines = break_and_heal(options, house, faults, &prober, &mut windows).await?;
     println!("all faults are healed; the load goes on to its end, then everything is checked");
+    prober.buy_no_more();
     let load_is_good = load.finish().await?;
     let probes = prober.judge(&house.database_url, &windows, Duration::from_secs(options.patience)).await?;
     let findings = findings::open(&house.database_url, windows.any()).await?;
