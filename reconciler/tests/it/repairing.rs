@@ -246,9 +246,10 @@ async fn a_known_drift_does_not_keep_recovery_from_restoring_what_postgresql_is_
     restart_redis(&stack).await;
     let doubtful = "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL";
     stack.wait_for_number("PostgreSQL does not count rightly itself", doubtful, 1).await;
-    // A repair sets its counts right; more it cannot do while the shard is closed, and says so.
-    let (code, printed) = stack.command(&["repair"]).await;
-    assert_ne!(code, 0, "{printed}");
+    // A repair sets its counts right. Whether it finds the shard still closed afterwards, and says so, or restored by the
+    // service already, depends on who is faster.
+    let (_, printed) = stack.command(&["repair"]).await;
+    assert!(printed.contains("counts event"), "{printed}");
     stack.wait_until_certified().await;
     stack.wait_for_number("all alarms are resolved", OPEN_ALARMS, 0).await;
     assert_eq!(sold_in_redis(&stack, &sale).await, 4);
