@@ -4,7 +4,7 @@ use boxoffice_schema::event::{EventImage, slots_for};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::text::Name;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -119,17 +119,21 @@ pub(crate) enum DraftOutcome {
     Changed(Box<EventImage>),
     /// No longer a draft: it changes through Redis.
     Frozen,
+    /// Somebody has changed it meanwhile.
+    Superseded,
     /// It has no such ticket type.
     NoSuchTicketType,
     /// Sales would close before they open.
     WindowInverted,
 }
 
-/// Changes a draft, all or nothing; `None` where there is no such event.
+/// Changes a draft, all or nothing, where it was last changed when that is expected; `None` where there is no such
+/// event.
 pub(crate) async fn change(
     connection: &mut PgConnection,
     id: EventId,
     changes: &DraftChanges,
+    expected: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
     by: &Actor,
 ) -> Result<Option<DraftOutcome>, DatabaseError> {
@@ -137,6 +141,9 @@ pub(crate) async fn change(
     let Some(stored) = record::lock_event(&mut transaction, id).await? else { return Ok(None) };
     if stored.frozen {
         return Ok(Some(DraftOutcome::Frozen));
+    }
+    if expected.is_some_and(|expected| expected != stored.image.updated_at) {
+        return Ok(Some(DraftOutcome::Superseded));
     }
     let mut event = stored.image.clone();
     if !apply(&mut event, changes) {
@@ -146,7 +153,8 @@ pub(crate) async fn change(
         return Ok(Some(DraftOutcome::WindowInverted));
     }
     if event != stored.image {
-        event.updated_at = now;
+        // Never twice the same: by this time a writer knows that nobody was faster.
+        event.updated_at = now.max(stored.image.updated_at + TimeDelta::milliseconds(1));
         write(&mut transaction, &event).await?;
         let entry = Entry::of_event(by, Action::AmendEvent, id).changing(&stored.image);
         entry.record(&mut transaction, &event).await?;

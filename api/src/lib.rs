@@ -3,11 +3,13 @@
 //! - What a process is told and how it starts: [`config`], [`telemetry`], [`startup`].
 //! - What HTTP knows: `routes`, `request`, `error`, `observe`. Nothing else does.
 //! - Who asks, and what they may do: [`identity`]; what operators did: `actions`.
+//! - What is promised to clients, for machines to read: [`contract`].
 //! - Who is asked: [`inventory`] for decisions and stock, `catalogue` for what never changes once an event is
 //!   published, `database` for drafts and for what Redis no longer holds.
 
 pub mod cli;
 pub mod config;
+pub mod contract;
 pub mod identity;
 pub mod inventory;
 pub mod startup;

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
 use actix_web::guard::{Any, Get, Head};
+use actix_web::http::Method;
+use actix_web::http::header::ALLOW;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
@@ -24,7 +26,7 @@ use crate::identity::{Authentication, JwksReader, KeyRing, Mode, Tokens};
 use crate::inventory::{self, Inventory, Settings, Workers};
 use crate::observe::observe;
 use crate::office::Office;
-use crate::routes::{SharedOffice, audit, bookings, events, machines};
+use crate::routes::{SharedOffice, audit, bookings, docs, events, machines};
 use crate::telemetry;
 
 /// At start, for what the application needs to show itself.
@@ -225,49 +227,57 @@ fn serve(
 
 /// The route table. It is searched from its beginning, where the on-sale's own routes are.
 fn routes(config: &mut ServiceConfig) {
-    route(config, "/v1/events/{event_id}/bookings", "GET, HEAD, POST", |at| {
+    route(config, "/v1/events/{event_id}/bookings", "GET, HEAD, OPTIONS, POST", |at| {
         at.route(web::post().to(bookings::create)).route(reading().to(bookings::of_event))
     });
-    route(config, "/v1/events/{event_id}/availability", "GET, HEAD", |at| {
+    route(config, "/v1/events/{event_id}/availability", "GET, HEAD, OPTIONS", |at| {
         at.route(reading().to(events::availability))
     });
-    route(config, "/v1/events/{event_id}/bookings/{booking_id}", "GET, HEAD", |at| {
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}", "GET, HEAD, OPTIONS", |at| {
         at.route(reading().to(bookings::read))
     });
-    route(config, "/v1/events/{event_id}/bookings/{booking_id}/confirm", "POST", |at| {
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}/confirm", "OPTIONS, POST", |at| {
         at.route(web::post().to(bookings::confirm))
     });
-    route(config, "/v1/events/{event_id}/bookings/{booking_id}/cancel", "POST", |at| {
+    route(config, "/v1/events/{event_id}/bookings/{booking_id}/cancel", "OPTIONS, POST", |at| {
         at.route(web::post().to(bookings::cancel))
     });
-    route(config, "/v1/customers/{customer}/bookings", "GET, HEAD", |at| {
+    route(config, "/v1/customers/{customer}/bookings", "GET, HEAD, OPTIONS", |at| {
         at.route(reading().to(bookings::of_customer))
     });
-    route(config, "/v1/events/{event_id}", "GET, HEAD, PATCH", |at| {
+    route(config, "/v1/events/{event_id}", "GET, HEAD, OPTIONS, PATCH", |at| {
         at.route(reading().to(events::read)).route(web::patch().to(events::amend))
     });
-    route(config, "/v1/events", "GET, HEAD, POST", |at| {
+    route(config, "/v1/events", "GET, HEAD, OPTIONS, POST", |at| {
         at.route(reading().to(events::list)).route(web::post().to(events::create))
     });
-    route(config, "/v1/events/{event_id}/publish", "POST", |at| at.route(web::post().to(events::publish)));
-    route(config, "/v1/events/{event_id}/audit", "GET, HEAD", |at| at.route(reading().to(audit::audit)));
-    route(config, "/livez", "GET, HEAD", |at| at.route(reading().to(machines::livez)));
-    route(config, "/readyz", "GET, HEAD", |at| at.route(reading().to(machines::readyz)));
-    route(config, "/metrics", "GET, HEAD", |at| at.route(reading().to(machines::metrics)));
-    route(config, "/openapi.json", "GET, HEAD", |at| at.route(reading().to(machines::openapi)));
+    route(config, "/v1/events/{event_id}/publish", "OPTIONS, POST", |at| {
+        at.route(web::post().to(events::publish))
+    });
+    route(config, "/v1/events/{event_id}/audit", "GET, HEAD, OPTIONS", |at| {
+        at.route(reading().to(audit::audit))
+    });
+    route(config, "/livez", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::livez)));
+    route(config, "/readyz", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::readyz)));
+    route(config, "/metrics", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::metrics)));
+    route(config, "/openapi.json", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::openapi)));
+    route(config, "/docs", "GET, HEAD, OPTIONS", |at| at.route(reading().to(docs::entrance)));
+    route(config, "/docs/{file:.*}", "GET, HEAD, OPTIONS", |at| at.route(reading().to(docs::file)));
     let nowhere = async || Err::<HttpResponse, Problem>(Problem::new(Code::NotFound));
     config.default_service(web::to(nowhere).wrap(from_fn(|request, next| observe("unknown", request, next))));
 }
 
-/// A resource: observed under its path, and with an answer for the methods that it does not have.
+/// A resource: observed under its path, with the methods that it has for who asks, and a refusal for all others.
 fn route(
     config: &mut ServiceConfig,
     path: &'static str,
     allow: &'static str,
     add: impl FnOnce(Resource) -> Resource,
 ) {
+    let options = move || async move { HttpResponse::NoContent().insert_header((ALLOW, allow)).finish() };
     let refuse = move || async move { Err::<HttpResponse, Problem>(Problem::method_not_allowed(allow)) };
-    let resource = add(web::resource(path)).default_service(web::to(refuse));
+    let resource = add(web::resource(path).route(web::route().method(Method::OPTIONS).to(options)));
+    let resource = resource.default_service(web::to(refuse));
     config.service(resource.wrap(from_fn(move |request, next| observe(path, request, next))));
 }
 

@@ -5,11 +5,12 @@
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
 -- KEYS[5] event hash
 -- ARGV[4] event id (16 bytes)
--- ARGV[5..] field, value pairs: name, starts, open, close, limit, status, cap<ordinal>; '' clears open, close, limit
+-- ARGV[5] when the event must have been changed last; '' for whenever
+-- ARGV[6..] field, value pairs: name, starts, open, close, limit, status, cap<ordinal>; '' clears open, close, limit
 --
 -- Returns {outcome, the event hash as a JSON object}: C changed, P nothing to change, N closed is final,
--- K a capacity is below what is held and sold, W sales would close before they open, O outbox full,
--- U the event or a counter is missing.
+-- K a capacity is below what is held and sold, W sales would close before they open, S somebody has changed it
+-- meanwhile, O outbox full, U the event or a counter is missing.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()
@@ -20,10 +21,12 @@ local event = {}
 for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
 if not (event.status and event.types) then return { 'U', '' } end
 
+if ARGV[5] ~= '' and ARGV[5] ~= event.updated then return { 'S', cjson.encode(event) } end
+
 local STATUS_KIND = { paused = 'paused', on_sale = 'resumed', closed = 'closed' }
 local before = cjson.encode(event)
 local amended, capacity_changed, status_kind = false, false, nil
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   local field, value = ARGV[i], ARGV[i + 1]
   local ordinal = string.match(field, '^cap(%d+)$')
   if event[field] == nil then return { 'U', '' } end
@@ -52,7 +55,8 @@ if status_kind then kinds[#kinds + 1] = status_kind end
 if #kinds == 0 then return { 'P', before } end
 if shard.outbox_full then return { 'O', '' } end
 
-event.updated = string.format('%d', shard.now)
+-- Never twice the same: by this time a writer knows that nobody was faster.
+event.updated = string.format('%d', math.max(shard.now, tonumber(event.updated) + 1))
 write(KEYS[5], 'updated', event.updated)
 local image = cjson.encode(event)
 for _, kind in ipairs(kinds) do

@@ -21,6 +21,9 @@ pub enum BookingStatus {
 }
 
 impl BookingStatus {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Held, Self::Confirmed, Self::Cancelled, Self::Expired];
+
     /// As images hold it.
     pub const fn code(self) -> u8 {
         match self {
@@ -60,7 +63,7 @@ impl BookingStatus {
     /// # Errors
     /// An unknown word.
     pub fn parse(word: &str) -> Result<Self, DecodeError> {
-        [Self::Held, Self::Confirmed, Self::Cancelled, Self::Expired]
+        Self::ALL
             .into_iter()
             .find(|status| status.as_str() == word)
             .ok_or_else(|| DecodeError::new("booking status", format!("unknown word {word:?}")))
@@ -98,6 +101,9 @@ pub enum EventStatus {
 }
 
 impl EventStatus {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Draft, Self::OnSale, Self::Paused, Self::Closed];
+
     /// As all stores hold it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -113,7 +119,7 @@ impl EventStatus {
     /// # Errors
     /// An unknown word.
     pub fn parse(word: &str) -> Result<Self, DecodeError> {
-        [Self::Draft, Self::OnSale, Self::Paused, Self::Closed]
+        Self::ALL
             .into_iter()
             .find(|status| status.as_str() == word)
             .ok_or_else(|| DecodeError::new("event status", format!("unknown word {word:?}")))

@@ -1,4 +1,4 @@
-//! The command line: the API itself, and what is done to its keys.
+//! The command line: the API itself, its contract, and what is done to its keys.
 
 mod keys;
 mod show;
@@ -6,6 +6,7 @@ mod show;
 use clap::{Parser, Subcommand};
 
 use crate::config::Options;
+use crate::contract;
 use crate::startup::{Application, shutdown_signal};
 use crate::telemetry;
 
@@ -26,6 +27,8 @@ enum Command {
     Keys(keys::Keys),
     /// What operators did, latest last: who, when, what, before and after.
     AuditLog(show::AuditLog),
+    /// Print the contract as an OpenAPI 3.1 document; nothing of the configuration is needed.
+    Openapi,
 }
 
 /// Parses the command line and does what it says.
@@ -42,5 +45,9 @@ pub async fn main() -> anyhow::Result<()> {
         }
         Some(Command::Keys(command)) => keys::run(command, options.checked_database_url()?).await,
         Some(Command::AuditLog(command)) => show::run(command, options.checked_database_url()?).await,
+        Some(Command::Openapi) => {
+            print!("{}", contract::document());
+            Ok(())
+        }
     }
 }

@@ -3,7 +3,7 @@
 use actix_web::http::StatusCode;
 
 /// The `code` of a problem.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::VariantArray)]
 pub(crate) enum Code {
     MalformedRequest,
     IdempotencyKeyMissing,
@@ -21,6 +21,7 @@ pub(crate) enum Code {
     HoldExpired,
     BookingCancelled,
     CapacityBelowSold,
+    PreconditionFailed,
     BodyTooLarge,
     UnsupportedMediaType,
     ValidationFailed,
@@ -129,6 +130,12 @@ impl Code {
                 "Capacity below sold",
                 "A capacity would be less than the tickets that are held and sold.",
             ),
+            Self::PreconditionFailed => row(
+                "precondition_failed",
+                S::PRECONDITION_FAILED,
+                "Precondition failed",
+                "The event is not the one that If-Match names; read it again.",
+            ),
             Self::BodyTooLarge => row(
                 "body_too_large",
                 S::PAYLOAD_TOO_LARGE,
@@ -187,7 +194,27 @@ impl Code {
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
+
+    #[test]
+    fn the_page_for_storefronts_says_what_to_do_about_every_code() {
+        let page = include_str!("../../../docs/STOREFRONT.md");
+        for code in Code::VARIANTS {
+            let row = code.row();
+            let said = format!("| {} | `{}` |", row.status.as_u16(), row.code);
+            assert!(page.contains(&said), "docs/STOREFRONT.md has no row {said}");
+        }
+        let rows = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && line.contains(" | `") && !line.contains("`code`"));
+        assert_eq!(
+            rows.count(),
+            Code::VARIANTS.len(),
+            "docs/STOREFRONT.md has rows of codes that there are not"
+        );
+    }
 
     #[test]
     fn a_503_says_when_to_try_again() {

@@ -10,6 +10,9 @@ use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE}
 use actix_web::{HttpResponse, ResponseError};
 use boxoffice_schema::scripts::{EventOutcome, Outcome};
 use serde::Serialize;
+use strum::VariantArray;
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use crate::database::DatabaseError;
 use crate::identity::Scope;
@@ -37,23 +40,61 @@ pub(crate) struct Problem {
 }
 
 /// What is wrong with one field of a body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
     /// As in `items[0].quantity`; empty for the body as a whole.
+    #[schema(examples("items[0].quantity"))]
     pub(crate) field: String,
+    /// The same as a JSON pointer (RFC 6901).
+    #[schema(format = "json-pointer", examples("/items/0/quantity"))]
+    pub(crate) pointer: String,
+    /// What it must be, for whoever wrote the client.
+    #[schema(examples("must be 1 to 1000"))]
     pub(crate) message: String,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+impl FieldError {
+    /// Of a field that we know, by its path as in `items[0].quantity`.
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        let field = field.into();
+        let steps = field.split(['.', '[']).filter(|step| !step.is_empty());
+        let pointer = steps.flat_map(|step| ["/", step.trim_end_matches(']')]).collect();
+        Self { field, pointer, message: message.into() }
+    }
+
+    /// Of a field that a client may have named; its steps are the names and the positions that lead there.
+    pub(crate) fn at(field: String, steps: impl IntoIterator<Item = String>, message: String) -> Self {
+        let escaped = |step: String| format!("/{}", step.replace('~', "~0").replace('/', "~1"));
+        Self { field, pointer: steps.into_iter().map(escaped).collect(), message }
+    }
+}
+
+/// Why a request was refused (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Body<'a> {
+    /// Stable; ends with the code.
+    #[schema(format = "uri")]
     r#type: String,
     title: &'static str,
+    #[schema(minimum = 400, maximum = 599)]
     status: u16,
+    /// For people; may change.
     detail: &'a str,
+    /// What a client decides by.
+    #[schema(schema_with = code_words)]
     code: &'static str,
+    /// As in `X-Request-Id`.
     request_id: &'a str,
+    /// Only of `validation_failed`.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+}
+
+/// Every code, from the one table of them.
+fn code_words() -> Object {
+    let words = Code::VARIANTS.iter().map(|code| code.row().code);
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).build()
 }
 
 impl Problem {
@@ -106,10 +147,19 @@ impl Problem {
         self.code
     }
 
-    /// The response, which names the request.
-    pub(crate) fn respond(&self, request_id: &str) -> HttpResponse {
+    /// What is answered with a code, for the contract.
+    pub(crate) fn example(code: Code) -> serde_json::Value {
+        let wrong = FieldError::new("name", "is required");
+        let problem = match code {
+            Code::ValidationFailed => Self::invalid(vec![wrong]),
+            code => Self::new(code),
+        };
+        serde_json::json!(problem.body("0193508e-7c3a-7f21-9d5b-3f2a8b1c4d5e"))
+    }
+
+    fn body<'a>(&'a self, request_id: &'a str) -> Body<'a> {
         let row = self.code.row();
-        let body = Body {
+        Body {
             r#type: [TYPE_PREFIX, row.code].concat(),
             title: row.title,
             status: row.status.as_u16(),
@@ -117,7 +167,12 @@ impl Problem {
             code: row.code,
             request_id,
             errors: &self.errors,
-        };
+        }
+    }
+
+    /// The response, which names the request.
+    pub(crate) fn respond(&self, request_id: &str) -> HttpResponse {
+        let row = self.code.row();
         let mut response = HttpResponse::build(row.status);
         response.content_type("application/problem+json");
         if let Some(seconds) = row.retry_after_seconds {
@@ -130,7 +185,7 @@ impl Problem {
             response.insert_header((WWW_AUTHENTICATE, challenge.as_ref()));
         }
         // Texts and numbers always serialize.
-        response.body(serde_json::to_vec(&body).unwrap_or_default())
+        response.body(serde_json::to_vec(&self.body(request_id)).unwrap_or_default())
     }
 }
 
@@ -201,6 +256,7 @@ pub(crate) fn event_refusal(outcome: &EventOutcome) -> Problem {
     match outcome {
         EventOutcome::Closed => Problem::because(Code::NotOnSale, "The event is closed, which is final."),
         EventOutcome::CapacityBelowSold => Problem::new(Code::CapacityBelowSold),
+        EventOutcome::Superseded => Problem::new(Code::PreconditionFailed),
         EventOutcome::WindowInverted => Problem::invalid(vec![window_inverted()]),
         EventOutcome::OutboxFull => Problem::new(Code::OutboxFull),
         EventOutcome::Unverified => Problem::new(Code::InventoryUnverified),
@@ -210,7 +266,7 @@ pub(crate) fn event_refusal(outcome: &EventOutcome) -> Problem {
 
 /// Sales cannot end before they begin.
 pub(crate) fn window_inverted() -> FieldError {
-    FieldError { field: "sales_close_at".to_owned(), message: "must be after sales_open_at".to_owned() }
+    FieldError::new("sales_close_at", "must be after sales_open_at")
 }
 
 #[cfg(test)]
@@ -231,6 +287,17 @@ mod tests {
         assert_eq!(body["status"], 503);
         assert_eq!(body["request_id"], "abc");
         assert_eq!(body.get("errors"), None);
+    }
+
+    #[test]
+    fn a_field_is_named_by_a_json_pointer_too() {
+        let pointer = |field: &str| FieldError::new(field, "").pointer;
+        assert_eq!(pointer("items[0].quantity"), "/items/0/quantity");
+        assert_eq!(pointer("ticket_types[12].price.amount"), "/ticket_types/12/price/amount");
+        assert_eq!(pointer("name"), "/name");
+        assert_eq!(pointer(""), "");
+        let steps = ["items".to_owned(), "0".to_owned(), "a/b~c.d".to_owned()];
+        assert_eq!(FieldError::at(String::new(), steps, String::new()).pointer, "/items/0/a~1b~0c.d");
     }
 
     #[actix_web::test]

@@ -32,6 +32,7 @@ use boxoffice_schema::scripts::{
     Target,
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
+use chrono::{DateTime, Utc};
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -246,17 +247,18 @@ impl Inventory {
         self.decide_event(event.id, &call).await
     }
 
-    /// Changes an event that was put on sale.
+    /// Changes an event that was put on sale, where it was last changed when that is expected.
     ///
     /// # Errors
     /// See [`InventoryError`].
     pub async fn amend(
         &self,
         event: EventId,
+        expected: Option<DateTime<Utc>>,
         changes: &[EventChange],
     ) -> Result<EventOutcome, InventoryError> {
         let Settings { keys, outbox, .. } = &self.shared.settings;
-        let call = scripts::amend(keys, self.shard_of(event), *outbox, event, changes);
+        let call = scripts::amend(keys, self.shard_of(event), *outbox, event, expected, changes);
         self.decide_event(event, &call).await
     }
 

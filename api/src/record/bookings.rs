@@ -93,22 +93,25 @@ pub(crate) async fn bookings(
         Whose::Event(event) => sqlx::query_as(
             "SELECT * FROM bookings WHERE event_id = $1 AND ($2::text IS NULL OR status = $2) \
              AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4)) \
-             AND ($6::text IS NULL OR caller = $6) ORDER BY created_at DESC, id DESC LIMIT $5",
+             AND ($6::text IS NULL OR caller = $6) AND ($7::text IS NULL OR customer = $7) \
+             ORDER BY created_at DESC, id DESC LIMIT $5",
         )
         .bind(event.as_uuid()),
         Whose::Customer(customer) => sqlx::query_as(
             "SELECT * FROM bookings WHERE customer = $1 AND ($2::text IS NULL OR status = $2) \
              AND ($3::timestamptz IS NULL OR (created_at, id) < ($3, $4)) \
-             AND ($6::text IS NULL OR caller = $6) ORDER BY created_at DESC, id DESC LIMIT $5",
+             AND ($6::text IS NULL OR caller = $6) AND ($7::text IS NULL OR customer = $7) \
+             ORDER BY created_at DESC, id DESC LIMIT $5",
         )
         .bind(customer.as_str()),
     };
     let rows: Vec<BookingRow> = query
-        .bind(page.status.map(BookingStatus::as_str))
+        .bind(page.status)
         .bind(page.after.map(|after| after.created_at))
         .bind(page.after.map(|after| after.id))
         .bind(page.rows())
         .bind(maker)
+        .bind(page.customer.as_ref().map(Customer::as_str))
         .fetch_all(&mut *connection)
         .await?;
     with_items(connection, rows).await

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{parsed, unsigned};
 use crate::database::DatabaseError;
-use crate::request::After;
+use crate::request::Page;
 
 /// An event as PostgreSQL knows it.
 #[derive(Clone, Debug)]
@@ -78,20 +78,21 @@ pub(crate) async fn lock_event(
     Ok(with_ticket_types(connection, row.into_iter().collect()).await?.pop())
 }
 
-/// Events, newest first, at most `count` after a given one.
+/// A page of events and one more, newest first.
 pub(crate) async fn events(
     connection: &mut PgConnection,
-    after: Option<After>,
-    count: i64,
+    page: &Page,
 ) -> Result<Vec<StoredEvent>, DatabaseError> {
     let rows: Vec<EventRow> = sqlx::query_as(
         "SELECT * FROM events \
-         WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2) \
+         WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2)) \
+         AND ($4::text IS NULL OR status = $4) \
          ORDER BY created_at DESC, id DESC LIMIT $3",
     )
-    .bind(after.map(|after| after.created_at))
-    .bind(after.map(|after| after.id))
-    .bind(count)
+    .bind(page.after.map(|after| after.created_at))
+    .bind(page.after.map(|after| after.id))
+    .bind(page.rows())
+    .bind(page.status)
     .fetch_all(&mut *connection)
     .await?;
     with_ticket_types(connection, rows).await

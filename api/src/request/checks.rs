@@ -22,7 +22,7 @@ pub(crate) struct Checks {
 impl Checks {
     /// Notes a mistake.
     pub(crate) fn wrong(&mut self, field: impl Display, message: impl Display) {
-        self.errors.push(FieldError { field: field.to_string(), message: message.to_string() });
+        self.errors.push(FieldError::new(field.to_string(), message.to_string()));
     }
 
     /// A field that must be there.

@@ -3,6 +3,8 @@
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use serde_path_to_error::{Path, Segment};
+
 use super::shape::Object;
 use crate::error::{Code, FieldError, Problem};
 
@@ -60,12 +62,18 @@ fn explain<T: DeserializeOwned>(body: &[u8]) -> Problem {
             let path = error.path().to_string();
             let message = error.inner().to_string();
             let message = message.split(" at line ").next().unwrap_or_default().to_owned();
-            Problem::invalid(vec![FieldError {
-                field: if path == "." { String::new() } else { path },
-                message,
-            }])
+            let field = if path == "." { String::new() } else { path };
+            Problem::invalid(vec![FieldError::at(field, steps(error.path()), message)])
         }
     }
+}
+
+/// The names and positions that lead to a field.
+fn steps(path: &Path) -> impl Iterator<Item = String> {
+    path.iter().map(|segment| match segment {
+        Segment::Map { key } => key.clone(),
+        other => other.to_string().trim_matches(['[', ']']).to_owned(),
+    })
 }
 
 #[cfg(test)]

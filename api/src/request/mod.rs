@@ -12,6 +12,6 @@ pub(crate) use body::read_json;
 pub(crate) use checks::Checks;
 pub(crate) use json::parse;
 pub(crate) use key::idempotency_key;
-pub(crate) use page::{After, Page, next_cursor};
+pub(crate) use page::{After, ListOf, Page, next_cursor};
 pub(crate) use path::{booking_id, customer, event_id};
 pub(crate) use shape::{Integer, Object, present};

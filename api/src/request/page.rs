@@ -1,9 +1,10 @@
-//! Pages of a list: `?limit=`, `?cursor=` and, of bookings, `?status=`.
+//! Pages of a list: `?limit=`, `?cursor=`, and what narrows it.
 
 use actix_web::web::Query;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use boxoffice_schema::status::BookingStatus;
+use boxoffice_schema::status::{BookingStatus, EventStatus};
+use boxoffice_schema::text::Customer;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
@@ -12,6 +13,9 @@ use crate::error::{Code, Problem};
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 200;
 
+/// The end of the year 9999.
+const LATEST_MICROS: i64 = 253_402_300_799_999_999;
+
 /// The last entry of the page before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct After {
@@ -19,22 +23,45 @@ pub(crate) struct After {
     pub(crate) id: Uuid,
 }
 
-/// Which page is asked for.
+/// Which page of what is asked for.
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) limit: usize,
     pub(crate) after: Option<After>,
-    pub(crate) status: Option<BookingStatus>,
+    /// Only entries in this state; a word of the list's own.
+    pub(crate) status: Option<&'static str>,
+    /// Only bookings of this customer.
+    pub(crate) customer: Option<Customer>,
+}
+
+/// By what a list may be narrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListOf {
+    /// By their status.
+    Events,
+    /// By their status and customer.
+    BookingsOfEvent,
+    /// By their status.
+    BookingsOfCustomer,
+}
+
+impl ListOf {
+    fn status(self, word: &str) -> Option<&'static str> {
+        match self {
+            Self::Events => EventStatus::parse(word).ok().map(EventStatus::as_str),
+            _ => BookingStatus::parse(word).ok().map(BookingStatus::as_str),
+        }
+    }
 }
 
 impl Page {
-    /// Reads the query of a list; only one of bookings takes a status.
-    pub(crate) fn parse(query: &str, takes_status: bool) -> Result<Self, Problem> {
+    /// Reads the query of a list.
+    pub(crate) fn parse(query: &str, of: ListOf) -> Result<Self, Problem> {
         let malformed = |why: String| Problem::because(Code::MalformedRequest, why);
         let pairs = Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|_| malformed("The query could not be read.".to_owned()))?
             .into_inner();
-        let mut page = Self { limit: LIMIT_DEFAULT, after: None, status: None };
+        let mut page = Self { limit: LIMIT_DEFAULT, after: None, status: None, customer: None };
         let mut seen: Vec<&str> = Vec::with_capacity(pairs.len());
         for (name, value) in &pairs {
             if seen.contains(&name.as_str()) {
@@ -44,8 +71,9 @@ impl Page {
             let read = match name.as_str() {
                 "limit" => parse_limit(value).map(|limit| page.limit = limit),
                 "cursor" => After::decode(value).map(|after| page.after = Some(after)),
-                "status" if takes_status => {
-                    BookingStatus::parse(value).ok().map(|status| page.status = Some(status))
+                "status" => of.status(value).map(|status| page.status = Some(status)),
+                "customer" if of == ListOf::BookingsOfEvent => {
+                    Customer::try_from(value.clone()).ok().map(|customer| page.customer = Some(customer))
                 }
                 _ => return Err(malformed(format!("There is no query parameter {name:?}."))),
             };
@@ -87,10 +115,9 @@ impl After {
     fn decode(cursor: &str) -> Option<Self> {
         let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
         let (micros, id) = bytes.split_first_chunk::<8>()?;
-        let created_at = DateTime::from_timestamp_micros(i64::from_be_bytes(*micros))?;
-        // PostgreSQL's calendar ends earlier than ours; no entry is from before 1970 or after the year 9999.
-        let is_plausible = (0..=253_402_300_799).contains(&created_at.timestamp());
-        is_plausible.then_some(Self { created_at, id: Uuid::from_slice(id).ok()? })
+        // No entry is from before 1970 or after the year 9999, and PostgreSQL's calendar ends earlier than ours.
+        let micros = i64::from_be_bytes(*micros).clamp(0, LATEST_MICROS);
+        Some(Self { created_at: DateTime::from_timestamp_micros(micros)?, id: Uuid::from_slice(id).ok()? })
     }
 }
 
@@ -109,17 +136,26 @@ mod tests {
 
     #[test]
     fn a_cursor_of_another_make_is_refused() {
-        let beyond = [i64::MAX.to_be_bytes().as_slice(), &[0; 16]].concat();
-        for bad in ["", "x", "!!!!", &"A".repeat(31), &"A".repeat(33), &URL_SAFE_NO_PAD.encode(beyond)] {
+        for bad in ["", "x", "!!!!", &"A".repeat(31), &"A".repeat(33), &"=".repeat(32)] {
             assert_eq!(After::decode(bad), None, "{bad}");
         }
     }
 
     #[test]
+    fn a_cursor_beyond_all_calendars_is_one_at_their_end() {
+        let at = |micros: i64| URL_SAFE_NO_PAD.encode([micros.to_be_bytes().as_slice(), &[0; 16]].concat());
+        let year = |cursor: String| After::decode(&cursor).map(|after| after.created_at.to_rfc3339());
+        assert!(year(at(i64::MAX)).unwrap().starts_with("9999-12-31"));
+        assert!(year(at(i64::MIN)).unwrap().starts_with("1970-01-01"));
+    }
+
+    #[test]
     fn a_page_is_read_strictly() {
-        let page = Page::parse("limit=200&status=held", true).unwrap();
-        assert_eq!((page.limit, page.status), (200, Some(BookingStatus::Held)));
-        assert_eq!(Page::parse("", false).unwrap().limit, 50);
+        let page = Page::parse("limit=200&status=held&customer=ann", ListOf::BookingsOfEvent).unwrap();
+        assert_eq!((page.limit, page.status), (200, Some("held")));
+        assert_eq!(page.customer.unwrap().as_str(), "ann");
+        assert_eq!(Page::parse("status=on_sale", ListOf::Events).unwrap().status, Some("on_sale"));
+        assert_eq!(Page::parse("", ListOf::Events).unwrap().limit, 50);
         for bad in [
             "limit=0",
             "limit=201",
@@ -127,11 +163,13 @@ mod tests {
             "limit=x",
             "cursor=",
             "status=held",
+            "customer=ann",
             "foo=1",
             "limit=1&limit=1",
         ] {
-            assert!(Page::parse(bad, false).is_err(), "{bad}");
+            assert!(Page::parse(bad, ListOf::Events).is_err(), "{bad}");
         }
-        assert!(Page::parse("status=sold", true).is_err());
+        assert!(Page::parse("status=sold", ListOf::BookingsOfCustomer).is_err());
+        assert!(Page::parse("customer=", ListOf::BookingsOfEvent).is_err());
     }
 }

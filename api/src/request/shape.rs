@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 /// An object and nothing else: serde would read a structure from an array too.
 #[derive(Debug)]
@@ -52,6 +52,18 @@ impl<'de> Deserialize<'de> for Integer {
             /// What is beyond every bound stays beyond it.
             fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
                 Ok(Integer(i64::try_from(value).unwrap_or(i64::MAX)))
+            }
+
+            /// Some languages write every number with a fraction: 2.0 is whole too, as JSON Schema has it.
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Integer, E> {
+                if value.fract() != 0.0 {
+                    return Err(E::invalid_type(Unexpected::Float(value), &self));
+                }
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "what is beyond every bound stays beyond it"
+                )]
+                Ok(Integer(value as i64))
             }
         }
 

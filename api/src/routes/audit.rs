@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use boxoffice_schema::event::TicketTypeImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::position::Position;
@@ -12,8 +11,10 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Answer, SharedOffice, in_time, json};
+use super::{Answer, SharedOffice, in_time, shown};
+use crate::contract::{self, EventPath, READING, refusals};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
@@ -25,61 +26,108 @@ use crate::request::event_id;
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
-#[derive(Serialize)]
-struct AuditBody {
+/// What Redis and PostgreSQL say of an event at one moment; a side that cannot be reached is null.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Audit)]
+pub(crate) struct AuditBody {
+    #[schema(schema_with = contract::id)]
     event_id: EventId,
+    #[schema(value_type = u16)]
     shard: Shard,
+    /// Whether the shard may sell.
     certified: bool,
+    #[schema(required = true)]
     epoch: Option<u32>,
+    #[schema(required = true)]
     redis: Option<SequenceBody>,
+    #[schema(value_type = Option<PositionShape>, required = true)]
     postgres: Option<Position>,
+    /// Decisions of Redis that PostgreSQL does not have yet.
+    #[schema(required = true)]
     lag: Option<u64>,
+    #[schema(required = true)]
     gaps: Option<Vec<GapBody>>,
     ticket_types: Vec<TypeBody>,
+    #[schema(required = true)]
     last_reconciliation: Option<ReconciliationBody>,
 }
 
-#[derive(Serialize)]
+/// A shard's last decision in Redis.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditedSequence)]
 struct SequenceBody {
     sequence: u64,
 }
 
-#[derive(Serialize)]
+/// A shard's last decision in PostgreSQL; stands for [`Position`] in the document.
+#[derive(ToSchema)]
+#[schema(as = AuditedPosition)]
+#[expect(dead_code, reason = "only its shape is of interest")]
+struct PositionShape {
+    epoch: u32,
+    sequence: u64,
+}
+
+/// Decisions that the log does not hold.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Gap)]
 struct GapBody {
     epoch: u32,
     from: u64,
     to: u64,
 }
 
-#[derive(Serialize)]
+/// The counts of a ticket type on both sides.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditedTicketType)]
 struct TypeBody {
+    #[schema(schema_with = contract::id)]
     ticket_type_id: TicketTypeId,
+    #[schema(required = true)]
     redis: Option<LiveBody>,
+    #[schema(required = true)]
     postgres: Option<RecordedBody>,
+    /// The sum of the absolute differences of held and sold; null while `lag` is above 0.
+    #[schema(required = true)]
     drift: Option<u64>,
 }
 
-#[derive(Serialize)]
+/// In Redis.
+#[derive(Serialize, ToSchema)]
+#[schema(as = LiveCounts)]
 struct LiveBody {
+    #[schema(schema_with = contract::capacity)]
     capacity: u32,
     available: i64,
+    #[schema(schema_with = contract::count)]
     held: u32,
+    #[schema(schema_with = contract::count)]
     sold: u32,
 }
 
-#[derive(Serialize)]
+/// In PostgreSQL.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RecordedCounts)]
 struct RecordedBody {
+    #[schema(schema_with = contract::capacity)]
     capacity: u32,
+    #[schema(schema_with = contract::count)]
     held: u32,
+    #[schema(schema_with = contract::count)]
     sold: u32,
 }
 
-#[derive(Serialize)]
+/// When both sides were last compared.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Reconciliation)]
 struct ReconciliationBody {
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     at: DateTime<Utc>,
     ok: bool,
 }
+
+refusals!(AuditRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READING);
 
 /// Both sides, one of them perhaps out of reach.
 struct Sides {
@@ -87,12 +135,21 @@ struct Sides {
     postgres: Option<RecordedCounts>,
 }
 
+/// The live invariant
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event_id}/audit",
+    operation_id = "auditEvent",
+    tag = "events",
+    params(EventPath),
+    responses((status = 200, description = "Both sides.", body = AuditBody), AuditRefusals),
+)]
 pub(crate) async fn audit(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.operates(Scope::AuditRead)?;
     let id = event_id(&request)?;
     let shard = office.stores.inventory.shard_of(id);
     let sides = in_time(look_for_one_position(&office, shard, id)).await?;
-    json(StatusCode::OK, &sides.compare(id, shard))
+    shown(&request, &sides.compare(id, shard))
 }
 
 async fn look_for_one_position(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Problem> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod audit;
 pub(crate) mod bookings;
+pub(crate) mod docs;
 pub(crate) mod events;
 pub(crate) mod machines;
+mod representation;
 
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use serde::Serialize;
 
 use crate::error::{Code, Problem};
 use crate::office::Office;
+
+pub(crate) use representation::{listed, shown, shown_by, tag_of};
 
 /// What handlers get.
 pub(crate) type SharedOffice = Data<Office>;

@@ -65,17 +65,19 @@ pub fn publish(keys: &Keys, shard: Shard, bounds: OutboxBounds, event: &EventIma
     call
 }
 
-/// Changes a published event, all or nothing.
+/// Changes a published event, all or nothing, where it was last changed when that is expected.
 pub fn amend(
     keys: &Keys,
     shard: Shard,
     bounds: OutboxBounds,
     event: EventId,
+    expected: Option<DateTime<Utc>>,
     changes: &[EventChange],
 ) -> Call {
     let mut call = open_call(&AMEND, keys, shard, bounds);
     call.keys.push(keys.event(shard, event));
     call.args.push(event.as_bytes().to_vec());
+    call.args.push(expected.map_or_else(String::new, |at| time::to_millis(at).to_string()).into_bytes());
     push_pairs(&mut call, changes.iter().map(EventChange::field));
     call
 }
@@ -109,6 +111,8 @@ pub enum EventOutcome {
     CapacityBelowSold,
     /// Sales would close before they open.
     WindowInverted,
+    /// Somebody has changed it meanwhile.
+    Superseded,
     /// Too much waits for Kafka.
     OutboxFull,
     /// The event, or a key of its inventory, is missing.
@@ -127,6 +131,7 @@ impl EventOutcome {
             "N" => Self::Closed,
             "K" => Self::CapacityBelowSold,
             "W" => Self::WindowInverted,
+            "S" => Self::Superseded,
             "O" => Self::OutboxFull,
             "U" => Self::Unverified,
             other => return Err(DecodeError::new("script reply", format!("unknown outcome {other:?}"))),

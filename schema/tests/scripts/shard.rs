@@ -89,7 +89,7 @@ impl TestShard {
     }
 
     pub fn amend(&mut self, event: EventId, changes: &[EventChange]) -> EventOutcome {
-        let call = scripts::amend(&self.keys, self.shard, self.bounds, event, changes);
+        let call = scripts::amend(&self.keys, self.shard, self.bounds, event, None, changes);
         let (letter, json): (String, Vec<u8>) = self.run(&call).unwrap();
         EventOutcome::parse(&letter, &json).unwrap()
     }

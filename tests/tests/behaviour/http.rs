@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::documented;
 use crate::world::World;
 
 /// What came back.
@@ -13,7 +14,15 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// What came back; it must be documented.
     pub async fn of(response: reqwest::Response) -> Self {
+        let path = response.url().path().to_owned();
+        let reply = Self::undocumented(response).await;
+        documented::assert(&path, &reply);
+        reply
+    }
+
+    async fn undocumented(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Self { status, headers, body: response.bytes().await.unwrap().to_vec() }
     }

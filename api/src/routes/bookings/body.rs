@@ -7,28 +7,46 @@ use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use crate::contract;
 use crate::record::StoredBooking;
 
-#[derive(Serialize)]
-pub(super) struct BookingBody<'a> {
+/// A booking.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Booking, examples(contract::booking))]
+pub(crate) struct BookingBody<'a> {
+    #[schema(schema_with = contract::id)]
     id: BookingId,
+    #[schema(schema_with = contract::id)]
     event_id: EventId,
+    #[schema(schema_with = contract::customer)]
     customer: &'a str,
+    #[schema(min_items = 1, max_items = 20)]
     items: Vec<ItemBody>,
+    #[schema(value_type = contract::MoneyShape)]
     total: Money,
+    #[schema(value_type = contract::BookingStatusWords)]
     status: BookingStatus,
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "time::serialize_option")]
+    #[schema(schema_with = contract::time_or_null, required = true)]
     expires_at: Option<DateTime<Utc>>,
+    #[schema(schema_with = contract::payment_reference_or_null, required = true)]
     payment_reference: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// What was booked of one ticket type.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BookedItem)]
 struct ItemBody {
+    #[schema(schema_with = contract::id)]
     ticket_type_id: TicketTypeId,
+    #[schema(schema_with = contract::quantity)]
     quantity: u16,
+    #[schema(value_type = contract::MoneyShape)]
     unit_price: Money,
 }
 

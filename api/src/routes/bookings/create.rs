@@ -9,9 +9,11 @@ use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::scripts::{Book, Decision, Outcome};
 use boxoffice_schema::text::{Customer, IdempotencyKey};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use crate::catalogue::Listing;
+use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
@@ -22,18 +24,27 @@ const ITEMS_MAX: usize = 20;
 
 static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-#[derive(Deserialize)]
+/// All items or none.
+#[derive(Deserialize, ToSchema)]
+#[schema(examples(contract::new_booking))]
 #[serde(deny_unknown_fields)]
-struct NewBooking {
+pub(crate) struct NewBooking {
+    #[schema(schema_with = contract::customer, required = true)]
     customer: Option<String>,
+    /// Each ticket type once.
+    #[schema(value_type = Vec<NewItem>, min_items = 1, max_items = 20, required = true)]
     items: Option<Vec<Object<NewItem>>>,
+    #[schema(schema_with = contract::hold_or_null)]
     hold: Option<bool>,
 }
 
-#[derive(Deserialize)]
+/// How many of which ticket type.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewItem {
+    #[schema(schema_with = contract::id, required = true)]
     ticket_type_id: Option<String>,
+    #[schema(schema_with = contract::quantity, required = true)]
     quantity: Option<Integer>,
 }
 
@@ -45,6 +56,49 @@ struct Wanted {
     hold: bool,
 }
 
+refusals!(CreateRefusals:
+    READ_BODY,
+    &[Code::IdempotencyKeyMissing, Code::IdempotencyKeyInvalid, Code::IdempotencyKeyReused],
+    &[Code::EventNotFound, Code::TicketTypeNotFound],
+    &[Code::SoldOut, Code::LimitExceeded, Code::NotOnSale],
+    DECIDING,
+);
+
+/// Book, or hold
+#[utoipa::path(
+    post,
+    path = "/v1/events/{event_id}/bookings",
+    operation_id = "createBooking",
+    tag = "bookings",
+    params(EventPath, KeyHeader),
+    request_body = NewBooking,
+    responses(
+        (
+            status = 201,
+            description = "Booked or held; a repeat with the same key gets the same bytes.",
+            body = BookingBody<'_>,
+            headers(
+                ("Location" = String, description = "The booking's address."),
+                ("Idempotent-Replayed" = String, description = "`true` on a repeat."),
+            ),
+            links(
+                ("read" = (operation_id = "getBooking", parameters(
+                    ("event_id" = "$response.body#/event_id"), ("booking_id" = "$response.body#/id")
+                ))),
+                ("confirm" = (operation_id = "confirmBooking", parameters(
+                    ("event_id" = "$response.body#/event_id"), ("booking_id" = "$response.body#/id")
+                ))),
+                ("cancel" = (operation_id = "cancelBooking", parameters(
+                    ("event_id" = "$response.body#/event_id"), ("booking_id" = "$response.body#/id")
+                ))),
+                ("ofCustomer" = (operation_id = "listCustomerBookings", parameters(
+                    ("customer" = "$response.body#/customer")
+                ))),
+            ),
+        ),
+        CreateRefusals,
+    ),
+)]
 pub(crate) async fn create(
     caller: Caller,
     office: SharedOffice,

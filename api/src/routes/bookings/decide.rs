@@ -6,21 +6,45 @@ use actix_web::web::Payload;
 use boxoffice_schema::scripts::{Cancel, Confirm, Outcome, Target};
 use boxoffice_schema::text::PaymentReference;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use super::read::{recorded, refuse_another_ones};
+use crate::contract::{self, BookingPath, DECIDING, READ_BODY, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{Checks, booking_id, event_id, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
-#[derive(Deserialize)]
+/// That a held booking was paid for.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Payment {
+pub(crate) struct Payment {
+    #[schema(schema_with = contract::payment_reference, required = true)]
     payment_reference: Option<String>,
 }
 
+refusals!(ConfirmRefusals:
+    READ_BODY,
+    &[Code::EventNotFound, Code::BookingNotFound],
+    &[Code::BookingCancelled, Code::HoldExpired],
+    DECIDING,
+);
+refusals!(CancelRefusals: &[Code::EventNotFound, Code::BookingNotFound], DECIDING);
+
+/// Sell what is held
+///
+/// Already confirmed: the first reference is kept. Expired: the tickets are taken again where they can be.
+#[utoipa::path(
+    post,
+    path = "/v1/events/{event_id}/bookings/{booking_id}/confirm",
+    operation_id = "confirmBooking",
+    tag = "bookings",
+    params(BookingPath),
+    request_body = Payment,
+    responses((status = 200, description = "Confirmed.", body = BookingBody<'_>), ConfirmRefusals),
+)]
 pub(crate) async fn confirm(
     caller: Caller,
     office: SharedOffice,
@@ -38,6 +62,17 @@ pub(crate) async fn confirm(
     .await
 }
 
+/// Give the tickets back
+///
+/// No body. Already cancelled or expired: unchanged.
+#[utoipa::path(
+    post,
+    path = "/v1/events/{event_id}/bookings/{booking_id}/cancel",
+    operation_id = "cancelBooking",
+    tag = "bookings",
+    params(BookingPath),
+    responses((status = 200, description = "Cancelled, or expired before.", body = BookingBody<'_>), CancelRefusals),
+)]
 pub(crate) async fn cancel(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsWrite)?;
     in_time(async {

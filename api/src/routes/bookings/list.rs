@@ -1,39 +1,88 @@
 //! `GET /v1/events/{event_id}/bookings` and `GET /v1/customers/{customer}/bookings`, from PostgreSQL.
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use actix_web::web::Path;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::body::BookingBody;
+use crate::contract::{
+    BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, PageQuery, RECORDED, refusals,
+};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::{self, StoredBooking, Whose};
-use crate::request::{After, Page, customer, event_id, next_cursor};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::request::{After, ListOf, Page, customer, event_id, next_cursor};
+use crate::routes::{Answer, SharedOffice, in_time, listed};
 
-#[derive(Serialize)]
-struct ListBody<'a> {
+/// A page of bookings, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = BookingList)]
+pub(crate) struct ListBody<'a> {
+    #[schema(max_items = 200)]
     items: Vec<BookingBody<'a>>,
+    /// For `cursor`; null on the last page.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
+refusals!(OfEventRefusals: &[Code::MalformedRequest, Code::EventNotFound], RECORDED);
+refusals!(OfCustomerRefusals: &[Code::MalformedRequest], RECORDED);
+
+/// List an event's bookings, newest first
+///
+/// From PostgreSQL, a moment behind the sale.
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event_id}/bookings",
+    operation_id = "listEventBookings",
+    tag = "bookings",
+    params(EventPath, PageQuery, BookingStatusQuery, CustomerQuery),
+    responses(
+        (
+            status = 200,
+            description = "A page.",
+            body = ListBody<'_>,
+            headers(("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one.")),
+        ),
+        OfEventRefusals,
+    ),
+)]
 pub(crate) async fn of_event(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.operates(Scope::BookingsRead)?;
     let event = event_id(&request)?;
-    let page = Page::parse(request.query_string(), true)?;
+    let page = Page::parse(request.query_string(), ListOf::BookingsOfEvent)?;
     in_time(async {
         let bookings = read(&office, &caller, Whose::Event(event), &page).await?;
         // An empty list is right only for an event that exists.
         if bookings.is_empty() && office.stores.recorded(event).await?.is_none() {
             return Err(Problem::new(Code::EventNotFound));
         }
-        respond(&page, bookings)
+        respond(&request, &page, bookings)
     })
     .await
 }
 
+/// List a customer's bookings, newest first
+///
+/// From PostgreSQL, a moment behind the sale.
+#[utoipa::path(
+    get,
+    path = "/v1/customers/{customer}/bookings",
+    operation_id = "listCustomerBookings",
+    tag = "bookings",
+    params(CustomerPath, PageQuery, BookingStatusQuery),
+    responses(
+        (
+            status = 200,
+            description = "A page.",
+            body = ListBody<'_>,
+            headers(("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one.")),
+        ),
+        OfCustomerRefusals,
+    ),
+)]
 pub(crate) async fn of_customer(
     caller: Caller,
     office: SharedOffice,
@@ -45,8 +94,8 @@ pub(crate) async fn of_customer(
     if caller.customer().is_some_and(|own| *own != customer) {
         return Err(Problem::new(Code::NotFound));
     }
-    let page = Page::parse(request.query_string(), true)?;
-    respond(&page, in_time(read(&office, &caller, Whose::Customer(&customer), &page)).await?)
+    let page = Page::parse(request.query_string(), ListOf::BookingsOfCustomer)?;
+    respond(&request, &page, in_time(read(&office, &caller, Whose::Customer(&customer), &page)).await?)
 }
 
 async fn read(
@@ -60,11 +109,11 @@ async fn read(
     Ok(office.stores.database.run(read).await?)
 }
 
-fn respond(page: &Page, mut bookings: Vec<StoredBooking>) -> Answer {
+fn respond(request: &HttpRequest, page: &Page, mut bookings: Vec<StoredBooking>) -> Answer {
     let next_cursor = next_cursor(page, &mut bookings, |booking| After {
         created_at: booking.created_at,
         id: booking.id.as_uuid(),
     });
     let items = bookings.iter().map(BookingBody::recorded).collect();
-    json(StatusCode::OK, &ListBody { items, next_cursor })
+    listed(request, next_cursor.as_deref(), &ListBody { items, next_cursor: next_cursor.clone() })
 }

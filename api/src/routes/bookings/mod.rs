@@ -1,10 +1,10 @@
 //! Bookings: made, confirmed, cancelled, read.
 
 mod body;
-mod create;
-mod decide;
-mod list;
-mod read;
+pub(crate) mod create;
+pub(crate) mod decide;
+pub(crate) mod list;
+pub(crate) mod read;
 
 pub(crate) use create::create;
 pub use create::is_booking_request;

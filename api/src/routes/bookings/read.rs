@@ -1,33 +1,53 @@
 //! `GET /v1/events/{event_id}/bookings/{booking_id}`.
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::scripts::Target;
 
 use super::body::BookingBody;
+use crate::contract::{BookingPath, READING, refusals};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
 use crate::office::Office;
 use crate::record::{self, StoredBooking};
 use crate::request::{booking_id, event_id};
-use crate::routes::{Answer, SharedOffice, in_time, json, marked_stale};
+use crate::routes::{Answer, SharedOffice, in_time, marked_stale, shown};
 
 enum Found {
     Live(Box<BookingImage>),
     Recorded { booking: Box<StoredBooking>, stale: bool },
 }
 
+// What Kafka has not confirmed yet is not shown, where a booking waits for it.
+refusals!(ReadRefusals: &[Code::EventNotFound, Code::BookingNotFound, Code::InventoryUnverified, Code::KafkaUnavailable], READING);
+
+/// The booking as it is now
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event_id}/bookings/{booking_id}",
+    operation_id = "getBooking",
+    tag = "bookings",
+    params(BookingPath),
+    responses(
+        (
+            status = 200,
+            description = "The booking.",
+            body = BookingBody<'_>,
+            headers(("Boxoffice-Stale" = String, description = "`true` where PostgreSQL answered because Redis is away.")),
+        ),
+        ReadRefusals,
+    ),
+)]
 pub(crate) async fn read(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsRead)?;
     let event = event_id(&request)?;
     let id = booking_id(&request)?;
     match in_time(find_own(&office, &caller, event, id)).await? {
-        Found::Live(image) => json(StatusCode::OK, &BookingBody::of(event, id, &image)),
+        Found::Live(image) => shown(&request, &BookingBody::of(event, id, &image)),
         Found::Recorded { booking, stale } => {
-            Ok(marked_stale(json(StatusCode::OK, &BookingBody::recorded(&booking))?, stale))
+            Ok(marked_stale(shown(&request, &BookingBody::recorded(&booking))?, stale))
         }
     }
 }

@@ -2,27 +2,56 @@
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
+use actix_web::http::header::{Header, IF_MATCH, IfMatch};
 use actix_web::web::Payload;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::{EventChange, EventOutcome};
 use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::time;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
-use super::body::EventBody;
+use super::body::{EventBody, respond};
 use super::patch::{Amendment, Patch};
 use crate::actions::{Action, Actor, Entry};
+use crate::contract::{DECIDING, EventPath, IfMatchHeader, READ_BODY, refusals};
 use crate::draft::{self, DraftOutcome};
 use crate::error::{Code, Problem, event_refusal};
 use crate::find::Found;
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{event_id, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::routes::{Answer, SharedOffice, in_time, tag_of};
 
 const INTERRUPTED: &str = "The publication of this event did not finish; publish it again.";
 
+refusals!(AmendRefusals:
+    READ_BODY,
+    &[Code::EventNotFound, Code::TicketTypeNotFound, Code::NotOnSale, Code::CapacityBelowSold],
+    &[Code::PreconditionFailed],
+    DECIDING,
+);
+
+/// Change an event, all or nothing
+///
+/// Null clears optional times and limits; what is absent stays. `closed` is final; the same value changes nothing.
+#[utoipa::path(
+    patch,
+    path = "/v1/events/{event_id}",
+    operation_id = "changeEvent",
+    tag = "events",
+    params(EventPath, IfMatchHeader),
+    request_body = Patch,
+    responses(
+        (
+            status = 200,
+            description = "The event as it is after the change.",
+            body = EventBody<'_>,
+            headers(("ETag" = String, description = "For `If-Match` and `If-None-Match`.")),
+        ),
+        AmendRefusals,
+    ),
+)]
 pub(crate) async fn amend(
     caller: Caller,
     office: SharedOffice,
@@ -33,15 +62,17 @@ pub(crate) async fn amend(
     let id = event_id(&request)?;
     let body = read_json(&request, payload).await?;
     let amendment = parse::<Patch>(&body)?.check(Utc::now())?;
+    let precondition = Precondition::of(&request);
     let by = Actor::of(&caller, &request);
-    let event = in_time(change(&office, id, &amendment, &by)).await?;
-    json(StatusCode::OK, &EventBody::of(&event))
+    let event = in_time(change(&office, id, &amendment, &precondition, &by)).await?;
+    respond(StatusCode::OK, &event)
 }
 
 async fn change(
     office: &Office,
     id: EventId,
     amendment: &Amendment,
+    precondition: &Precondition,
     by: &Actor,
 ) -> Result<EventImage, Problem> {
     let found = office.stores.find(id).await?;
@@ -49,8 +80,10 @@ async fn change(
         return Err(Problem::new(Code::TicketTypeNotFound));
     }
     match found {
-        Found::Live { event, .. } => change_published(office, *event, amendment, by).await,
-        Found::Recorded { stored, .. } if !stored.frozen => change_draft(office, id, amendment, by).await,
+        Found::Live { event, .. } => change_published(office, *event, amendment, precondition, by).await,
+        Found::Recorded { stored, .. } if !stored.frozen => {
+            change_draft(office, &stored.image, amendment, precondition, by).await
+        }
         Found::Recorded { redis: Some(error), .. } => Err(error.into()),
         Found::Recorded { stored, .. } if !stored.applied => Err(interrupted()),
         Found::Recorded { stored, .. } if stored.image.status == EventStatus::Closed => {
@@ -66,22 +99,27 @@ fn interrupted() -> Problem {
 
 async fn change_draft(
     office: &Office,
-    id: EventId,
+    draft: &EventImage,
     amendment: &Amendment,
+    precondition: &Precondition,
     by: &Actor,
 ) -> Result<EventImage, Problem> {
     if amendment.status.is_some() {
         return Err(Problem::because(Code::NotOnSale, "The event is a draft; publish it first."));
     }
+    let expected = precondition.expects(draft)?;
     let now = time::truncate(Utc::now());
-    let write = async |connection: &mut _| draft::change(connection, id, &amendment.fields, now, by).await;
+    let write = async |connection: &mut _| {
+        draft::change(connection, draft.id, &amendment.fields, expected, now, by).await
+    };
     match office.stores.database.run(write).await?.ok_or_else(|| Problem::new(Code::EventNotFound))? {
         DraftOutcome::Changed(event) => Ok(*event),
+        DraftOutcome::Superseded => Err(event_refusal(&EventOutcome::Superseded)),
         DraftOutcome::NoSuchTicketType => Err(Problem::new(Code::TicketTypeNotFound)),
         DraftOutcome::WindowInverted => Err(event_refusal(&EventOutcome::WindowInverted)),
         // It was frozen since it was found; where its publication went through, Redis has it by now.
-        DraftOutcome::Frozen => match office.stores.snapshot(id).await?.event {
-            Some(event) => change_published(office, event, amendment, by).await,
+        DraftOutcome::Frozen => match office.stores.snapshot(draft.id).await?.event {
+            Some(event) => change_published(office, event, amendment, precondition, by).await,
             None => Err(interrupted()),
         },
     }
@@ -91,19 +129,44 @@ async fn change_published(
     office: &Office,
     event: EventImage,
     amendment: &Amendment,
+    precondition: &Precondition,
     by: &Actor,
 ) -> Result<EventImage, Problem> {
+    let expected = precondition.expects(&event)?;
     let changes = amendment.as_changes_of(&event)?;
     if changes.is_empty() {
         return Ok(event);
     }
     let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(&event);
     let action = office.journal.begin(entry).await?;
-    let decided = office.stores.inventory.amend(event.id, &changes).await;
+    let decided = office.stores.inventory.amend(event.id, expected, &changes).await;
     office.journal.end(action, &decided).await;
     match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),
+    }
+}
+
+/// The header `If-Match`.
+struct Precondition(Option<IfMatch>);
+
+impl Precondition {
+    fn of(request: &HttpRequest) -> Self {
+        let is_there = request.headers().contains_key(IF_MATCH);
+        // Whoever sends one that cannot be read wants no change that was not meant.
+        Self(is_there.then(|| IfMatch::parse(request).unwrap_or(IfMatch::Items(Vec::new()))))
+    }
+
+    /// When the event must have been changed last, so that whoever decides can see that nobody was faster; `None`
+    /// where any event will do. An event never has two changes at the same time.
+    fn expects(&self, event: &EventImage) -> Result<Option<DateTime<Utc>>, Problem> {
+        let Some(IfMatch::Items(tags)) = &self.0 else { return Ok(None) };
+        let tag = tag_of(&EventBody::of(event))?;
+        if tags.iter().any(|known| known.strong_eq(&tag)) {
+            Ok(Some(event.updated_at))
+        } else {
+            Err(event_refusal(&EventOutcome::Superseded))
+        }
     }
 }
 

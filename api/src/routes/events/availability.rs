@@ -1,7 +1,6 @@
 //! `GET /v1/events/{event_id}/availability`.
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
@@ -9,38 +8,75 @@ use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::error::Problem;
+use crate::contract::{self, EventPath, READING, refusals};
+use crate::error::{Code, Problem};
 use crate::find::Found;
 use crate::identity::Caller;
 use crate::request::event_id;
-use crate::routes::{Answer, SharedOffice, in_time, json, marked_stale};
+use crate::routes::{Answer, SharedOffice, in_time, marked_stale, shown_by};
 
-#[derive(Serialize)]
-struct AvailabilityBody {
+/// What is left of an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Availability, examples(contract::availability))]
+pub(crate) struct AvailabilityBody {
+    #[schema(schema_with = contract::id)]
     event_id: EventId,
+    #[schema(value_type = contract::EventStatusWords)]
     status: EventStatus,
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     as_of: DateTime<Utc>,
+    /// Whether PostgreSQL answered because Redis is away.
     stale: bool,
     ticket_types: Vec<TypeBody>,
 }
 
-#[derive(Serialize)]
+/// What is left of one ticket type.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TicketTypeAvailability)]
 struct TypeBody {
+    #[schema(schema_with = contract::id)]
     ticket_type_id: TicketTypeId,
+    #[schema(schema_with = contract::capacity)]
     capacity: u32,
+    /// 0 for a draft.
+    #[schema(schema_with = contract::count)]
     available: u32,
+    #[schema(schema_with = contract::count)]
     held: u32,
+    #[schema(schema_with = contract::count)]
     sold: u32,
+    /// Published, within its window and certified, whatever the stock.
     on_sale: bool,
 }
 
+refusals!(AvailabilityRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READING);
+
+/// What is left
+#[utoipa::path(
+    get,
+    path = "/v1/events/{event_id}/availability",
+    operation_id = "getAvailability",
+    tag = "events",
+    params(EventPath),
+    responses(
+        (
+            status = 200,
+            description = "The stock of each ticket type.",
+            body = AvailabilityBody,
+            headers(("Boxoffice-Stale" = String, description = "`true` where PostgreSQL answered because Redis is away.")),
+        ),
+        AvailabilityRefusals,
+    ),
+)]
 pub(crate) async fn availability(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let found = in_time(office.stores.find(event_id(&request)?)).await?;
     let stale = found.is_stale();
     let body = AvailabilityBody::of(&found).map_err(Problem::internal)?;
-    Ok(marked_stale(json(StatusCode::OK, &body)?, stale))
+    let essence = (body.status, body.stale, &body.ticket_types);
+    Ok(marked_stale(shown_by(&request, &essence, &body)?, stale))
 }
 
 impl AvailabilityBody {

@@ -1,5 +1,7 @@
 //! An event as a client receives it.
 
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ETAG, HeaderValue};
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::money::{Currency, Money};
@@ -7,33 +9,57 @@ use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
-pub(super) struct EventBody<'a> {
+use crate::contract;
+use crate::error::Problem;
+use crate::routes::{Answer, json, tag_of};
+
+/// An event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Event, examples(contract::event))]
+pub(crate) struct EventBody<'a> {
+    #[schema(schema_with = contract::id)]
     id: EventId,
+    #[schema(schema_with = contract::name)]
     name: &'a str,
+    #[schema(value_type = contract::EventStatusWords)]
     status: EventStatus,
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     starts_at: DateTime<Utc>,
     #[serde(serialize_with = "time::serialize_option")]
+    #[schema(schema_with = contract::time_or_null, required = true)]
     sales_open_at: Option<DateTime<Utc>>,
     #[serde(serialize_with = "time::serialize_option")]
+    #[schema(schema_with = contract::time_or_null, required = true)]
     sales_close_at: Option<DateTime<Utc>>,
+    #[schema(schema_with = contract::limit_or_null, required = true)]
     per_customer_limit: Option<u32>,
+    #[schema(schema_with = contract::hold_seconds)]
     hold_seconds: u32,
     ticket_types: Vec<TicketTypeBody<'a>>,
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "time::serialize")]
+    #[schema(schema_with = contract::time)]
     updated_at: DateTime<Utc>,
 }
 
-#[derive(Serialize)]
+/// What can be bought of an event.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TicketType)]
 struct TicketTypeBody<'a> {
+    #[schema(schema_with = contract::id)]
     id: TicketTypeId,
+    #[schema(schema_with = contract::name)]
     name: &'a str,
+    #[schema(schema_with = contract::capacity)]
     capacity: u32,
+    #[schema(value_type = contract::MoneyShape)]
     price: Money,
+    #[schema(schema_with = contract::limit_or_null, required = true)]
     per_customer_limit: Option<u32>,
 }
 
@@ -67,4 +93,13 @@ fn ticket_type(of_type: &TicketTypeImage, currency: Currency) -> TicketTypeBody<
         price: Money { amount: of_type.price, currency },
         per_customer_limit: of_type.per_customer_limit,
     }
+}
+
+/// The event after a call has made or changed it, with the tag that the next change may name.
+pub(super) fn respond(status: StatusCode, event: &EventImage) -> Answer {
+    let body = EventBody::of(event);
+    let tag = HeaderValue::from_str(&tag_of(&body)?.to_string()).map_err(Problem::internal)?;
+    let mut response = json(status, &body)?;
+    response.headers_mut().insert(ETAG, tag);
+    Ok(response)
 }

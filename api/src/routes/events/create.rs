@@ -1,9 +1,9 @@
 //! `POST /v1/events`: a draft.
 
+use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderValue, LOCATION};
 use actix_web::web::Payload;
-use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::money::Currency;
@@ -12,14 +12,16 @@ use boxoffice_schema::text::Name;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::body::EventBody;
+use super::body::{EventBody, respond};
 use crate::actions::Actor;
+use crate::contract::{self, READ_BODY, RECORDED, refusals};
 use crate::draft;
 use crate::error::{Problem, window_inverted};
 use crate::identity::{Caller, Scope};
 use crate::request::{Checks, Integer, Object, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::routes::{Answer, SharedOffice, in_time};
 
 const HOLD_SECONDS_DEFAULT: u32 = 600;
 const TICKET_TYPES_MAX: usize = 100;
@@ -30,34 +32,79 @@ pub(super) const CAPACITY: std::ops::RangeInclusive<i64> = 1..=2_147_483_647;
 /// The bounds of a limit.
 pub(super) const LIMIT: std::ops::RangeInclusive<i64> = 1..=1_000_000;
 
-#[derive(Deserialize)]
+/// Times are in the future, and sales close after they open.
+#[derive(Deserialize, ToSchema)]
+#[schema(examples(contract::new_event))]
 #[serde(deny_unknown_fields)]
-struct NewEvent {
+pub(crate) struct NewEvent {
+    #[schema(schema_with = contract::name, required = true)]
     name: Option<String>,
+    #[schema(schema_with = contract::time, required = true)]
     starts_at: Option<String>,
+    #[schema(schema_with = contract::time_or_null)]
     sales_open_at: Option<String>,
+    #[schema(schema_with = contract::time_or_null)]
     sales_close_at: Option<String>,
+    #[schema(schema_with = contract::limit_or_null)]
     per_customer_limit: Option<Integer>,
+    #[schema(schema_with = contract::hold_seconds_or_null)]
     hold_seconds: Option<Integer>,
+    /// All in one currency.
+    #[schema(value_type = Vec<NewTicketType>, min_items = 1, max_items = 100, required = true)]
     ticket_types: Option<Vec<Object<NewTicketType>>>,
 }
 
-#[derive(Deserialize)]
+/// What is to be sold.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewTicketType {
+    #[schema(schema_with = contract::name, required = true)]
     name: Option<String>,
+    #[schema(schema_with = contract::capacity, required = true)]
     capacity: Option<Integer>,
+    #[schema(value_type = Price, required = true)]
     price: Option<Object<Price>>,
+    #[schema(schema_with = contract::limit_or_null)]
     per_customer_limit: Option<Integer>,
 }
 
-#[derive(Deserialize)]
+/// What one ticket costs.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Price {
+    #[schema(schema_with = contract::price, required = true)]
     amount: Option<Integer>,
+    #[schema(schema_with = contract::currency, required = true)]
     currency: Option<String>,
 }
 
+refusals!(CreateRefusals: READ_BODY, RECORDED);
+
+/// Make a draft
+#[utoipa::path(
+    post,
+    path = "/v1/events",
+    operation_id = "createEvent",
+    tag = "events",
+    request_body = NewEvent,
+    responses(
+        (
+            status = 201,
+            description = "The draft.",
+            body = EventBody<'_>,
+            headers(
+                ("Location" = String, description = "The event's address."),
+                ("ETag" = String, description = "For `If-Match` and `If-None-Match`."),
+            ),
+            links(
+                ("read" = (operation_id = "getEvent", parameters(("event_id" = "$response.body#/id")))),
+                ("publish" = (operation_id = "publishEvent", parameters(("event_id" = "$response.body#/id")))),
+                ("change" = (operation_id = "changeEvent", parameters(("event_id" = "$response.body#/id")))),
+            ),
+        ),
+        CreateRefusals,
+    ),
+)]
 pub(crate) async fn create(
     caller: Caller,
     office: SharedOffice,
@@ -72,7 +119,7 @@ pub(crate) async fn create(
     let write = async |connection: &mut _| draft::create(connection, shard, &event, &by).await;
     let written = office.stores.database.run(write);
     in_time(async { Ok(written.await?) }).await?;
-    let mut response: HttpResponse = json(StatusCode::CREATED, &EventBody::of(&event))?;
+    let mut response = respond(StatusCode::CREATED, &event)?;
     let location = HeaderValue::from_str(&format!("/v1/events/{}", event.id)).map_err(Problem::internal)?;
     response.headers_mut().insert(LOCATION, location);
     Ok(response)

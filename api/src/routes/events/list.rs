@@ -1,34 +1,58 @@
 //! `GET /v1/events`.
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use boxoffice_schema::status::EventStatus;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::body::EventBody;
-use crate::error::Problem;
+use crate::contract::{EventStatusQuery, PageQuery, RECORDED, refusals};
+use crate::error::{Code, Problem};
 use crate::identity::Caller;
 use crate::office::Office;
 use crate::record::{self, StoredEvent};
-use crate::request::{After, Page, next_cursor};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::request::{After, ListOf, Page, next_cursor};
+use crate::routes::{Answer, SharedOffice, in_time, listed};
 
-#[derive(Serialize)]
-struct ListBody<'a> {
+/// A page of events, newest first.
+#[derive(Serialize, ToSchema)]
+#[schema(as = EventList)]
+pub(crate) struct ListBody<'a> {
+    #[schema(max_items = 200)]
     items: Vec<EventBody<'a>>,
+    /// For `cursor`; null on the last page.
+    #[schema(required = true)]
     next_cursor: Option<String>,
 }
 
+refusals!(ListRefusals: &[Code::MalformedRequest], RECORDED);
+
+/// List events, newest first
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    operation_id = "listEvents",
+    tag = "events",
+    params(PageQuery, EventStatusQuery),
+    responses(
+        (
+            status = 200,
+            description = "A page.",
+            body = ListBody<'_>,
+            headers(("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one.")),
+        ),
+        ListRefusals,
+    ),
+)]
 pub(crate) async fn list(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
-    let page = Page::parse(request.query_string(), false)?;
+    let page = Page::parse(request.query_string(), ListOf::Events)?;
     let (events, next_cursor) = in_time(read(&office, &page)).await?;
     let items = events.iter().map(|stored| EventBody::of(&stored.image)).collect();
-    json(StatusCode::OK, &ListBody { items, next_cursor })
+    listed(&request, next_cursor.as_deref(), &ListBody { items, next_cursor: next_cursor.clone() })
 }
 
 async fn read(office: &Office, page: &Page) -> Result<(Vec<StoredEvent>, Option<String>), Problem> {
-    let (after, rows) = (page.after, page.rows());
-    let read = async |connection: &mut _| record::events(connection, after, rows).await;
+    let read = async |connection: &mut _| record::events(connection, page).await;
     let mut events = office.stores.database.run(read).await?;
     let cursor = next_cursor(page, &mut events, |stored| After {
         created_at: stored.image.created_at,

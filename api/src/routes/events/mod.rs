@@ -1,13 +1,13 @@
 //! Events: made as drafts, published, changed, read.
 
-mod amend;
-mod availability;
+pub(crate) mod amend;
+pub(crate) mod availability;
 mod body;
-mod create;
-mod list;
+pub(crate) mod create;
+pub(crate) mod list;
 mod patch;
-mod publish;
-mod read;
+pub(crate) mod publish;
+pub(crate) mod read;
 
 pub(crate) use amend::amend;
 pub(crate) use availability::availability;

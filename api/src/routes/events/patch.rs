@@ -5,38 +5,52 @@ use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::text::Name;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use super::create::{CAPACITY, LIMIT};
+use crate::contract;
 use crate::draft::DraftChanges;
 use crate::error::{Problem, window_inverted};
 use crate::request::{Checks, Integer, Object, present};
 
 const TICKET_TYPES_MAX: usize = 100;
 
-/// Null is a value here: it clears what is optional.
-#[derive(Deserialize)]
+/// What is to change. Null is a value here: it clears what is optional.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = EventPatch, examples(contract::event_patch))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Patch {
+pub(crate) struct Patch {
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::name)]
     name: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::time)]
     starts_at: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::time_or_null)]
     sales_open_at: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::time_or_null)]
     sales_close_at: Option<Option<String>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::limit_or_null)]
     per_customer_limit: Option<Option<Integer>>,
     #[serde(default, deserialize_with = "present")]
+    #[schema(schema_with = contract::next_status)]
     status: Option<Option<String>>,
+    /// Capacities are absolute.
     #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Vec<NewCapacity>, max_items = 100, required = false)]
     ticket_types: Option<Option<Vec<Object<NewCapacity>>>>,
 }
 
-#[derive(Deserialize)]
+/// How many tickets of one type there are to be.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct NewCapacity {
+    #[schema(schema_with = contract::id, required = true)]
     id: Option<String>,
+    #[schema(schema_with = contract::capacity, required = true)]
     capacity: Option<Integer>,
 }
 

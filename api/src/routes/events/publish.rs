@@ -7,16 +7,44 @@ use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::EventOutcome;
 use boxoffice_schema::status::EventStatus;
 
-use super::body::EventBody;
+use super::body::{EventBody, respond};
 use crate::actions::{Actor, Begun};
+use crate::contract::{DECIDING, EventPath, refusals};
 use crate::draft::{self, Frozen};
 use crate::error::{Code, Problem, event_refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::StoredEvent;
 use crate::request::event_id;
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::routes::{Answer, SharedOffice, in_time};
 
+refusals!(PublishRefusals: &[Code::EventNotFound, Code::NotOnSale], DECIDING);
+
+/// Put an event on sale
+///
+/// No body. The same answer on repeats; a closed event is `not_on_sale`.
+#[utoipa::path(
+    post,
+    path = "/v1/events/{event_id}/publish",
+    operation_id = "publishEvent",
+    tag = "events",
+    params(EventPath),
+    responses(
+        (
+            status = 200,
+            description = "Published, now or before.",
+            body = EventBody<'_>,
+            headers(("ETag" = String, description = "For `If-Match` and `If-None-Match`.")),
+            links(
+                ("availability" = (operation_id = "getAvailability", parameters(("event_id" = "$response.body#/id")))),
+                ("book" = (operation_id = "createBooking", parameters(("event_id" = "$response.body#/id")))),
+                ("bookings" = (operation_id = "listEventBookings", parameters(("event_id" = "$response.body#/id")))),
+                ("audit" = (operation_id = "auditEvent", parameters(("event_id" = "$response.body#/id")))),
+            ),
+        ),
+        PublishRefusals,
+    ),
+)]
 pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.operates(Scope::EventsWrite)?;
     let id = event_id(&request)?;
@@ -24,7 +52,7 @@ pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpR
     if event.status == EventStatus::Closed {
         return Err(event_refusal(&EventOutcome::Closed));
     }
-    json(StatusCode::OK, &EventBody::of(&event))
+    respond(StatusCode::OK, &event)
 }
 
 /// The event as it is in Redis, where this or an earlier call has put it.

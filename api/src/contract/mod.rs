@@ -1,0 +1,154 @@
+//! The contract for machines: an OpenAPI 3.1 document, made from the annotations of the handlers and from the types
+//! that they read and write. `docs/openapi.json` is a copy of it, which `scripts/test` holds against the code.
+
+mod examples;
+mod parameters;
+mod refusals;
+mod shapes;
+
+use utoipa::openapi::header::HeaderBuilder;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{Components, Object, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{Header, OpenApi as Document, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoParams, Modify, OpenApi};
+
+use parameters::IfNoneMatchHeader;
+
+use crate::routes::{audit, bookings, events, machines};
+
+pub(crate) use examples::*;
+pub(crate) use parameters::{
+    BookingPath, BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, EventStatusQuery, IfMatchHeader,
+    KeyHeader, PageQuery,
+};
+pub(crate) use refusals::{DECIDING, READ_BODY, READING, RECORDED, problems, refusals};
+pub(crate) use shapes::*;
+
+/// What holds for every call, for whoever reads the document.
+const DESCRIPTION: &str = "Sells exactly the tickets that exist. JSON; ids are UUIDv7; times RFC 3339 in UTC; money in minor units with an ISO 4217 code; \
+    absent values are null. Unknown fields are refused (422). Unknown routes answer 404 `not_found`, other methods 405 \
+    `method_not_allowed` with `Allow`; HEAD is GET without the body, OPTIONS \
+    answers 204 with `Allow`. Every answer carries `X-Request-Id`: the request's own where it has 1 to 128 \
+    visible ASCII characters, a new one otherwise. New codes and new members of answers may be added; a client goes by \
+    the status where it does not know a code, and ignores members that it does not know.";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Boxoffice",
+        version = "1.0.0",
+        description = DESCRIPTION,
+        license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
+    ),
+    servers((url = "/")),
+    tags(
+        (name = "events", description = "Made as drafts, published, changed, read."),
+        (name = "bookings", description = "Made, confirmed, cancelled, read."),
+        (name = "machines", description = "For load balancers, monitoring and generators."),
+    ),
+    paths(
+        events::create::create,
+        events::list::list,
+        events::read::read,
+        events::amend::amend,
+        events::publish::publish,
+        events::availability::availability,
+        audit::audit,
+        bookings::create::create,
+        bookings::list::of_event,
+        bookings::read::read,
+        bookings::decide::confirm,
+        bookings::decide::cancel,
+        bookings::list::of_customer,
+        machines::livez,
+        machines::readyz,
+        machines::metrics,
+        machines::openapi,
+    ),
+    components(schemas(crate::error::Body)),
+    modifiers(&Everywhere),
+)]
+struct Contract;
+
+/// The document, as it is served and committed.
+///
+/// # Panics
+/// Never: texts, numbers, lists and objects always serialize.
+pub fn document() -> String {
+    let json = Contract::openapi().to_pretty_json();
+    json.expect("texts, numbers, lists and objects always serialize") + "\n"
+}
+
+/// What every operation and every answer has.
+struct Everywhere;
+
+impl Modify for Everywhere {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_with(Components::new);
+        let bearer = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .description(Some("An API key or a JWT, where authentication is on."));
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
+        let nobody = SecurityRequirement::default();
+        document.security = Some(vec![nobody, SecurityRequirement::new("bearer", [] as [&str; 0])]);
+        for (path, item) in &mut document.paths.paths {
+            if let Some(read) = item.get.as_mut().filter(|_| path.starts_with("/v1/")) {
+                add_tags(read);
+            }
+            let operations = [&mut item.get, &mut item.post, &mut item.patch];
+            for operation in operations.into_iter().flatten() {
+                add_request_id(operation);
+            }
+        }
+    }
+}
+
+/// Every read has a tag, and takes those that the client has.
+fn add_tags(read: &mut Operation) {
+    let parameters = read.parameters.get_or_insert_with(Vec::new);
+    parameters.extend(IfNoneMatchHeader::into_params(|| None).into_iter().map(RefOr::T));
+    let tag = header("Names what was read; for `If-None-Match`, and an event's for `If-Match`.");
+    let same = ResponseBuilder::new().description("What `If-None-Match` names is still right; no body.");
+    let responses = &mut read.responses.responses;
+    responses.insert("304".to_owned(), same.build().into());
+    for status in ["200", "304"] {
+        if let Some(RefOr::T(response)) = responses.get_mut(status) {
+            response.headers.insert("ETag".to_owned(), tag.clone().into());
+        }
+    }
+}
+
+fn header(description: &str) -> Header {
+    let text = Object::with_type(Type::String);
+    HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
+}
+
+fn add_request_id(operation: &mut Operation) {
+    let header = header("Finds the request in the logs.");
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(Response { headers, .. }) = response {
+            headers.insert("X-Request-Id".to_owned(), header.clone().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COMMITTED: &str = include_str!("../../../docs/openapi.json");
+
+    fn parsed(document: &str) -> serde_json::Value {
+        serde_json::from_str(document).unwrap()
+    }
+
+    #[test]
+    fn the_committed_document_is_the_codes() {
+        assert!(
+            parsed(COMMITTED) == parsed(&document()),
+            "docs/openapi.json is not what the code says; refresh it, and look at what changed:\n\
+             cargo run --locked -p boxoffice-api -- openapi > docs/openapi.json"
+        );
+    }
+}
