@@ -10,3 +10,4 @@ mod model;
 mod properties;
 mod repair;
 mod shard;
+mod versions;

@@ -17,6 +17,7 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
 use boxoffice_schema::time;
+use chrono::{DateTime, Utc};
 use redis::streams::StreamRangeReply;
 use redis::{Connection, FromRedisValue, RedisError, Value};
 
@@ -89,7 +90,16 @@ impl TestShard {
     }
 
     pub fn amend(&mut self, event: EventId, changes: &[EventChange]) -> EventOutcome {
-        let call = scripts::amend(&self.keys, self.shard, self.bounds, event, None, changes);
+        self.amend_if(event, None, changes)
+    }
+
+    pub fn amend_if(
+        &mut self,
+        event: EventId,
+        expected: Option<DateTime<Utc>>,
+        changes: &[EventChange],
+    ) -> EventOutcome {
+        let call = scripts::amend(&self.keys, self.shard, self.bounds, event, expected, changes);
         let (letter, json): (String, Vec<u8>) = self.run(&call).unwrap();
         EventOutcome::parse(&letter, &json).unwrap()
     }
