@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.error
 import urllib.request
 
 from flaky import Flaky
@@ -27,12 +29,24 @@ def post(url: str, body: object = None) -> dict:
         return json.load(response)
 
 
+def published(url: str, event: str) -> dict:
+    """The event on sale, for whose shard an API that has just started may have to wait."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return post(f"{url}/v1/events/{event}/publish")
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+            time.sleep(float(error.headers["Retry-After"]))
+
+
 def sell(url: str) -> dict:
     """An event on sale."""
     ticket_type = {"name": "Stalls", "capacity": 10, "price": {"amount": 2500, "currency": "EUR"}}
     draft = {"name": "Examples", "starts_at": "2099-06-01T20:00:00Z", "ticket_types": [ticket_type]}
     event = post(f"{url}/v1/events", draft)
-    return post(f"{url}/v1/events/{event['id']}/publish")
+    return published(url, event["id"])
 
 
 def run(language: str, code: str, event: dict, url: str) -> str:
