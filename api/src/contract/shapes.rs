@@ -179,7 +179,8 @@ macro_rules! words {
 words!(EventStatusWords, EventStatus, "EventStatus");
 words!(BookingStatusWords, BookingStatus, "BookingStatus");
 
-/// Money; stands for [`boxoffice_schema::money::Money`] in the document.
+// Stands for `boxoffice_schema::money::Money` in the document.
+/// An amount of money.
 #[derive(ToSchema)]
 #[schema(as = Money)]
 #[expect(dead_code, reason = "only its shape is of interest")]
@@ -191,6 +192,6 @@ pub(crate) struct MoneyShape {
     currency: String,
 }
 
-/// Some object.
+/// An OpenAPI document.
 #[derive(ToSchema)]
 pub(crate) struct Anything {}

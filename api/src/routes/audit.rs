@@ -59,7 +59,8 @@ struct SequenceBody {
     sequence: u64,
 }
 
-/// A shard's last decision in PostgreSQL; stands for [`Position`] in the document.
+// Stands for `Position` in the document.
+/// A shard's last decision in PostgreSQL.
 #[derive(ToSchema)]
 #[schema(as = AuditedPosition)]
 #[expect(dead_code, reason = "only its shape is of interest")]
