@@ -1,14 +1,15 @@
 """Books, replays, confirms and cancels through the client that was generated from the contract.
 
-Usage: client.py URL, with the generated package `boxoffice_client` on the path.
+Usage: client.py URL, with an operator's key as BOXOFFICE_TOKEN, and the generated package `boxoffice_client` on the path.
 """
 
 import datetime
+import os
 import sys
 import time
 import uuid
 
-from boxoffice_client import Client
+from boxoffice_client import AuthenticatedClient
 from boxoffice_client.api.bookings import (
     cancel_booking,
     confirm_booking,
@@ -37,7 +38,7 @@ def check(holds: bool, what: object) -> None:
         sys.exit(f"not as the contract says: {what}")
 
 
-def on_sale(client: Client, capacity: int):
+def on_sale(client: AuthenticatedClient, capacity: int):
     """An event of one ticket type."""
     price = Price(amount=2500, currency="EUR")
     draft = NewEvent(
@@ -56,7 +57,7 @@ def on_sale(client: Client, capacity: int):
 
 
 def main() -> None:
-    client = Client(base_url=sys.argv[1])
+    client = AuthenticatedClient(base_url=sys.argv[1], token=os.environ["BOXOFFICE_TOKEN"])
     event = on_sale(client, 2)
     item = NewItem(ticket_type_id=event.ticket_types[0].id, quantity=2)
     wanted = NewBooking(customer="ann", items=[item], hold=True)

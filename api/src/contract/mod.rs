@@ -9,7 +9,7 @@ mod shapes;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Components, Object, Type};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{Http, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Header, OpenApi as Document, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi};
 
@@ -22,16 +22,23 @@ pub(crate) use parameters::{
     BookingPath, BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, EventStatusQuery, IfMatchHeader,
     KeyHeader, PageQuery,
 };
-pub(crate) use refusals::{DECIDING, READ_BODY, READING, RECORDED, problems, refusals};
+pub(crate) use refusals::{DECIDING, OPERATING, READ_BODY, READING, RECORDED, TRADING, problems, refusals};
 pub(crate) use shapes::*;
 
 /// What holds for every call, for whoever reads the document.
 const DESCRIPTION: &str = "Sells exactly the tickets that exist. JSON; ids are UUIDv7; times RFC 3339 in UTC; money in minor units with an ISO 4217 code; \
     absent values are null. Unknown fields are refused (422). Unknown routes answer 404 `not_found`, other methods 405 \
-    `method_not_allowed` with `Allow`; HEAD is GET without the body, OPTIONS \
+    `method_not_allowed` with `Allow`; a call that needs a credential refuses without one, by 401 `unauthenticated`, unless \
+    the installation runs without authentication. HEAD is GET without the body, OPTIONS \
     answers 204 with `Allow`. Every answer carries `X-Request-Id`: the request's own where it has 1 to 128 \
     visible ASCII characters, a new one otherwise. New codes and new members of answers may be added; a client goes by \
     the status where it does not know a code, and ignores members that it does not know.";
+
+const API_KEY: &str = "Of an operator or a storefront. A call names the scope that the key must have. An operator's key reaches \
+    every booking, a storefront's those that were made with this storefront's keys; others are answered as if there were none.";
+
+const TOKEN: &str = "Of a buyer, from the identity provider, where the installation takes tokens. Its subject is the \
+    customer, and only this customer's bookings are there.";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -86,12 +93,8 @@ struct Everywhere;
 impl Modify for Everywhere {
     fn modify(&self, document: &mut Document) {
         let components = document.components.get_or_insert_with(Components::new);
-        let bearer = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some("An API key or a JWT, where authentication is on."));
-        components.add_security_scheme("bearer", SecurityScheme::Http(bearer.build()));
-        let nobody = SecurityRequirement::default();
-        document.security = Some(vec![nobody, SecurityRequirement::new("bearer", [] as [&str; 0])]);
+        components.add_security_scheme("apiKey", SecurityScheme::Http(bearer("bok_...", API_KEY)));
+        components.add_security_scheme("token", SecurityScheme::Http(bearer("JWT", TOKEN)));
         for (path, item) in &mut document.paths.paths {
             if let Some(read) = item.get.as_mut().filter(|_| path.starts_with("/v1/")) {
                 add_tags(read);
@@ -102,6 +105,11 @@ impl Modify for Everywhere {
             }
         }
     }
+}
+
+fn bearer(format: &str, description: &str) -> Http {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+    bearer.description(Some(description)).build()
 }
 
 /// Every read has a tag, and takes those that the client has.

@@ -11,8 +11,14 @@ use utoipa::openapi::{Header, Ref, RefOr, Response};
 
 use crate::error::{Code, Problem};
 
-/// What any operation may answer.
-const EVERYWHERE: &[Code] = &[Code::InternalError];
+/// What any operation may answer: a credential that is not valid is refused even where none is needed.
+const EVERYWHERE: &[Code] = &[Code::Unauthenticated, Code::InternalError];
+
+/// Of a call of operators and storefronts. To a buyer it does not exist.
+pub(crate) const OPERATING: &[Code] = &[Code::Forbidden, Code::NotFound];
+
+/// Of a call of buyers as well.
+pub(crate) const TRADING: &[Code] = &[Code::Forbidden];
 
 /// Of a call with a body.
 pub(crate) const READ_BODY: &[Code] =
@@ -74,8 +80,16 @@ fn response(codes: &[Code]) -> Response {
         if row.retry_after_seconds.is_some() {
             response = response.header("Retry-After", seconds("Seconds after which to try again."));
         }
+        if matches!(code, Code::Unauthenticated | Code::Forbidden) {
+            response = response.header("WWW-Authenticate", challenge());
+        }
     }
     response.description(said.join("\n")).content("application/problem+json", content.build()).build()
+}
+
+fn challenge() -> Header {
+    let description = "A challenge of `Bearer`: what is wrong with the credential, or which scope it lacks.";
+    HeaderBuilder::new().schema(Some(Object::with_type(Type::String))).description(Some(description)).build()
 }
 
 fn seconds(description: &str) -> Header {

@@ -64,6 +64,13 @@ pub(crate) fn customer() -> Object {
     text(Type::String, 255, "ann@example.com")
 }
 
+/// Whoever buys, who may be known already.
+pub(crate) fn customer_unless_known() -> Object {
+    let mut schema = customer();
+    schema.description = Some("Whoever buys; may be left out with a token, whose subject it is.".to_owned());
+    schema
+}
+
 /// The payment provider's own.
 pub(crate) fn payment_reference() -> Object {
     text(Type::String, 255, "pay_8c1f")

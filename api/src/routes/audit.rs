@@ -14,7 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Answer, SharedOffice, in_time, shown};
-use crate::contract::{self, EventPath, READING, refusals};
+use crate::contract::{self, EventPath, OPERATING, READING, refusals};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
@@ -128,7 +128,7 @@ struct ReconciliationBody {
     ok: bool,
 }
 
-refusals!(AuditRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READING);
+refusals!(AuditRefusals: OPERATING, &[Code::EventNotFound, Code::InventoryUnverified], READING);
 
 /// Both sides, one of them perhaps out of reach.
 struct Sides {
@@ -142,6 +142,7 @@ struct Sides {
     path = "/v1/events/{event_id}/audit",
     operation_id = "auditEvent",
     tag = "events",
+    security(("apiKey" = [Scope::AuditRead])),
     params(EventPath),
     responses((status = 200, description = "Both sides.", body = AuditBody), AuditRefusals),
 )]

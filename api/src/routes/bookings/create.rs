@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use crate::catalogue::Listing;
-use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, refusals};
+use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
@@ -29,7 +29,7 @@ static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 #[schema(examples(contract::new_booking))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBooking {
-    #[schema(schema_with = contract::customer, required = true)]
+    #[schema(schema_with = contract::customer_unless_known)]
     customer: Option<String>,
     /// Each ticket type once.
     #[schema(value_type = Vec<NewItem>, min_items = 1, max_items = 20, required = true)]
@@ -57,6 +57,7 @@ struct Wanted {
 }
 
 refusals!(CreateRefusals:
+    TRADING,
     READ_BODY,
     &[Code::IdempotencyKeyMissing, Code::IdempotencyKeyInvalid, Code::IdempotencyKeyReused],
     &[Code::EventNotFound, Code::TicketTypeNotFound],
@@ -70,6 +71,7 @@ refusals!(CreateRefusals:
     path = "/v1/events/{event_id}/bookings",
     operation_id = "createBooking",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsWrite]), ("token" = [])),
     params(EventPath, KeyHeader),
     request_body = NewBooking,
     responses(

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use super::read::{recorded, refuse_another_ones};
-use crate::contract::{self, BookingPath, DECIDING, READ_BODY, refusals};
+use crate::contract::{self, BookingPath, DECIDING, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
@@ -26,12 +26,13 @@ pub(crate) struct Payment {
 }
 
 refusals!(ConfirmRefusals:
+    TRADING,
     READ_BODY,
     &[Code::EventNotFound, Code::BookingNotFound],
     &[Code::BookingCancelled, Code::HoldExpired],
     DECIDING,
 );
-refusals!(CancelRefusals: &[Code::EventNotFound, Code::BookingNotFound], DECIDING);
+refusals!(CancelRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound], DECIDING);
 
 /// Sell what is held
 ///
@@ -41,6 +42,7 @@ refusals!(CancelRefusals: &[Code::EventNotFound, Code::BookingNotFound], DECIDIN
     path = "/v1/events/{event_id}/bookings/{booking_id}/confirm",
     operation_id = "confirmBooking",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsWrite]), ("token" = [])),
     params(BookingPath),
     request_body = Payment,
     responses((status = 200, description = "Confirmed.", body = BookingBody<'_>), ConfirmRefusals),
@@ -70,6 +72,7 @@ pub(crate) async fn confirm(
     path = "/v1/events/{event_id}/bookings/{booking_id}/cancel",
     operation_id = "cancelBooking",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsWrite]), ("token" = [])),
     params(BookingPath),
     responses((status = 200, description = "Cancelled, or expired before.", body = BookingBody<'_>), CancelRefusals),
 )]

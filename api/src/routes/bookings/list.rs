@@ -7,7 +7,8 @@ use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use crate::contract::{
-    BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, PageQuery, RECORDED, refusals,
+    BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, OPERATING, PageQuery, RECORDED, TRADING,
+    refusals,
 };
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
@@ -27,8 +28,8 @@ pub(crate) struct ListBody<'a> {
     next_cursor: Option<String>,
 }
 
-refusals!(OfEventRefusals: &[Code::MalformedRequest, Code::EventNotFound], RECORDED);
-refusals!(OfCustomerRefusals: &[Code::MalformedRequest], RECORDED);
+refusals!(OfEventRefusals: OPERATING, &[Code::MalformedRequest, Code::EventNotFound], RECORDED);
+refusals!(OfCustomerRefusals: TRADING, &[Code::MalformedRequest, Code::NotFound], RECORDED);
 
 /// List an event's bookings, newest first
 ///
@@ -38,6 +39,7 @@ refusals!(OfCustomerRefusals: &[Code::MalformedRequest], RECORDED);
     path = "/v1/events/{event_id}/bookings",
     operation_id = "listEventBookings",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsRead])),
     params(EventPath, PageQuery, BookingStatusQuery, CustomerQuery),
     responses(
         (
@@ -72,6 +74,7 @@ pub(crate) async fn of_event(caller: Caller, office: SharedOffice, request: Http
     path = "/v1/customers/{customer}/bookings",
     operation_id = "listCustomerBookings",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsRead]), ("token" = [])),
     params(CustomerPath, PageQuery, BookingStatusQuery),
     responses(
         (

@@ -6,7 +6,7 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::scripts::Target;
 
 use super::body::BookingBody;
-use crate::contract::{BookingPath, READING, refusals};
+use crate::contract::{BookingPath, READING, TRADING, refusals};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
@@ -21,7 +21,7 @@ enum Found {
 }
 
 // What Kafka has not confirmed yet is not shown, where a booking waits for it.
-refusals!(ReadRefusals: &[Code::EventNotFound, Code::BookingNotFound, Code::InventoryUnverified, Code::KafkaUnavailable], READING);
+refusals!(ReadRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound, Code::InventoryUnverified, Code::KafkaUnavailable], READING);
 
 /// The booking as it is now
 #[utoipa::path(
@@ -29,6 +29,7 @@ refusals!(ReadRefusals: &[Code::EventNotFound, Code::BookingNotFound, Code::Inve
     path = "/v1/events/{event_id}/bookings/{booking_id}",
     operation_id = "getBooking",
     tag = "bookings",
+    security(("apiKey" = [Scope::BookingsRead]), ("token" = [])),
     params(BookingPath),
     responses(
         (

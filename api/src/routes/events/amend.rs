@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use super::body::{EventBody, respond};
 use super::patch::{Amendment, Patch};
 use crate::actions::{Action, Actor, Entry};
-use crate::contract::{DECIDING, EventPath, IfMatchHeader, READ_BODY, refusals};
+use crate::contract::{DECIDING, EventPath, IfMatchHeader, OPERATING, READ_BODY, refusals};
 use crate::draft::{self, DraftOutcome};
 use crate::error::{Code, Problem, event_refusal};
 use crate::find::Found;
@@ -26,6 +26,7 @@ use crate::routes::{Answer, SharedOffice, in_time, tag_of};
 const INTERRUPTED: &str = "The publication of this event did not finish; publish it again.";
 
 refusals!(AmendRefusals:
+    OPERATING,
     READ_BODY,
     &[Code::EventNotFound, Code::TicketTypeNotFound, Code::NotOnSale, Code::CapacityBelowSold],
     &[Code::PreconditionFailed],
@@ -40,6 +41,7 @@ refusals!(AmendRefusals:
     path = "/v1/events/{event_id}",
     operation_id = "changeEvent",
     tag = "events",
+    security(("apiKey" = [Scope::EventsWrite])),
     params(EventPath, IfMatchHeader),
     request_body = Patch,
     responses(

@@ -60,6 +60,7 @@ refusals!(AvailabilityRefusals: &[Code::EventNotFound, Code::InventoryUnverified
     path = "/v1/events/{event_id}/availability",
     operation_id = "getAvailability",
     tag = "events",
+    security((), ("apiKey" = []), ("token" = [])),
     params(EventPath),
     responses(
         (

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 
 use super::body::{EventBody, respond};
 use crate::actions::Actor;
-use crate::contract::{self, READ_BODY, RECORDED, refusals};
+use crate::contract::{self, OPERATING, READ_BODY, RECORDED, refusals};
 use crate::draft;
 use crate::error::{Problem, window_inverted};
 use crate::identity::{Caller, Scope};
@@ -78,7 +78,7 @@ struct Price {
     currency: Option<String>,
 }
 
-refusals!(CreateRefusals: READ_BODY, RECORDED);
+refusals!(CreateRefusals: OPERATING, READ_BODY, RECORDED);
 
 /// Make a draft
 #[utoipa::path(
@@ -86,6 +86,7 @@ refusals!(CreateRefusals: READ_BODY, RECORDED);
     path = "/v1/events",
     operation_id = "createEvent",
     tag = "events",
+    security(("apiKey" = [Scope::EventsWrite])),
     request_body = NewEvent,
     responses(
         (

@@ -33,6 +33,7 @@ refusals!(ListRefusals: &[Code::MalformedRequest], RECORDED);
     path = "/v1/events",
     operation_id = "listEvents",
     tag = "events",
+    security((), ("apiKey" = []), ("token" = [])),
     params(PageQuery, EventStatusQuery),
     responses(
         (

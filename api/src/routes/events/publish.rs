@@ -9,7 +9,7 @@ use boxoffice_schema::status::EventStatus;
 
 use super::body::{EventBody, respond};
 use crate::actions::{Actor, Begun};
-use crate::contract::{DECIDING, EventPath, refusals};
+use crate::contract::{DECIDING, EventPath, OPERATING, refusals};
 use crate::draft::{self, Frozen};
 use crate::error::{Code, Problem, event_refusal};
 use crate::identity::{Caller, Scope};
@@ -18,7 +18,7 @@ use crate::record::StoredEvent;
 use crate::request::event_id;
 use crate::routes::{Answer, SharedOffice, in_time};
 
-refusals!(PublishRefusals: &[Code::EventNotFound, Code::NotOnSale], DECIDING);
+refusals!(PublishRefusals: OPERATING, &[Code::EventNotFound, Code::NotOnSale], DECIDING);
 
 /// Put an event on sale
 ///
@@ -28,6 +28,7 @@ refusals!(PublishRefusals: &[Code::EventNotFound, Code::NotOnSale], DECIDING);
     path = "/v1/events/{event_id}/publish",
     operation_id = "publishEvent",
     tag = "events",
+    security(("apiKey" = [Scope::EventsWrite])),
     params(EventPath),
     responses(
         (

@@ -17,6 +17,7 @@ refusals!(ReadRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READI
     path = "/v1/events/{event_id}",
     operation_id = "getEvent",
     tag = "events",
+    security((), ("apiKey" = []), ("token" = [])),
     params(EventPath),
     responses(
         (

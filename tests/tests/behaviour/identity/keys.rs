@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{KEYS, Key, command, operated};
@@ -9,26 +10,36 @@ use crate::gate::{Server, gated};
 use crate::http::{Reply, id};
 use crate::world::{World, eventually};
 
-/// Whatever the document of the contract lists, but for what anybody may read.
-fn closed_calls(contract: &Value) -> Vec<(reqwest::Method, String)> {
+/// A call that the document of the contract lists, and the scope that it says a key must have.
+struct ClosedCall {
+    method: Method,
+    path: String,
+    scope: String,
+}
+
+/// Whatever the document lists, but for what anybody may read. Both are marked as what they are.
+fn closed_calls(contract: &Value) -> Vec<ClosedCall> {
     let open = ["/v1/events", "/v1/events/{event_id}", "/v1/events/{event_id}/availability"];
     let mut calls = Vec::new();
-    for (path, item) in contract["paths"].as_object().unwrap() {
-        for method in item.as_object().unwrap().keys() {
-            let Ok(method) = method.to_uppercase().parse::<reqwest::Method>() else { continue };
-            let is_call =
-                ["get", "post", "patch", "put", "delete"].contains(&method.as_str().to_lowercase().as_str());
-            if is_call && path.starts_with("/v1/") && !(method == "GET" && open.contains(&path.as_str())) {
+    let paths = contract["paths"].as_object().unwrap().iter();
+    for (path, item) in paths.filter(|(path, _)| path.starts_with("/v1/")) {
+        for (method, operation) in item.as_object().unwrap() {
+            let ways = operation["security"].as_array().unwrap();
+            let is_open = ways.contains(&json!({}));
+            assert_eq!(is_open, method == "get" && open.contains(&path.as_str()), "{method} {path}");
+            if !is_open {
+                let scope = ways[0]["apiKey"][0].as_str().unwrap().to_owned();
                 let id = uuid::Uuid::now_v7().to_string();
                 let path = path.replace("{event_id}", &id).replace("{booking_id}", &id);
-                calls.push((method, path.replace("{customer}", "ann")));
+                let path = path.replace("{customer}", "ann");
+                calls.push(ClosedCall { method: method.to_uppercase().parse().unwrap(), path, scope });
             }
         }
     }
     calls
 }
 
-async fn call(world: &World, method: &reqwest::Method, path: &str) -> Reply {
+async fn send(world: &World, ClosedCall { method, path, .. }: &ClosedCall) -> Reply {
     let request = world.http.request(method.clone(), world.url(path)).header("Idempotency-Key", "k");
     Reply::of(request.json(&json!({})).send().await.unwrap()).await
 }
@@ -39,16 +50,37 @@ async fn without_a_key_only_what_is_public_is_answered() {
     let event = world.on_sale(&World::draft(&[10])).await;
     world.present(None);
     let calls = closed_calls(&world.get("/openapi.json").await.expect(200));
-    assert!(calls.len() >= 10, "{calls:?}");
-    for (method, path) in calls {
-        let reply = call(&world, &method, &path).await;
+    assert_eq!(calls.len(), 10);
+    for call in &calls {
+        let reply = send(&world, call).await;
         reply.refused(401, "unauthenticated");
-        assert_eq!(reply.header("www-authenticate"), Some(r#"Bearer realm="boxoffice""#), "{method} {path}");
+        assert_eq!(reply.header("www-authenticate"), Some(r#"Bearer realm="boxoffice""#), "{}", call.path);
     }
     for path in ["/v1/events".to_owned(), format!("/v1/events/{}", event.id), "/livez".to_owned()] {
         world.get(&path).await.expect(200);
     }
     assert_eq!(world.counts(&event, 0).await, (0, 0, 10));
+}
+
+#[tokio::test]
+async fn a_call_needs_the_scope_that_the_document_names_and_no_other() {
+    let (mut world, _) = operated(&KEYS).await;
+    let calls = closed_calls(&world.get("/openapi.json").await.expect(200));
+    let all = ["events:write", "bookings:write", "bookings:read", "audit:read"];
+    for scope in all {
+        let others: Vec<&str> = all.into_iter().filter(|other| *other != scope).collect();
+        for (scopes, is_enough) in [(scope, true), (others.join(",").as_str(), false)] {
+            let key = Key::create(&world.settings, &["--operator"], scopes);
+            world.present_key(&key).await;
+            let needing: Vec<&ClosedCall> = calls.iter().filter(|call| call.scope == scope).collect();
+            assert!(!needing.is_empty(), "{scope}");
+            for call in needing {
+                let reply = send(&world, call).await;
+                assert_eq!(reply.status == 403, !is_enough, "{} with {scopes}: {reply:?}", call.path);
+                assert_ne!(reply.status, 401, "{} with {scopes}", call.path);
+            }
+        }
+    }
 }
 
 #[tokio::test]
