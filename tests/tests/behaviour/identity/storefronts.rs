@@ -1,9 +1,10 @@
 //! A storefront's key: what it may not do, and what of another storefront it may not reach.
 
+use reqwest::header::IF_NONE_MATCH;
 use serde_json::json;
 
 use super::{KEYS, Key, operated};
-use crate::http::{Event, id};
+use crate::http::{Event, Reply, id};
 use crate::world::World;
 
 #[tokio::test]
@@ -90,6 +91,30 @@ async fn another_storefronts_bookings_are_in_no_list() {
             list["items"].as_array().unwrap().iter().map(|b| b["id"].as_str().unwrap()).collect();
         assert_eq!(ids, [own.as_str()], "{hold} is another's");
     }
+}
+
+#[tokio::test]
+async fn no_tag_filter_or_page_shows_what_is_another_storefronts() {
+    let (mut world, event, hold, operator) = two_storefronts().await;
+    let own = id(&world.book(&event.id, "mine", &event.hold("ann", 1)).await.expect(201));
+    world.present_key(&operator).await;
+    world.drained(&event).await;
+    let booking = format!("/v1/events/{}/bookings/{hold}", event.id);
+    let tag = world.get(&booking).await.header("etag").unwrap().to_owned();
+    let list = format!("/v1/events/{}/bookings?customer=ann&status=held&limit=1", event.id);
+    let tag_of_list = world.get(&list).await.header("etag").unwrap().to_owned();
+    let with_tag = async |world: &World, path: &str, tag: &str| {
+        Reply::of(world.http.get(world.url(path)).header(IF_NONE_MATCH, tag).send().await.unwrap()).await
+    };
+    world.present_key(&Key::storefront(&world.settings, "other")).await;
+    for known in [tag.as_str(), "*"] {
+        with_tag(&world, &booking, known).await.refused(404, "booking_not_found");
+    }
+    // Its own is the newest; the operator's first page has it too, and another after it.
+    let page = world.get(&list).await;
+    let ids: Vec<String> = page.expect(200)["items"].as_array().unwrap().iter().map(id).collect();
+    assert_eq!((ids, page.header("link")), (vec![own], None));
+    assert_eq!(with_tag(&world, &list, &tag_of_list).await.status, 200);
 }
 
 #[tokio::test]
