@@ -287,10 +287,10 @@ local function commit(shard, replies)
 end
 
 -- Decides every request of a batch, in order, and commits. A request has three keys, event, slot and customers, and
--- `count` arguments, which are given to `decide_one` behind the keys.
-local function decide_batch(shard, count, decide_one)
+-- `count` arguments, which are given to `decide_one` behind the keys. `beyond` keys at the end are not the requests'.
+local function decide_batch(shard, count, decide_one, beyond)
   local replies = {}
-  for i = 0, (#KEYS - 4) / 3 - 1 do
+  for i = 0, (#KEYS - 4 - (beyond or 0)) / 3 - 1 do
     local k, a = 5 + 3 * i, 4 + count * i
     local keys = { event = KEYS[k], slot = KEYS[k + 1], customers = KEYS[k + 2] }
     replies[i + 1] = decide_one(keys, unpack(ARGV, a, a + count - 1))

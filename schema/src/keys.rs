@@ -1,7 +1,8 @@
 //! The names of the keys in Redis. All keys of a shard share its hash tag (`{s07}`), so that one script may touch
-//! them on Redis Cluster too.
+//! them on Redis Cluster too. What rate limits count belongs to no shard and has a hash tag of its own.
 
 use crate::ids::{BookingId, EventId};
+use crate::rate::{self, PolicyName, Quota, SubjectHash};
 use crate::shard::Shard;
 
 /// Names the keys of one installation, or of one test: all begin with its prefix.
@@ -68,6 +69,12 @@ impl Keys {
         self.of_shard(shard, &format!("slot:{event}:{slot}"))
     }
 
+    /// String with a time to live: what a subject has used of a policy's quota. A subject is counted once whatever
+    /// event it asks for, and so its key cannot share a shard's hash tag.
+    pub fn rate(&self, policy: &PolicyName, quota: &Quota, subject: SubjectHash) -> String {
+        format!("{}{{rate}}:{}", self.prefix, rate::count_name(policy, quota, subject))
+    }
+
     /// The slot of a booking.
     pub fn slot_of(&self, shard: Shard, event: EventId, booking: BookingId, slots: u32) -> String {
         self.slot(shard, event, booking.slot(slots))
@@ -77,6 +84,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rate::Algorithm;
 
     #[test]
     fn all_keys_of_a_shard_share_its_hash_tag() {
@@ -86,6 +94,18 @@ mod tests {
         assert_eq!(keys.shard(shard), "bo:{s07}:shard");
         for key in [keys.certificate(shard), keys.event(shard, event), keys.slot(shard, event, 3)] {
             assert!(key.starts_with("bo:{s07}:"), "{key}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_client_sends_reaches_the_name_of_a_rate_limits_key() {
+        let quota = Quota::new(Algorithm::TokenBucket, 10, 60, None).unwrap();
+        let policy = PolicyName::parse("per-customer").unwrap();
+        for subject in ["", "{s07}", "a}{b", "*", "a\0b", "a\r\nb", "../x", "größer", &"x".repeat(10_000)] {
+            let key = Keys::new("bo:").rate(&policy, &quota, SubjectHash::of(subject));
+            let hash = key.strip_prefix("bo:{rate}:per-customer:t10-60:").unwrap();
+            assert_eq!(hash.len(), 32, "{key}");
+            assert!(hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{key}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The contract of Boxoffice's three stores, and nothing else: there is no I/O here.
 //!
 //! - What things are: [`ids`], [`text`], [`money`], [`status`], [`position`], [`shard`].
-//! - What Redis holds and does: [`keys`], [`image`], [`event`], [`frame`], [`fingerprint`], [`scripts`].
-//! - What Kafka carries: [`record`].
+//! - What Redis holds and does: [`keys`], [`image`], [`event`], [`frame`], [`fingerprint`], [`rate`], [`scripts`].
+//! - What Kafka carries: [`record`], and of rate limits [`rate_record`].
 //! - What PostgreSQL holds: the numbered files in `schema/migrations`.
 //!
 //! `api` and `reconciler` both depend on this crate and never on each other.
@@ -17,6 +17,8 @@ pub mod money;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 pub mod position;
+pub mod rate;
+pub mod rate_record;
 pub mod record;
 pub mod scripts;
 pub mod shard;

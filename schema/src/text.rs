@@ -73,6 +73,11 @@ bounded_text!(
     255
 );
 bounded_text!(
+    /// Whom another service asks the rate limiter about.
+    RateSubject,
+    255
+);
+bounded_text!(
     /// What the payment provider calls the payment.
     PaymentReference,
     255

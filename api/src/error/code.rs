@@ -26,6 +26,7 @@ pub(crate) enum Code {
     UnsupportedMediaType,
     ValidationFailed,
     IdempotencyKeyReused,
+    RateLimited,
     InternalError,
     InventoryUnverified,
     OutboxFull,
@@ -160,6 +161,16 @@ impl Code {
                 "Idempotency key reused",
                 "The key was used with another request; a new request needs a new key.",
             ),
+            Self::RateLimited => Row {
+                // Whoever refuses knows better.
+                retry_after_seconds: Some(1),
+                ..row(
+                    "rate_limited",
+                    S::TOO_MANY_REQUESTS,
+                    "Rate limited",
+                    "Too many requests; Retry-After says when to go on.",
+                )
+            },
             Self::InternalError => row(
                 "internal_error",
                 S::INTERNAL_SERVER_ERROR,

@@ -247,6 +247,7 @@ pub(crate) fn refusal(outcome: &Outcome) -> Problem {
         Outcome::Missing => Code::BookingNotFound,
         Outcome::OutboxFull => Code::OutboxFull,
         Outcome::Unverified => Code::InventoryUnverified,
+        Outcome::RateLimited => Code::RateLimited,
         Outcome::Changed(_) | Outcome::Replayed(..) | Outcome::Unchanged(_) => Code::InternalError,
     })
 }

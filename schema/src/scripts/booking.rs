@@ -9,7 +9,11 @@ use crate::money::Currency;
 use crate::shard::Shard;
 use crate::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
-use super::{BOOK, CANCEL, CONFIRM, Call, DUE, EXPIRE, READ_BOOKING, Script, decimal};
+use super::rate::PackedRates;
+use super::{
+    BOOK, BOOK_LIMITED, CANCEL, CONFIRM, Call, DUE, EXPIRE, READ_BOOKING, RateCheck, Script, Standing,
+    decimal, parse_standings,
+};
 
 /// The most requests of one call: it bounds how long one script keeps Redis from everybody else.
 pub const BATCH_MAX: usize = 128;
@@ -68,6 +72,11 @@ pub trait Decision {
 
     /// Its own arguments, after the subject.
     fn args(&self, out: &mut Vec<Vec<u8>>);
+
+    /// The rate limits that are decided with it.
+    fn rates(&self) -> &[RateCheck] {
+        &[]
+    }
 }
 
 /// A booking to be made.
@@ -79,6 +88,7 @@ pub struct Book {
     customer_hash: CustomerHash,
     fingerprint: Fingerprint,
     tail: Vec<u8>,
+    rates: Vec<RateCheck>,
 }
 
 impl Book {
@@ -108,7 +118,14 @@ impl Book {
             fingerprint: Fingerprint::of(customer, asked, hold_ms > 0),
             tail: encode_tail(caller, key, customer, currency, &items),
             items,
+            rates: Vec::new(),
         }
+    }
+
+    /// The same, decided together with at most [`super::RATES_MAX`] rate limits.
+    #[must_use]
+    pub fn limited_by(self, rates: Vec<RateCheck>) -> Self {
+        Self { rates, ..self }
     }
 }
 
@@ -132,6 +149,10 @@ impl Decision for Book {
         out.push(items);
         out.push([self.customer_hash.as_bytes().as_slice(), self.fingerprint.as_bytes()].concat());
         out.push(self.tail.clone());
+    }
+
+    fn rates(&self) -> &[RateCheck] {
+        &self.rates
     }
 }
 
@@ -219,7 +240,8 @@ pub fn due(keys: &Keys, shard: Shard) -> Call {
     }
 }
 
-/// The call that decides a batch of at most [`BATCH_MAX`] requests of one shard, in order.
+/// The call that decides a batch of at most [`BATCH_MAX`] requests of one shard, in order. Where a request of the batch
+/// is subject to rate limits, another script decides them with it; [`Decided::parse`] reads the replies of either.
 pub fn decision_call<'a, D: Decision + 'a>(
     keys: &Keys,
     shard: Shard,
@@ -227,13 +249,21 @@ pub fn decision_call<'a, D: Decision + 'a>(
     batch: impl IntoIterator<Item = &'a D>,
 ) -> Call {
     let mut call = open_call(D::script(), keys, shard, bounds);
+    let mut rates = PackedRates::default();
     for request in batch {
+        rates.add(request.rates());
         let target = request.target();
         call.keys.push(keys.event(shard, target.event_id));
         call.keys.push(keys.slot_of(shard, target.event_id, target.booking_id, target.slots));
         call.keys.push(keys.customers(shard, target.event_id));
         call.args.push(target.subject());
         request.args(&mut call.args);
+    }
+    let (rate_keys, packed) = rates.finish();
+    if !rate_keys.is_empty() {
+        call.script = &BOOK_LIMITED;
+        call.args.extend([packed, decimal(rate_keys.len())]);
+        call.keys.extend(rate_keys);
     }
     call
 }
@@ -244,6 +274,29 @@ pub(super) fn open_call(script: &'static Script, keys: &Keys, shard: Shard, boun
         script,
         keys: vec![keys.shard(shard), keys.certificate(shard), keys.outbox(shard), keys.expiry(shard)],
         args: vec![decimal(bounds.frames), decimal(bounds.bytes), decimal(bounds.age_ms)],
+    }
+}
+
+/// What became of one request, and how it stands with its rate limits: in their order, or empty where it was not counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How its subjects stand.
+    pub standings: Vec<Standing>,
+}
+
+impl Decided {
+    /// Reads one string of the reply to a call.
+    ///
+    /// # Errors
+    /// Where the scripts never answer so.
+    pub fn parse(call: &Call, reply: &[u8]) -> Result<Self, DecodeError> {
+        if !std::ptr::eq(call.script, &*BOOK_LIMITED) {
+            return Ok(Self { outcome: Outcome::parse(reply)?, standings: Vec::new() });
+        }
+        let (standings, rest) = parse_standings(reply)?;
+        Ok(Self { outcome: Outcome::parse(rest)?, standings })
     }
 }
 
@@ -274,6 +327,8 @@ pub enum Outcome {
     OutboxFull,
     /// Redis has nothing of the event. Where it has a part of it, the whole call is refused with UNVERIFIED.
     Unverified,
+    /// Too often; nothing was decided.
+    RateLimited,
 }
 
 impl Outcome {
@@ -302,6 +357,7 @@ impl Outcome {
             b'M' => Self::Missing,
             b'O' => Self::OutboxFull,
             b'U' => Self::Unverified,
+            b'T' => Self::RateLimited,
             other => return Err(DecodeError::new("script reply", format!("unknown outcome {other:#04x}"))),
         })
     }
@@ -321,6 +377,7 @@ impl Outcome {
             Self::Missing => "missing",
             Self::OutboxFull => "outbox_full",
             Self::Unverified => "unverified",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

@@ -10,16 +10,18 @@ use sha1::{Digest, Sha1};
 mod booking;
 mod event;
 mod lease;
+mod rate;
 mod recovery;
 mod repair;
 mod restore;
 
 pub use booking::{
-    BATCH_MAX, Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, Target, decision_call, due,
-    read_booking,
+    BATCH_MAX, Book, Cancel, Confirm, Decided, Decision, Expire, OutboxBounds, Outcome, Target,
+    decision_call, due, read_booking,
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
+pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
 pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
     Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_fenced,
@@ -65,6 +67,8 @@ macro_rules! script {
 }
 
 script!(BOOK, "book", "", ["identity", "prelude", "book"]);
+script!(BOOK_LIMITED, "book", "", ["identity", "prelude", "rates", "admit", "book"]);
+script!(CHECK_RATES, "check_rates", "", ["rates", "check_rates"]);
 script!(CONFIRM, "confirm", "", ["identity", "prelude", "confirm"]);
 script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "release", "cancel"]);
 script!(DUE, "due", " flags=allow-oom", ["identity", "due"]);

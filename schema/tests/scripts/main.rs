@@ -8,6 +8,8 @@ mod golden;
 mod lost;
 mod model;
 mod properties;
+mod rate_model;
+mod rates;
 mod repair;
 mod shard;
 mod versions;

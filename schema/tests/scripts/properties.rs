@@ -281,7 +281,9 @@ fn answer(outcome: &Outcome) -> Answer {
         Outcome::SoldOut => Answer::SoldOut,
         Outcome::AlreadyCancelled(_) => Answer::AlreadyCancelled,
         Outcome::HoldExpired(_) => Answer::HoldExpired,
-        Outcome::Missing | Outcome::OutboxFull | Outcome::Unverified => panic!("{outcome:?}"),
+        Outcome::Missing | Outcome::OutboxFull | Outcome::Unverified | Outcome::RateLimited => {
+            panic!("{outcome:?}")
+        }
     }
 }
 

@@ -1,0 +1,30 @@
+-- Stands between prelude.lua, rates.lua and book.lua where requests of the batch are subject to rate limits: the
+-- limits are decided in the very call that books.
+--
+-- KEYS beyond those of book.lua   one a subject and quota, see rates.lua
+-- ARGV[#ARGV - 1]                 quotas and checks of each request, see rates.lua
+-- ARGV[#ARGV]                     how many keys are the limits'
+--
+-- In front of each reply of book.lua stand the standings (see check_rates.lua). Another outcome is T: refused by a
+-- limit, nothing was decided and nothing taken.
+-- A key that made a booking before is answered, and not counted: a retry after a time-out costs its customer nothing.
+-- Nor is a request counted that fails for a reason of ours (outbox full, inventory unverified).
+
+local decide_unlimited = decide_batch
+
+local function decide_batch(shard, count, decide_one)
+  local beyond = tonumber(ARGV[#ARGV])
+  local rates = open_rates(ARGV[#ARGV - 1], { unpack(KEYS, #KEYS - beyond + 1) })
+  local function admit(keys, subject, idempotency, ...)
+    local found, all_fit = look_at_rates(rates)
+    local replays = read(keys.slot, idempotency)
+    if not (all_fit or replays) then return leave_rates(found) .. 'T' end
+    local reply = decide_one(keys, subject, idempotency, ...)
+    local outcome = string.sub(reply, 1, 1)
+    if replays or outcome == 'O' or outcome == 'U' then return string.char(0) .. reply end
+    return take_rates(rates, found) .. reply
+  end
+  local replies = decide_unlimited(shard, count, admit, beyond)
+  write_rates(rates)
+  return replies
+end
