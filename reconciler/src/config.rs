@@ -51,6 +51,15 @@ pub struct Options {
     )]
     #[arg(default_value = "boxoffice.dead-letters")]
     dead_letter_topic: String,
+    /// Topic of what the rate limits decided.
+    #[arg(
+        long,
+        global = true,
+        env = "BOXOFFICE_RATE_LIMIT_TOPIC",
+        value_name = "BOXOFFICE_RATE_LIMIT_TOPIC"
+    )]
+    #[arg(default_value = "boxoffice.rate-limits")]
+    rate_limit_topic: String,
     /// Copies of each partition: 1 unless set where `migrate` creates the topics, at least 3 unless set where `run`
     /// looks whether they keep what is promised.
     #[arg(
@@ -111,6 +120,7 @@ impl Options {
         for (name, topic) in [
             ("BOXOFFICE_KAFKA_TOPIC", &self.kafka_topic),
             ("BOXOFFICE_DEAD_LETTER_TOPIC", &self.dead_letter_topic),
+            ("BOXOFFICE_RATE_LIMIT_TOPIC", &self.rate_limit_topic),
         ] {
             let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             ensure!(
@@ -129,6 +139,7 @@ impl Options {
             redis_prefix: self.redis_prefix,
             kafka_topic: self.kafka_topic,
             dead_letter_topic: self.dead_letter_topic,
+            rate_limit_topic: self.rate_limit_topic,
             kafka_replication: self.kafka_replication.unwrap_or(1),
             kafka_retention: Duration::from_secs(3_600 * u64::from(self.kafka_retention_hours)),
             demands: Demands { strict: self.strict, replication: self.kafka_replication },
@@ -159,6 +170,8 @@ pub struct Config {
     pub kafka_topic: String,
     /// Where unreadable and refused records go.
     pub dead_letter_topic: String,
+    /// What the rate limits decided.
+    pub rate_limit_topic: String,
     /// For topics that are created.
     pub kafka_replication: u16,
     /// For topics that are created, and the least that is enough.

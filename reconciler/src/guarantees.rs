@@ -185,6 +185,7 @@ mod tests {
             redis_prefix: String::new(),
             kafka_topic: "log".to_owned(),
             dead_letter_topic: "letters".to_owned(),
+            rate_limit_topic: "limits".to_owned(),
             kafka_replication: 1,
             kafka_retention: Duration::from_secs(3_600),
             demands,

@@ -3,7 +3,7 @@
 //! The pipeline, top to bottom: `consumer` reads a batch of bytes from Kafka, `decode` makes records of them,
 //! `sequence` judges each by its position, `fold` reduces what is to be applied to one change a row, and
 //! `apply` writes that with the offsets in one transaction. Beside it `recovery` certifies shards and `audit`
-//! compares the stores.
+//! compares the stores, and `limits` sums up what the rate limits decided.
 //!
 //! # Why there is no consumer group
 //!
@@ -32,6 +32,7 @@ mod fold;
 mod gaps;
 mod kafka;
 mod lease;
+mod limits;
 mod once;
 mod open;
 mod pipeline;

@@ -20,6 +20,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../schema/migrations");
 /// How long a server may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long Kafka keeps what the rate limits decided: a day, as long as PostgreSQL does.
+const RATE_LIMITS_RETENTION_MS: &str = "86400000";
+
 /// Creates the tables and topics, and records the number of shards.
 ///
 /// # Errors
@@ -74,7 +77,10 @@ async fn create_topics(config: &Config) -> anyhow::Result<()> {
         .set("cleanup.policy", "delete")
         .set("min.insync.replicas", min_in_sync)
     };
-    let topics = [topic(&config.kafka_topic), topic(&config.dead_letter_topic)];
+    // Statistics need no order among shards, and are of no use after a day.
+    let mut rate_limits = topic(&config.rate_limit_topic).set("retention.ms", RATE_LIMITS_RETENTION_MS);
+    rate_limits.num_partitions = 1;
+    let topics = [topic(&config.kafka_topic), topic(&config.dead_letter_topic), rate_limits];
     let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
     for created in admin.create_topics(&topics, &options).await.context("Kafka did not create the topics")? {
         match created {
@@ -82,18 +88,22 @@ async fn create_topics(config: &Config) -> anyhow::Result<()> {
             Err((name, code)) => bail!("Kafka did not create topic {name}: {code}"),
         }
     }
-    for name in [&config.kafka_topic, &config.dead_letter_topic] {
-        wait_for_partitions(config, name).await?;
+    for (name, partitions) in [
+        (&config.kafka_topic, config.shards),
+        (&config.dead_letter_topic, config.shards),
+        (&config.rate_limit_topic, ShardCount::new(1)?),
+    ] {
+        wait_for_partitions(config, name, partitions).await?;
     }
     Ok(())
 }
 
 /// A new topic is known to all brokers a moment after its creation was confirmed.
-async fn wait_for_partitions(config: &Config, topic: &str) -> anyhow::Result<()> {
+async fn wait_for_partitions(config: &Config, topic: &str, partitions: ShardCount) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let found = kafka::count_partitions(config, topic).await?;
-        match kafka::enough_partitions(topic, found, config.shards) {
+        match kafka::enough_partitions(topic, found, partitions) {
             Err(_) if found == 0 && start.elapsed() < PATIENCE => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::audit::{Finding, FindingKind, Report};
 use crate::dead_letters::DeadLetter;
+use crate::limits::Offender;
 use crate::once::{Summary, Verdict};
 use crate::open::{Open, OpenItem};
 use crate::repair;
@@ -312,6 +313,29 @@ pub(crate) fn of_repairs(rows: &[Repair]) -> String {
         if let Some(after) = &row.after {
             line!(out, "        after   {after}");
         }
+    }
+    out
+}
+
+/// Whom the rate limits refused most.
+pub(crate) fn of_offenders(rows: &[Offender]) -> String {
+    let mut out = String::new();
+    if rows.is_empty() {
+        line!(out, "Nobody was refused.");
+        return out;
+    }
+    line!(out, "{:>10} {:>10} {:>10}  {:16}  policy, key", "refused", "of memory", "allowed", "last (UTC)");
+    for row in rows {
+        let key = if row.key.is_empty() { "(others)" } else { &row.key };
+        line!(
+            out,
+            "{:>10} {:>10} {:>10}  {:16}  {} {key}",
+            row.refused + row.refused_from_memory,
+            row.refused_from_memory,
+            row.allowed,
+            row.last_refused.format("%Y-%m-%d %H:%M").to_string(),
+            row.policy
+        );
     }
     out
 }

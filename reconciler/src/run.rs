@@ -1,4 +1,4 @@
-//! `run`: the service. It waits for its servers, then for the lease, and then does three things side by side.
+//! `run`: the service. It waits for its servers, then for the lease, and then does four things side by side.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::kafka::LogWriter;
 use crate::lease::{self, Lease};
 use crate::redis_link::RedisLink;
-use crate::{audit, guarantees, kafka, pipeline, postgres, recovery};
+use crate::{audit, guarantees, kafka, limits, pipeline, postgres, recovery};
 
 /// How long the work may take to end when it is told to.
 const END_WITHIN: Duration = Duration::from_secs(10);
@@ -87,6 +87,7 @@ async fn lead(
     let shards = config.shards.shards().collect();
     work.spawn(recovery::run(config.clone(), shards, pool.clone(), redis.clone(), log, stop.clone()));
     work.spawn(audit::run(config.clone(), pool.clone(), redis.clone(), stop.clone()));
+    work.spawn(limits::run(config.clone(), pool.clone(), stop.clone()));
     work.spawn(Lease::keep(lease.clone(), stop.clone()));
     // Whichever ends first, by a lost lease, the shutdown or a panic, ends the others.
     let mut failure = None;

@@ -198,6 +198,7 @@ fn settings(options: &Options, run: &str) -> Vec<(String, String)> {
         ("BOXOFFICE_REDIS_PREFIX", prefix(run)),
         ("BOXOFFICE_KAFKA_TOPIC", format!("{run}.decisions")),
         ("BOXOFFICE_DEAD_LETTER_TOPIC", format!("{run}.dead-letters")),
+        ("BOXOFFICE_RATE_LIMIT_TOPIC", format!("{run}.rate-limits")),
         ("BOXOFFICE_ACK", options.ack.word().to_owned()),
         ("BOXOFFICE_AUDIT_INTERVAL_MS", "2000".to_owned()),
     ];

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::once::Verdict;
 use crate::rebuild::Selection;
 use crate::redis_link::RedisLink;
-use crate::{findings, open, postgres, rebuild, repairs, report, run, servers, telemetry};
+use crate::{findings, limits, open, postgres, rebuild, repairs, report, run, servers, telemetry};
 
 use super::{Alarms, DeadLetters, Gaps, Manner, What};
 
@@ -180,6 +180,17 @@ pub(super) async fn rebuild(config: &Config, what: &What, manner: &Manner) -> an
 pub(super) async fn list_repairs(config: &Config, json: bool) -> anyhow::Result<()> {
     let rows = repairs::list(&prepared_pool(config).await?).await?;
     print(json, &rows, || report::of_repairs(&rows))
+}
+
+pub(super) async fn top_offenders(
+    config: &Config,
+    policy: Option<&str>,
+    minutes: u16,
+    lines: u16,
+    json: bool,
+) -> anyhow::Result<()> {
+    let rows = limits::offenders(&prepared_pool(config).await?, policy, minutes, lines).await?;
+    print(json, &rows, || report::of_offenders(&rows))
 }
 
 async fn prepared_pool(config: &Config) -> anyhow::Result<PgPool> {

@@ -86,6 +86,9 @@ enum Command {
     /// Contradictions that were found.
     #[command(subcommand)]
     Alarms(Alarms),
+    /// What the rate limits decided.
+    #[command(subcommand)]
+    Limits(Limits),
 }
 
 /// What is to be rebuilt.
@@ -128,6 +131,25 @@ struct By {
 enum Repairs {
     /// List the latest, oldest first.
     List {
+        /// For machines.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Limits {
+    /// List whom they refused most, worst first.
+    Top {
+        /// One policy only.
+        #[arg(long, value_name = "NAME")]
+        policy: Option<String>,
+        /// How far to look back, up to a day.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=1_440))]
+        minutes: u16,
+        /// The most lines.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        lines: u16,
         /// For machines.
         #[arg(long)]
         json: bool,
@@ -211,6 +233,9 @@ pub async fn main() -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => commands::dead_letters(&config, command).await?,
         Command::Gaps(command) => commands::gaps(&config, command).await?,
         Command::Alarms(command) => return commands::alarms(&config, command).await,
+        Command::Limits(Limits::Top { policy, minutes, lines, json }) => {
+            commands::top_offenders(&config, policy.as_deref(), minutes, lines, json).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

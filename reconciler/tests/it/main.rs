@@ -8,6 +8,7 @@ mod applying;
 mod auditing;
 mod contradictions;
 mod gaps;
+mod limiting;
 mod link;
 mod preparing;
 mod rebuilding;

@@ -76,6 +76,7 @@ impl Stack {
             redis_prefix: format!("{name}:"),
             kafka_topic: format!("{name}.decisions"),
             dead_letter_topic: format!("{name}.dead-letters"),
+            rate_limit_topic: format!("{name}.rate-limits"),
             kafka_replication: 1,
             kafka_retention: Duration::from_secs(3_600),
             demands: Demands::default(),
@@ -104,7 +105,9 @@ impl Stack {
         sqlx::query(drop).execute(&mut server).await.unwrap();
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", &self.config.kafka_brokers).create().unwrap();
-        let topics = [self.config.kafka_topic.as_str(), self.config.dead_letter_topic.as_str()];
+        let topics =
+            [&self.config.kafka_topic, &self.config.dead_letter_topic, &self.config.rate_limit_topic];
+        let topics: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
         admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
         self.wipe_redis().await;
     }
@@ -171,6 +174,7 @@ impl Stack {
             .env("BOXOFFICE_REDIS_PREFIX", &self.config.redis_prefix)
             .env("BOXOFFICE_KAFKA_TOPIC", &self.config.kafka_topic)
             .env("BOXOFFICE_DEAD_LETTER_TOPIC", &self.config.dead_letter_topic)
+            .env("BOXOFFICE_RATE_LIMIT_TOPIC", &self.config.rate_limit_topic)
             .kill_on_drop(true);
         command
     }
@@ -207,6 +211,14 @@ impl Stack {
             headers.insert(Header { key, value: Some(*value) })
         });
         self.enqueue(shard, value, headers).await.unwrap().unwrap();
+    }
+
+    /// Appends what an API counted for the rate limits, or anything else.
+    pub(crate) async fn append_rates(&self, value: &[u8]) {
+        let message: FutureRecord<'_, str, [u8]> =
+            FutureRecord::to(&self.config.rate_limit_topic).partition(0).payload(value);
+        let delivery = self.producer.send_result(message).map_err(|(error, _)| error).unwrap();
+        delivery.await.unwrap().unwrap();
     }
 
     fn enqueue(&self, shard: Shard, value: &[u8], headers: OwnedHeaders) -> DeliveryFuture {
