@@ -1,6 +1,7 @@
 //! Configuration from the environment: parsed once, checked, and never printed where it may hold a password.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -12,6 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::identity::{JwksSource, Mode, TokenSettings};
 use crate::inventory::Acknowledge;
+use crate::request::TrustedProxies;
 
 /// Boxoffice's HTTP API. Every option is an environment variable too; the flag wins.
 #[derive(Clone, Debug, clap::Parser)]
@@ -117,6 +119,18 @@ pub struct Options {
     /// Milliseconds after which another instance takes over what a dead one relayed, 100 or more.
     #[arg(long, env = "BOXOFFICE_LEASE_MS", value_name = "BOXOFFICE_LEASE_MS", default_value_t = 3_000)]
     pub lease_ms: u64,
+    /// File of the rate limits' policies, in TOML; read again when it changes. No rate limits where unset.
+    #[arg(long, env = "BOXOFFICE_RATE_LIMITS", value_name = "BOXOFFICE_RATE_LIMITS")]
+    pub rate_limits: Option<PathBuf>,
+    /// Topic of what the rate limits decided, summed up by the second.
+    #[arg(long, env = "BOXOFFICE_RATE_LIMIT_TOPIC", value_name = "BOXOFFICE_RATE_LIMIT_TOPIC")]
+    #[arg(default_value = "boxoffice.rate-limits")]
+    pub rate_limit_topic: String,
+    /// Networks of the proxies in front, as 10.0.0.0/8,::1: only they are believed when they say by X-Forwarded-For or
+    /// Forwarded whom they speak for.
+    #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", value_name = "BOXOFFICE_TRUSTED_PROXIES")]
+    #[arg(default_value = "")]
+    pub trusted_proxies: String,
     /// The most connections to PostgreSQL.
     #[arg(
         long,
@@ -185,6 +199,12 @@ pub struct Config {
     pub outbox: OutboxBounds,
     /// How many requests of one kind may wait for one shard.
     pub queue: usize,
+    /// The policies of the rate limits.
+    pub rate_limits: Option<PathBuf>,
+    /// Where what they decided is told.
+    pub rate_limit_topic: String,
+    /// Who is believed about a client's address.
+    pub(crate) trusted_proxies: TrustedProxies,
     /// How long one answer of Redis may take.
     pub redis_timeout: Duration,
     /// How long a relay's lease lasts.
@@ -199,12 +219,9 @@ impl Options {
     /// # Errors
     /// Names the variable that is missing or wrong; never shows a URL.
     pub fn checked(self) -> anyhow::Result<Config> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         ensure!(!self.redis_prefix.contains(['{', '}']), "BOXOFFICE_REDIS_PREFIX must not hold a brace");
-        ensure!(
-            (1..=249).contains(&self.kafka_topic.len()) && self.kafka_topic.chars().all(legal),
-            "BOXOFFICE_KAFKA_TOPIC must be 1 to 249 letters, digits, dots, underscores and hyphens"
-        );
+        check_topic("BOXOFFICE_KAFKA_TOPIC", &self.kafka_topic)?;
+        check_topic("BOXOFFICE_RATE_LIMIT_TOPIC", &self.rate_limit_topic)?;
         ensure!(
             (10..=1_000).contains(&self.redis_timeout_ms),
             "BOXOFFICE_REDIS_TIMEOUT_MS must be 10 to 1000: a client has its answer within 2 seconds"
@@ -245,6 +262,9 @@ impl Options {
                 age_ms: self.outbox_max_age_ms,
             },
             queue: usize::try_from(self.queue_per_shard).context("BOXOFFICE_QUEUE_PER_SHARD")?,
+            rate_limits: self.rate_limits.filter(|path| !path.as_os_str().is_empty()),
+            rate_limit_topic: self.rate_limit_topic,
+            trusted_proxies: self.trusted_proxies.parse().context("BOXOFFICE_TRUSTED_PROXIES")?,
             redis_timeout: Duration::from_millis(self.redis_timeout_ms),
             lease: Duration::from_millis(self.lease_ms),
             shutdown: Duration::from_secs(self.shutdown_seconds),
@@ -285,6 +305,15 @@ impl Options {
             kept: Duration::from_secs(self.keys_kept_seconds),
         }))
     }
+}
+
+fn check_topic(name: &'static str, topic: &str) -> anyhow::Result<()> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    ensure!(
+        (1..=249).contains(&topic.len()) && topic.chars().all(legal),
+        "{name} must be 1 to 249 letters, digits, dots, underscores and hyphens"
+    );
+    Ok(())
 }
 
 fn required(name: &'static str, value: Option<SecretString>) -> anyhow::Result<SecretString> {

@@ -21,6 +21,7 @@ mod database;
 mod draft;
 mod error;
 mod find;
+mod limits;
 mod observe;
 mod office;
 mod record;

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 
 use crate::error::{Code, Problem};
+use crate::routes::limited;
 use crate::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -39,7 +40,11 @@ pub(crate) async fn observe(
     // An id of visible ASCII is text.
     let text = request_id.to_str().unwrap_or_default().to_owned();
     request.extensions_mut().insert(RequestId(text.clone()));
-    let result = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let answered = async {
+        limited::admit(route, request.request()).await?;
+        next.call(request).await
+    };
+    let result = AssertUnwindSafe(answered).catch_unwind().await;
     let response = match result {
         Ok(Ok(response)) => response.into_parts().1,
         Ok(Err(error)) => HttpResponse::from_error(error),
@@ -49,6 +54,7 @@ pub(crate) async fn observe(
     let elapsed = started.elapsed();
     measure(route, http.method(), response.status(), elapsed);
     log(route, http.method(), response.status(), elapsed, &text, problem.as_ref());
+    limited::mark(&http, &mut response);
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
     Ok(ServiceResponse::new(http, response))
 }

@@ -1,11 +1,15 @@
 //! What every request can reach.
 
+use std::sync::Arc;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::actions::Journal;
 use crate::catalogue::Catalogue;
 use crate::find::Stores;
 use crate::identity::Authentication;
+use crate::limits::Limits;
+use crate::request::TrustedProxies;
 
 /// Shared by all workers of an application.
 pub(crate) struct Office {
@@ -13,5 +17,8 @@ pub(crate) struct Office {
     pub(crate) stores: Stores,
     pub(crate) catalogue: Catalogue,
     pub(crate) journal: Journal,
+    /// None where no policies are configured.
+    pub(crate) limits: Option<Arc<Limits>>,
+    pub(crate) proxies: TrustedProxies,
     pub(crate) metrics: PrometheusHandle,
 }

@@ -1,6 +1,7 @@
 //! Building an application apart from running it, and its route table.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::Server;
@@ -24,9 +25,10 @@ use crate::error::{Code, Problem};
 use crate::find::Stores;
 use crate::identity::{Authentication, JwksReader, KeyRing, Mode, Tokens};
 use crate::inventory::{self, Inventory, Settings, Workers};
+use crate::limits::{Limits, Stream};
 use crate::observe::observe;
 use crate::office::Office;
-use crate::routes::{SharedOffice, audit, bookings, docs, events, machines};
+use crate::routes::{SharedOffice, audit, bookings, docs, events, machines, rate_limit};
 use crate::telemetry;
 
 /// At start, for what the application needs to show itself.
@@ -72,9 +74,11 @@ impl Application {
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
         let (authentication, jwks) = authentication(&config, keys).await?;
+        let limits = limits(&config, &inventory_stop)?;
         let catalogue = Catalogue::new(stores.clone());
         let journal = Journal::new(stores.database.clone());
-        let office = Office { authentication, catalogue, stores, journal, metrics };
+        let proxies = config.trusted_proxies;
+        let office = Office { authentication, catalogue, stores, journal, limits, proxies, metrics };
         Ok(Self {
             listener,
             port,
@@ -142,6 +146,13 @@ async fn authentication(
     let (tokens, reader) = Tokens::new(settings)?;
     reader.begin().await?;
     Ok((Authentication::On { keys, tokens: Some(Box::new(tokens)) }, Some(reader)))
+}
+
+fn limits(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Arc<Limits>>> {
+    let Some(path) = config.rate_limits.clone() else { return Ok(None) };
+    let instance = Uuid::now_v7().to_string();
+    let stream = Stream::new(&config.kafka_brokers, config.rate_limit_topic.clone(), instance)?;
+    Limits::start(path, config.keys.clone(), stream, stop).map(Some)
 }
 
 fn settings(config: &Config) -> Settings {
@@ -257,6 +268,7 @@ fn routes(config: &mut ServiceConfig) {
     route(config, "/v1/events/{event_id}/audit", "GET, HEAD, OPTIONS", |at| {
         at.route(reading().to(audit::audit))
     });
+    route(config, "/v1/rate-limit/check", "OPTIONS, POST", |at| at.route(web::post().to(rate_limit::check)));
     route(config, "/livez", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::livez)));
     route(config, "/readyz", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::readyz)));
     route(config, "/metrics", "GET, HEAD, OPTIONS", |at| at.route(reading().to(machines::metrics)));

@@ -74,6 +74,21 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         Unit::Count,
         "Decisions that Kafka has not confirmed, by shard"
     );
+    describe_gauge!(
+        "boxoffice_rate_limits_file_valid",
+        Unit::Count,
+        "0 where the file of the rate limits is broken and an older one is in force"
+    );
+    describe_counter!(
+        "boxoffice_rate_checks_unanswered_total",
+        Unit::Count,
+        "Requests that were let in because Redis did not say whether they may be"
+    );
+    describe_counter!(
+        "boxoffice_rate_records_lost_total",
+        Unit::Count,
+        "Records of what the rate limits decided that Kafka did not take"
+    );
     describe_gauge!("boxoffice_redis_used_memory_bytes", Unit::Bytes, "Memory that Redis uses");
     describe_gauge!("boxoffice_dependency_up", Unit::Count, "1 where PostgreSQL, Redis or Kafka answers");
     Ok(handle)

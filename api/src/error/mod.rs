@@ -4,6 +4,7 @@ mod code;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::num::NonZeroU32;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -35,6 +36,8 @@ pub(crate) struct Problem {
     allow: Option<&'static str>,
     /// What credential is asked for (RFC 6750).
     challenge: Option<Cow<'static, str>>,
+    /// Where it is not the code's usual time.
+    retry_after_seconds: Option<NonZeroU32>,
     /// For the log alone.
     cause: Option<String>,
 }
@@ -106,7 +109,15 @@ impl Problem {
     /// With a detail of its own.
     pub(crate) fn because(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
         let challenge = (code == Code::Unauthenticated).then_some(Cow::Borrowed(CHALLENGE));
-        Self { code, detail: detail.into(), errors: Vec::new(), allow: None, challenge, cause: None }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            allow: None,
+            challenge,
+            retry_after_seconds: None,
+            cause: None,
+        }
     }
 
     /// All that is wrong with a body that could be read.
@@ -136,6 +147,13 @@ impl Problem {
         let challenge = format!(r#"{CHALLENGE}, error="insufficient_scope", scope="{scope}""#);
         let detail = format!("This call needs an API key with the scope {scope}.");
         Self { challenge: Some(challenge.into()), ..Self::because(Code::Forbidden, detail) }
+    }
+
+    /// A refusal by the policies of these names, until so many seconds have passed.
+    pub(crate) fn rate_limited(policies: &[&str], retry_after_seconds: NonZeroU32) -> Self {
+        let names = policies.join(", ");
+        let detail = format!("Too many requests for the limit {names}; Retry-After says when to go on.");
+        Self { retry_after_seconds: Some(retry_after_seconds), ..Self::because(Code::RateLimited, detail) }
     }
 
     /// Our own fault. The cause is logged and never shown.
@@ -175,7 +193,8 @@ impl Problem {
         let row = self.code.row();
         let mut response = HttpResponse::build(row.status);
         response.content_type("application/problem+json");
-        if let Some(seconds) = row.retry_after_seconds {
+        let retry_after_seconds = self.retry_after_seconds.map(|seconds| u64::from(seconds.get()));
+        if let Some(seconds) = retry_after_seconds.or(row.retry_after_seconds) {
             response.insert_header((RETRY_AFTER, HeaderValue::from(seconds)));
         }
         if let Some(allow) = self.allow {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boxoffice_schema::scripts::{BATCH_MAX, Decision, Outcome, decision_call};
+use boxoffice_schema::scripts::{BATCH_MAX, Call, Decided, Decision, Outcome, decision_call};
 use boxoffice_schema::shard::Shard;
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use super::{InventoryError, Shared};
 /// The longest that a request waits for its outcome, the queue included.
 const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
-type Answer = Result<Outcome, InventoryError>;
+type Answer = Result<Decided, InventoryError>;
 
 struct Waiting<D> {
     request: D,
@@ -43,13 +43,13 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
     }
 
     /// The outcome with the shard that decided it.
-    pub(super) async fn decide(&self, request: D) -> Result<(Shard, Outcome), InventoryError> {
+    pub(super) async fn decide(&self, request: D) -> Result<(Shard, Decided), InventoryError> {
         let shard = self.shared.settings.shards.shard_of(request.target().event_id);
         let (answer, outcome) = oneshot::channel();
         let waiting = Waiting { request, since: Instant::now(), answer };
         self.queues[&shard].try_send(waiting).map_err(|_| InventoryError::Overloaded)?;
         match tokio::time::timeout(WAIT_MAX, outcome).await {
-            Ok(Ok(outcome)) => Ok((shard, outcome?)),
+            Ok(Ok(decided)) => Ok((shard, decided?)),
             Ok(Err(_)) | Err(_) => Err(InventoryError::Overloaded),
         }
     }
@@ -92,28 +92,28 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
     };
     let mut changed = false;
     for waiting in batch.drain(..) {
-        let outcome = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&reply));
-        if let Ok(outcome) = &outcome {
+        let decided = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&call, &reply));
+        if let Ok(Decided { outcome, .. }) = &decided {
             changed |= matches!(outcome, Outcome::Changed(_));
             metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome.label())
                 .increment(1);
         }
         // A receiver that is gone retries with its key and finds the decision.
-        let _ = waiting.answer.send(outcome);
+        let _ = waiting.answer.send(decided);
     }
     if changed {
         shared.wake_ups[&shard].notify_one();
     }
 }
 
-fn parse(reply: &Value) -> Answer {
+fn parse(call: &Call, reply: &Value) -> Answer {
     match reply {
-        Value::BulkString(bytes) => Ok(Outcome::parse(bytes)?),
+        Value::BulkString(bytes) => Ok(Decided::parse(call, bytes)?),
         _ => Err(unexpected()),
     }
 }
 
-fn unexpected() -> InventoryError {
+pub(super) fn unexpected() -> InventoryError {
     InventoryError::RedisUnavailable("unexpected answer".to_owned())
 }
 

@@ -3,8 +3,9 @@
 //! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); the queue's
 //! task sends what has gathered as one script call over the held connection (`link`); the decision waits in the
 //! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
-//! connection, those of an event shared by all who ask at a time (`reader`); administration goes by a pool (`pool`).
-//! `acknowledge` makes an answer wait for Kafka where that is asked for.
+//! connection, those of an event shared by all who ask at a time (`reader`); administration goes by a pool (`pool`). Rate
+//! limits of anything but bookings are gathered as bookings are (`rates`). `acknowledge` makes an answer wait for Kafka
+//! where that is asked for.
 
 mod acknowledge;
 mod batcher;
@@ -14,6 +15,7 @@ mod link;
 mod log;
 mod pool;
 mod pressure;
+mod rates;
 mod reader;
 mod relay;
 
@@ -28,8 +30,8 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    self, Book, Cancel, Confirm, Decision, EventChange, EventOutcome, EventSnapshot, OutboxBounds, Outcome,
-    Target,
+    self, Book, Cancel, Confirm, Decided, Decision, EventChange, EventOutcome, EventSnapshot, OutboxBounds,
+    Outcome, RateCheck, Standing, Target,
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
 use chrono::{DateTime, Utc};
@@ -45,6 +47,7 @@ use link::Link;
 use log::DecisionLog;
 use pool::Pool;
 use pressure::Pressure;
+use rates::Rates;
 use reader::Reader;
 
 /// When a decision is acknowledged.
@@ -138,6 +141,7 @@ pub struct Inventory {
     confirmations: Arc<Batcher<Confirm>>,
     cancellations: Arc<Batcher<Cancel>>,
     reader: Arc<Reader>,
+    rates: Rates,
 }
 
 /// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
@@ -167,6 +171,7 @@ impl Inventory {
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             reader: Arc::new(Reader::start(&shared, &link, &mut tasks)),
+            rates: Rates::start(&shared.settings, &link, &mut tasks),
             shared: shared.clone(),
             link,
         };
@@ -184,11 +189,11 @@ impl Inventory {
         self.shared.settings.shards.shard_of(event)
     }
 
-    /// Makes a booking, or finds the one that its key made.
+    /// Makes a booking, or finds the one that its key made; unless its rate limits refuse it.
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn book(&self, request: Book) -> Result<Outcome, InventoryError> {
+    pub async fn book(&self, request: Book) -> Result<Decided, InventoryError> {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
@@ -202,7 +207,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
         let known = self.known(&request);
-        self.acknowledged(known, self.confirmations.decide(request).await?).await
+        Ok(self.acknowledged(known, self.confirmations.decide(request).await?).await?.outcome)
     }
 
     /// Cancels a booking.
@@ -211,7 +216,16 @@ impl Inventory {
     /// See [`InventoryError`].
     pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
         let known = self.known(&request);
-        self.acknowledged(known, self.cancellations.decide(request).await?).await
+        Ok(self.acknowledged(known, self.cancellations.decide(request).await?).await?.outcome)
+    }
+
+    /// Counts a request against rate limits where it is not a booking: how it stands with each, in their order.
+    ///
+    /// # Errors
+    /// See [`InventoryError`]. Nothing is known to have been counted.
+    pub async fn check_rates(&self, checks: Vec<RateCheck>) -> Result<Vec<Standing>, InventoryError> {
+        self.reachable()?;
+        self.rates.check(checks).await
     }
 
     /// The booking as Redis holds it; `None` where it holds no such booking.
@@ -296,9 +310,9 @@ impl Inventory {
     async fn acknowledged(
         &self,
         known: Position,
-        (shard, outcome): (Shard, Outcome),
-    ) -> Result<Outcome, InventoryError> {
-        match &outcome {
+        (shard, decided): (Shard, Decided),
+    ) -> Result<Decided, InventoryError> {
+        match &decided.outcome {
             Outcome::Changed(image)
             | Outcome::Replayed(_, image)
             | Outcome::Unchanged(image)
@@ -308,7 +322,7 @@ impl Inventory {
             Outcome::Unverified => return Err(InventoryError::Unverified),
             _ => {}
         }
-        Ok(outcome)
+        Ok(decided)
     }
 
     async fn wait_for(

@@ -1,5 +1,6 @@
 //! What a client sent: parsed once, at the edge.
 
+mod address;
 mod body;
 mod checks;
 mod json;
@@ -8,6 +9,7 @@ mod page;
 mod path;
 mod shape;
 
+pub(crate) use address::TrustedProxies;
 pub(crate) use body::read_json;
 pub(crate) use checks::Checks;
 pub(crate) use json::parse;

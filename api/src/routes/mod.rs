@@ -4,7 +4,9 @@ pub(crate) mod audit;
 pub(crate) mod bookings;
 pub(crate) mod docs;
 pub(crate) mod events;
+pub(crate) mod limited;
 pub(crate) mod machines;
+pub(crate) mod rate_limit;
 mod representation;
 
 use std::time::Duration;

@@ -25,6 +25,7 @@ mod post_mortems;
 mod private_redis;
 mod processes;
 mod races;
+mod rate_limits;
 mod reads;
 mod rebuild;
 mod records;

@@ -79,6 +79,7 @@ impl Settings {
             ("--shards", SHARDS.to_string()),
             ("--redis-prefix", format!("{}:", self.name)),
             ("--kafka-topic", self.topic()),
+            ("--rate-limit-topic", format!("{}.rate-limits", self.name)),
         ];
         let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         std::iter::once("test".to_owned()).chain(flags).collect()

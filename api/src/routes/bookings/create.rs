@@ -16,9 +16,10 @@ use crate::catalogue::Listing;
 use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
+use crate::limits::Action;
 use crate::office::Office;
 use crate::request::{Checks, Integer, Object, event_id, idempotency_key, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::routes::{Answer, SharedOffice, in_time, json, limited};
 
 const ITEMS_MAX: usize = 20;
 
@@ -112,21 +113,37 @@ pub(crate) async fn create(
     let key = idempotency_key(request.headers())?;
     let wanted = parse::<NewBooking>(&body)?.check(caller.customer())?;
     let event = event_id(&request)?;
-    let (id, outcome) = in_time(book(&office, &caller, event, &key, wanted)).await?;
-    match outcome {
+    let customer = Some(wanted.customer.as_str());
+    let asked = limited::ask(&office, Action::Booking, &request, Some(&caller), customer, Some(event))?;
+    let (id, decided) = in_time(async {
+        let booking = match prepare(&office, &caller, event, &key, wanted).await {
+            Ok(booking) => booking.limited_by(asked.checks()),
+            Err(problem) => {
+                // What never reaches the decision is counted all the same.
+                limited::charge(&office, &request, &asked).await?;
+                return Err(problem);
+            }
+        };
+        let id = booking.target().booking_id;
+        Ok((id, office.stores.inventory.book(booking).await?))
+    })
+    .await?;
+    limited::stand(&request, asked.decided(&decided.standings))?;
+    match decided.outcome {
         Outcome::Changed(image) => respond(event, id, &image, false),
         Outcome::Replayed(first, image) => respond(event, first, &image, true),
         refused => Err(refusal(&refused)),
     }
 }
 
-async fn book(
+/// What Redis is to decide.
+async fn prepare(
     office: &Office,
     caller: &Caller,
     event: EventId,
     key: &IdempotencyKey,
     wanted: Wanted,
-) -> Result<(BookingId, Outcome), Problem> {
+) -> Result<Book, Problem> {
     let listing = office.catalogue.listing(event).await?;
     let items = wanted.items_of(&listing)?;
     if listing.over {
@@ -134,10 +151,7 @@ async fn book(
     }
     let hold_ms = if wanted.hold { 1_000 * u64::from(listing.hold_seconds) } else { 0 };
     let caller = caller.idempotency_scope();
-    let request =
-        Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items);
-    let id = request.target().booking_id;
-    Ok((id, office.stores.inventory.book(request).await?))
+    Ok(Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items))
 }
 
 /// The same bytes for the first response and every replay.

@@ -1,0 +1,170 @@
+//! The memory of obvious floods: a source that Redis has refused again and again is refused without asking it, until
+//! the moment from which Redis said it would allow it again.
+//!
+//! It never allows anything, and never refuses longer than Redis said. Below the threshold every request reaches Redis,
+//! which alone knows whether it is the retry of a booking that succeeded.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use boxoffice_schema::scripts::{RateCheck, Standing};
+
+/// So many refusals by Redis, each before the end of the one before, make a flood.
+pub(super) const REFUSALS_OF_A_FLOOD: u32 = 10;
+
+/// The most keys that are remembered, about 10 MB. Past it the rest is left to Redis.
+const KEYS_MAX: usize = 65_536;
+
+/// A source that was quiet for so long after its refusal ended begins anew.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+
+/// How often room is made at most: it looks at every key.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(super) struct Floods {
+    known: Mutex<Known>,
+    /// So that nobody waits for the lock while nobody floods.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Known {
+    refused: HashMap<String, Refused>,
+    swept_at: Option<Instant>,
+}
+
+struct Refused {
+    times: u32,
+    /// The least cost that was refused: less might be allowed.
+    cost: u16,
+    until: Instant,
+}
+
+impl Floods {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How a check stands that needs no answer of Redis; `None` where Redis is to be asked.
+    pub(super) fn refusal(&self, check: &RateCheck, now: Instant) -> Option<Standing> {
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let known = self.known();
+        let refused = known.refused.get(&check.key)?;
+        let left = refused.until.checked_duration_since(now)?;
+        if refused.times < REFUSALS_OF_A_FLOOD || check.cost < refused.cost {
+            return None;
+        }
+        let ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        Some(Standing { refuses: true, remaining: 0, reset_ms: ms, retry_ms: ms })
+    }
+
+    /// Notes that Redis refused.
+    pub(super) fn refused(&self, check: &RateCheck, retry_ms: u32, now: Instant) {
+        let until = now + Duration::from_millis(u64::from(retry_ms));
+        let mut known = self.known();
+        if let Some(refused) = known.refused.get_mut(&check.key) {
+            if now.saturating_duration_since(refused.until) > FORGIVEN_AFTER {
+                *refused = Refused { times: 1, cost: check.cost, until };
+            } else {
+                let times = refused.times.saturating_add(1);
+                *refused = Refused { times, cost: check.cost, until };
+            }
+            return;
+        }
+        if known.refused.len() >= KEYS_MAX && !known.make_room(now) {
+            return;
+        }
+        known.refused.insert(check.key.clone(), Refused { times: 1, cost: check.cost, until });
+        self.count.store(known.refused.len(), Ordering::Relaxed);
+    }
+
+    /// Other policies: what was refused may be allowed now.
+    pub(super) fn forget(&self) {
+        *self.known() = Known::default();
+        self.count.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Known {
+    /// Forgets whoever was quiet; whether there is room now.
+    fn make_room(&mut self, now: Instant) -> bool {
+        let is_due = self.swept_at.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL);
+        if is_due {
+            self.swept_at = Some(now);
+            self.refused.retain(|_, refused| now.saturating_duration_since(refused.until) <= FORGIVEN_AFTER);
+        }
+        self.refused.len() < KEYS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxoffice_schema::rate::{Algorithm, Quota};
+
+    use super::*;
+
+    fn check(key: &str, cost: u16) -> RateCheck {
+        let quota = Quota::new(Algorithm::FixedWindow, 10, 60, None).unwrap();
+        RateCheck { key: key.to_owned(), quota, cost }
+    }
+
+    fn flooded(floods: &Floods, key: &str, cost: u16, now: Instant) {
+        for _ in 0..REFUSALS_OF_A_FLOOD {
+            floods.refused(&check(key, cost), 5_000, now);
+        }
+    }
+
+    #[test]
+    fn a_flood_is_refused_until_redis_would_allow_it_and_no_longer() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        for _ in 1..REFUSALS_OF_A_FLOOD {
+            floods.refused(&check("a", 1), 5_000, now);
+        }
+        assert_eq!(floods.refusal(&check("a", 1), now), None, "a retry must reach Redis");
+        floods.refused(&check("a", 1), 5_000, now);
+        let refusal = floods.refusal(&check("a", 1), now + Duration::from_secs(2)).unwrap();
+        assert_eq!((refusal.refuses, refusal.retry_ms), (true, 3_000));
+        assert_eq!(floods.refusal(&check("b", 1), now), None);
+        assert_eq!(floods.refusal(&check("a", 1), now + Duration::from_millis(5_001)), None);
+    }
+
+    #[test]
+    fn whoever_goes_on_is_known_at_once_and_whoever_was_quiet_begins_anew() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        flooded(&floods, "a", 1, now);
+        let later = now + Duration::from_secs(6);
+        floods.refused(&check("a", 1), 5_000, later);
+        assert!(floods.refusal(&check("a", 1), later).is_some());
+        let much_later = later + Duration::from_secs(20);
+        floods.refused(&check("a", 1), 5_000, much_later);
+        assert_eq!(floods.refusal(&check("a", 1), much_later), None);
+    }
+
+    #[test]
+    fn what_costs_less_than_what_was_refused_is_for_redis_to_decide() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        flooded(&floods, "a", 5, now);
+        assert!(floods.refusal(&check("a", 5), now).is_some());
+        assert_eq!(floods.refusal(&check("a", 4), now), None);
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_makes_room_for_the_living() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        for n in 0..KEYS_MAX {
+            floods.refused(&check(&n.to_string(), 1), 1_000, now);
+        }
+        flooded(&floods, "late", 1, now);
+        assert_eq!(floods.refusal(&check("late", 1), now), None, "there is no room: Redis decides");
+        let later = now + Duration::from_secs(20);
+        flooded(&floods, "late", 1, later);
+        assert!(floods.refusal(&check("late", 1), later).is_some());
+        floods.forget();
+        assert_eq!(floods.refusal(&check("late", 1), later), None);
+    }
+}
