@@ -48,9 +48,14 @@ impl Floods {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether anybody is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     /// How a check stands that needs no answer of Redis; `None` where Redis is to be asked.
     pub(super) fn refusal(&self, check: &RateCheck, now: Instant) -> Option<Standing> {
-        if self.count.load(Ordering::Relaxed) == 0 {
+        if self.is_empty() {
             return None;
         }
         let known = self.known();

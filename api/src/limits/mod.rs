@@ -101,6 +101,11 @@ impl Limits {
         self.floods.forget();
     }
 
+    /// Whether anybody may be refused from memory.
+    pub(crate) fn remembers_anybody(&self) -> bool {
+        !self.floods.is_empty()
+    }
+
     /// What the policies for an action want checked. A policy whose subject is not known has no say.
     pub(crate) fn ask(self: &Arc<Self>, action: Action, subjects: &Subjects<'_>) -> Asked {
         let policies = self.policies();

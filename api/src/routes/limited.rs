@@ -27,18 +27,20 @@ static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy
 pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<(), Problem> {
     let Some(action) = action_of(route, request.method()) else { return Ok(()) };
     let Some(office) = request.app_data::<Data<Office>>() else { return Ok(()) };
-    if office.limits.is_none() {
-        return Ok(());
+    let Some(limits) = &office.limits else { return Ok(()) };
+    let path = request.match_info();
+    let event = path.get("event_id").and_then(|id| id.parse().ok());
+    // A flood is refused before its credentials are verified and its bodies read, which would cost more than all of this.
+    if limits.remembers_anybody() {
+        ask(office, action, request, None, None, event)?;
     }
     // Whoever comes with a bad credential is counted too, by what else is known; the handler refuses them.
     let caller = Caller::of(request).ok();
     if action == Action::Booking && caller.is_some() {
         return Ok(());
     }
-    let path = request.match_info();
     let customer = caller.as_ref().and_then(Caller::customer).map(|customer| customer.as_str());
     let customer = customer.or_else(|| path.get("customer"));
-    let event = path.get("event_id").and_then(|id| id.parse().ok());
     let asked = ask(office, action, request, caller.as_ref(), customer, event)?;
     charge(office, request, &asked).await
 }
