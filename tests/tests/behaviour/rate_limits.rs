@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::gate::{Server, gated};
 use crate::http::{Event, Reply, id};
+use crate::identity::{KEYS, Key, operated};
 use crate::processes::{Process, RECONCILER, program};
 use crate::world::{World, eventually};
 
@@ -317,4 +318,40 @@ async fn what_the_limits_decided_is_summed_up_and_the_worst_offender_is_named() 
     let found: Vec<_> =
         offenders.as_array().unwrap().iter().map(|row| (&row["key"], &row["refused"])).collect();
     assert_eq!(found, [(&json!("192.0.2.1"), &json!(10)), (&json!("192.0.2.2"), &json!(1))], "{offenders}");
+}
+
+#[tokio::test]
+async fn a_key_is_counted_for_itself_and_a_bad_one_by_its_address() {
+    let policies =
+        policy("per-key", "booking", "api_key", 2) + &policy("per-address", "booking", "address", 4);
+    let file = PolicyFile::new(&policies);
+    let (mut world, _operator) = operated(&[&KEYS[..], &file.arguments()].concat()).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let (first, second) = (Key::storefront(&world.settings, "one"), Key::storefront(&world.settings, "two"));
+    world.present_key(&first).await;
+    world.book_from("192.0.2.1", &event, "a", "ann").await.expect(201);
+    world.book_from("192.0.2.1", &event, "b", "bob").await.expect(201);
+    let refused = world.book_from("192.0.2.1", &event, "c", "cid").await.refused(429, "rate_limited");
+    assert!(refused["detail"].as_str().unwrap().contains("per-key"), "{refused}");
+    world.present_key(&second).await;
+    world.book_from("192.0.2.1", &event, "d", "ann").await.expect(201);
+
+    world.present(Some("bo_0000000000000000_nonsense"));
+    for n in 0..4 {
+        let refused = world.book_from("192.0.2.9", &event, &format!("bad-{n}"), "eve").await;
+        refused.refused(401, "unauthenticated");
+    }
+    world.book_from("192.0.2.9", &event, "bad", "eve").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn only_a_key_with_the_scope_may_ask_the_limiter() {
+    let file = PolicyFile::new(&policy("mails", "service", "", 5));
+    let (mut world, _operator) = operated(&[&KEYS[..], &file.arguments()].concat()).await;
+    world.check_rate("mails", "ann", 1).await.refused(403, "forbidden");
+    let service = Key::create(&world.settings, &["--operator"], "limits:check");
+    world.present_key(&service).await;
+    assert_eq!(world.check_rate("mails", "ann", 1).await.expect(200)["allowed"], true);
+    world.present(None);
+    world.check_rate("mails", "ann", 1).await.refused(401, "unauthenticated");
 }
