@@ -17,7 +17,7 @@ local function decide_batch(shard, count, decide_one)
   local rates = open_rates(ARGV[#ARGV - 1], { unpack(KEYS, #KEYS - beyond + 1) })
   local function admit(keys, subject, idempotency, ...)
     local found, all_fit = look_at_rates(rates)
-    local replays = read(keys.slot, idempotency)
+    local replays = read_slot(keys, idempotency)
     if not (all_fit or replays) then return leave_rates(found) .. 'T' end
     local reply = decide_one(keys, subject, idempotency, ...)
     local outcome = string.sub(reply, 1, 1)
@@ -25,6 +25,7 @@ local function decide_batch(shard, count, decide_one)
     return take_rates(rates, found) .. reply
   end
   local replies = decide_unlimited(shard, count, admit, beyond)
-  write_rates(rates)
+  -- Nothing was decided of a shard that has lost a key, so that nothing is counted either.
+  if not replies.err then write_rates(rates) end
   return replies
 end
