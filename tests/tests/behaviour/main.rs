@@ -33,4 +33,5 @@ mod recovery;
 mod semantics;
 mod strict;
 mod takeover;
+mod temporary;
 mod world;

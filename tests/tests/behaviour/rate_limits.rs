@@ -1,6 +1,5 @@
 //! Rate limits through the front door: who is refused, what they are told, and what happens when something is away.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -10,38 +9,16 @@ use crate::gate::{Server, gated};
 use crate::http::{Event, Reply, id};
 use crate::identity::{KEYS, Key, operated};
 use crate::processes::{Process, RECONCILER, program};
+use crate::temporary::TemporaryFile;
 use crate::world::{World, eventually};
 
-/// A file of policies that a test may change.
-struct PolicyFile(PathBuf);
-
-impl PolicyFile {
-    fn new(text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("boxoffice-limits-{}.toml", uuid::Uuid::now_v7()));
-        std::fs::write(&path, text).unwrap();
-        Self(path)
-    }
-
-    fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// As one does it: a whole file takes the other's place.
-    fn replace(&self, text: &str) {
-        let fresh = self.0.with_extension("new");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(&fresh, &self.0).unwrap();
-    }
-
-    fn arguments(&self) -> [&str; 4] {
-        ["--rate-limits", self.0.to_str().unwrap(), "--trusted-proxies", "127.0.0.0/8"]
-    }
+fn policies(text: &str) -> TemporaryFile {
+    TemporaryFile::new("limits.toml", text)
 }
 
-impl Drop for PolicyFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// Under these policies, with the client's address as a proxy says it.
+fn under(file: &TemporaryFile) -> [&str; 4] {
+    ["--rate-limits", file.name(), "--trusted-proxies", "127.0.0.0/8"]
 }
 
 fn policy(name: &str, action: &str, per: &str, limit: u32) -> String {
@@ -72,8 +49,8 @@ impl World {
 
 #[tokio::test]
 async fn a_customer_who_books_too_often_gets_429_and_is_told_how_they_stand() {
-    let file = PolicyFile::new(&policy("per-customer", "booking", "customer", 2));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("per-customer", "booking", "customer", 2));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     let first = world.book(&event.id, "a", &event.request("ann", 1)).await;
     first.expect(201);
@@ -94,8 +71,8 @@ async fn a_customer_who_books_too_often_gets_429_and_is_told_how_they_stand() {
 
 #[tokio::test]
 async fn the_retry_of_a_booking_that_succeeded_is_answered_however_little_is_left() {
-    let file = PolicyFile::new(&policy("per-customer", "booking", "customer", 1));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("per-customer", "booking", "customer", 1));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     let booked = world.book(&event.id, "a", &event.request("ann", 1)).await;
     booked.expect(201);
@@ -108,10 +85,9 @@ async fn the_retry_of_a_booking_that_succeeded_is_answered_however_little_is_lef
 
 #[tokio::test]
 async fn a_refusal_by_one_policy_takes_nothing_from_another() {
-    let policies =
-        policy("per-address", "booking", "address", 1) + &policy("per-event", "booking", "event", 2);
-    let file = PolicyFile::new(&policies);
-    let world = World::start_with(&file.arguments()).await;
+    let both = policy("per-address", "booking", "address", 1) + &policy("per-event", "booking", "event", 2);
+    let file = policies(&both);
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.book_from("192.0.2.1", &event, "a", "ann").await.expect(201);
     for n in 0..3 {
@@ -125,8 +101,8 @@ async fn a_refusal_by_one_policy_takes_nothing_from_another() {
 
 #[tokio::test]
 async fn readers_are_limited_by_address_and_others_read_on() {
-    let file = PolicyFile::new(&policy("reads", "reading", "address", 3));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("reads", "reading", "address", 3));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[1])).await;
     let path = format!("/v1/events/{}/availability", event.id);
     for left in [2, 1, 0] {
@@ -142,8 +118,8 @@ async fn readers_are_limited_by_address_and_others_read_on() {
 
 #[tokio::test]
 async fn without_policies_for_an_action_nothing_is_counted() {
-    let file = PolicyFile::new(&policy("reads", "reading", "address", 1_000));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("reads", "reading", "address", 1_000));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let booked = world.book(&event.id, "a", &event.request("ann", 1)).await;
     booked.expect(201);
@@ -155,8 +131,8 @@ async fn without_policies_for_an_action_nothing_is_counted() {
 
 #[tokio::test]
 async fn what_never_reaches_the_decision_is_counted_too() {
-    let file = PolicyFile::new(&policy("per-address", "booking", "address", 2));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("per-address", "booking", "address", 2));
+    let world = World::start_with(&under(&file)).await;
     let missing =
         Event { id: uuid::Uuid::now_v7().to_string(), types: vec![uuid::Uuid::now_v7().to_string()] };
     for key in ["a", "b"] {
@@ -167,8 +143,8 @@ async fn what_never_reaches_the_decision_is_counted_too() {
 
 #[tokio::test]
 async fn a_hundred_clients_at_once_never_get_more_than_the_limit() {
-    let file = PolicyFile::new(&policy("per-event", "booking", "event", 40));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("per-event", "booking", "event", 40));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[1_000])).await;
     let one = |n: usize| {
         let (world, event) = (&world, &event);
@@ -182,10 +158,10 @@ async fn a_hundred_clients_at_once_never_get_more_than_the_limit() {
 
 #[tokio::test]
 async fn policies_change_without_a_restart_and_a_broken_file_changes_nothing() {
-    let file = PolicyFile::new(&policy("per-customer", "booking", "customer", 1));
+    let file = policies(&policy("per-customer", "booking", "customer", 1));
     let mut world = World::start().await;
     // A process of its own, since it has metrics of its own.
-    let process = Process::api(&world.settings, &file.arguments()).await;
+    let process = Process::api(&world.settings, &under(&file)).await;
     world.base.clone_from(&process.base);
     let event = world.on_sale(&World::draft(&[100])).await;
     world.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
@@ -213,9 +189,9 @@ async fn policies_change_without_a_restart_and_a_broken_file_changes_nothing() {
 
 #[tokio::test]
 async fn while_redis_is_away_bookings_are_refused_and_reads_are_let_in() {
-    let policies = policy("bookings", "booking", "customer", 100) + &policy("reads", "reading", "address", 1);
-    let file = PolicyFile::new(&policies);
-    let (world, gate) = gated(Server::Redis, &file.arguments()).await;
+    let both = policy("bookings", "booking", "customer", 100) + &policy("reads", "reading", "address", 1);
+    let file = policies(&both);
+    let (world, gate) = gated(Server::Redis, &under(&file)).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let path = format!("/v1/events/{}", event.id);
     world.get(&path).await.expect(200);
@@ -242,8 +218,8 @@ async fn while_redis_is_away_bookings_are_refused_and_reads_are_let_in() {
 
 #[tokio::test]
 async fn an_obvious_flood_is_refused_from_memory() {
-    let file = PolicyFile::new(&policy("per-address", "booking", "address", 1));
-    let (world, gate) = gated(Server::Redis, &file.arguments()).await;
+    let file = policies(&policy("per-address", "booking", "address", 1));
+    let (world, gate) = gated(Server::Redis, &under(&file)).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     world.book_from("192.0.2.1", &event, "a", "ann").await.expect(201);
     for n in 0..15 {
@@ -261,9 +237,8 @@ async fn an_obvious_flood_is_refused_from_memory() {
 
 #[tokio::test]
 async fn other_services_ask_before_they_work() {
-    let policies = policy("mails", "service", "", 5) + &policy("bookings", "booking", "customer", 5);
-    let file = PolicyFile::new(&policies);
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&(policy("mails", "service", "", 5) + &policy("bookings", "booking", "customer", 5)));
+    let world = World::start_with(&under(&file)).await;
     let allowed = world.check_rate("mails", "ann", 3).await.expect(200);
     assert_eq!(
         (&allowed["allowed"], &allowed["remaining"], &allowed["limit"]),
@@ -293,8 +268,8 @@ async fn other_services_ask_before_they_work() {
 
 #[tokio::test]
 async fn what_the_limits_decided_is_summed_up_and_the_worst_offender_is_named() {
-    let file = PolicyFile::new(&policy("per-address", "booking", "address", 2));
-    let world = World::start_with(&file.arguments()).await;
+    let file = policies(&policy("per-address", "booking", "address", 2));
+    let world = World::start_with(&under(&file)).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     for n in 0..30 {
         world.book_from("192.0.2.1", &event, &format!("a{n}"), "ann").await;
@@ -322,10 +297,9 @@ async fn what_the_limits_decided_is_summed_up_and_the_worst_offender_is_named() 
 
 #[tokio::test]
 async fn a_key_is_counted_for_itself_and_a_bad_one_by_its_address() {
-    let policies =
-        policy("per-key", "booking", "api_key", 2) + &policy("per-address", "booking", "address", 4);
-    let file = PolicyFile::new(&policies);
-    let (mut world, _operator) = operated(&[&KEYS[..], &file.arguments()].concat()).await;
+    let both = policy("per-key", "booking", "api_key", 2) + &policy("per-address", "booking", "address", 4);
+    let file = policies(&both);
+    let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     let (first, second) = (Key::storefront(&world.settings, "one"), Key::storefront(&world.settings, "two"));
     world.present_key(&first).await;
@@ -346,8 +320,8 @@ async fn a_key_is_counted_for_itself_and_a_bad_one_by_its_address() {
 
 #[tokio::test]
 async fn only_a_key_with_the_scope_may_ask_the_limiter() {
-    let file = PolicyFile::new(&policy("mails", "service", "", 5));
-    let (mut world, _operator) = operated(&[&KEYS[..], &file.arguments()].concat()).await;
+    let file = policies(&policy("mails", "service", "", 5));
+    let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
     world.check_rate("mails", "ann", 1).await.refused(403, "forbidden");
     let service = Key::create(&world.settings, &["--operator"], "limits:check");
     world.present_key(&service).await;

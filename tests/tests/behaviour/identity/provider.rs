@@ -1,6 +1,5 @@
 //! An identity provider: two keys, a set of them for whoever verifies, and tokens that are right until a test bends them.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::hmac;
@@ -15,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::Key;
+use crate::temporary::TemporaryFile;
 use crate::world::World;
 
 pub const ISSUER: &str = "https://id.example/";
@@ -23,6 +23,8 @@ pub const AUDIENCE: &str = "boxoffice";
 pub struct Provider {
     rsa: rsa::KeyPair,
     ed: Ed25519KeyPair,
+    /// Where its public keys are.
+    file: Option<TemporaryFile>,
 }
 
 /// By what a token is signed.
@@ -44,6 +46,7 @@ impl Provider {
         Self {
             rsa: rsa::KeyPair::generate(KeySize::Rsa2048).unwrap(),
             ed: Ed25519KeyPair::generate().unwrap(),
+            file: None,
         }
     }
 
@@ -61,13 +64,6 @@ impl Provider {
              "x": encode(self.ed.public_key())},
             {"kty": "EC", "crv": "P-256", "kid": "unused", "x": "AA", "y": "AA"},
         ]})
-    }
-
-    /// A file of the public keys.
-    pub fn file(&self) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("boxoffice-jwks-{}.json", uuid::Uuid::now_v7()));
-        std::fs::write(&path, self.jwks("").to_string()).unwrap();
-        path
     }
 
     /// Claims that are right.
@@ -111,9 +107,10 @@ pub async fn with_tokens(jwks: &str) -> (World, Key) {
 
 /// A world and the provider whose tokens it takes.
 pub async fn provided() -> (World, Key, Provider) {
-    let provider = Provider::new();
-    let file = provider.file();
-    let (world, operator) = with_tokens(file.to_str().unwrap()).await;
+    let mut provider = Provider::new();
+    let file = TemporaryFile::new("jwks.json", &provider.jwks("").to_string());
+    let (world, operator) = with_tokens(file.name()).await;
+    provider.file = Some(file);
     (world, operator, provider)
 }
 
