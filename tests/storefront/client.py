@@ -1,4 +1,4 @@
-"""Books, replays, confirms and cancels through the client that was generated from the contract.
+"""Books, replays, confirms and cancels through the client that was generated from the contract, and asks too often.
 
 Usage: client.py URL, with an operator's key as BOXOFFICE_TOKEN, and the generated package `boxoffice_client` on the path.
 """
@@ -17,6 +17,7 @@ from boxoffice_client.api.bookings import (
     get_booking,
 )
 from boxoffice_client.api.events import create_event, get_availability, publish_event
+from boxoffice_client.api.limits import check_rate_limit
 from boxoffice_client.models import (
     BookingStatus,
     EventStatus,
@@ -28,9 +29,14 @@ from boxoffice_client.models import (
     Price,
     Problem,
     ProblemCode,
+    RateLimitCheck,
 )
 
 NOBODY = uuid.UUID(int=0)
+
+# As rate-limits.toml says.
+BOOKINGS_AT_ONCE = 20
+MAILS = 1000
 
 
 def check(holds: bool, what: object) -> None:
@@ -54,6 +60,28 @@ def on_sale(client: AuthenticatedClient, capacity: int):
         time.sleep(1)
     check(published.status == EventStatus.ON_SALE, published)
     return published
+
+
+def book_too_often(client: AuthenticatedClient, event) -> None:
+    """Until a limit refuses."""
+    wanted = NewBooking(customer=f"eve-{uuid.uuid4()}", items=[NewItem(ticket_type_id=event.ticket_types[0].id, quantity=3)])
+    answers = [
+        create_booking.sync_detailed(event.id, client=client, body=wanted, idempotency_key=f"often-{number}")
+        for number in range(BOOKINGS_AT_ONCE + 1)
+    ]
+    check(all(answer.status_code == 409 for answer in answers[:-1]), answers)
+    check(answers[0].headers["ratelimit"].startswith('"bookings-per-customer";r=19;'), answers[0].headers)
+    refused = answers[-1]
+    check(refused.status_code == 429 and refused.parsed.code == ProblemCode.RATE_LIMITED, refused)
+    check(int(refused.headers["retry-after"]) > 0, refused.headers)
+
+
+def ask_first(client: AuthenticatedClient) -> None:
+    """As another service does before it works."""
+    question = RateLimitCheck(policy="mails-per-customer", key=str(uuid.uuid4()), cost=MAILS)
+    first, second = (check_rate_limit.sync(client=client, body=question) for _ in range(2))
+    check(first.allowed and first.remaining == 0 and first.retry_after_seconds is None, first)
+    check(not second.allowed and second.retry_after_seconds > 0, second)
 
 
 def main() -> None:
@@ -84,7 +112,9 @@ def main() -> None:
     check(left.ticket_types[0].available == 2, left)
     missing = get_booking.sync(event.id, NOBODY, client=client)
     check(missing.code == ProblemCode.BOOKING_NOT_FOUND, missing)
-    print("the generated client booked, replayed, was refused, confirmed and cancelled")
+    book_too_often(client, event)
+    ask_first(client)
+    print("the generated client booked, replayed, was refused, confirmed, cancelled, and was told that it asks too often")
 
 
 if __name__ == "__main__":

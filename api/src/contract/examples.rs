@@ -1,4 +1,5 @@
-//! One event, one booking of it, and what was sent for them, for whoever reads the document.
+//! One event, one booking of it, one question to the rate limiter, and what was sent for them, for whoever reads the
+//! document.
 
 use serde_json::{Value, json};
 
@@ -76,5 +77,22 @@ pub(crate) fn booking() -> Value {
         "created_at": "2031-03-02T10:00:00.000Z",
         "expires_at": "2031-03-02T10:10:00.000Z",
         "payment_reference": null,
+    })
+}
+
+/// For `checkRateLimit`.
+pub(crate) fn rate_limit_check() -> Value {
+    json!({"policy": "mails-per-customer", "key": "ann@example.com", "cost": 1})
+}
+
+/// It is allowed.
+pub(crate) fn rate_limit_verdict() -> Value {
+    json!({
+        "allowed": true,
+        "policy": "mails-per-customer",
+        "limit": 20,
+        "remaining": 19,
+        "reset_seconds": 51_840,
+        "retry_after_seconds": null,
     })
 }

@@ -6,6 +6,7 @@ mod parameters;
 mod refusals;
 mod shapes;
 
+use actix_web::http::Method;
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Components, Object, Type};
@@ -15,7 +16,8 @@ use utoipa::{IntoParams, Modify, OpenApi};
 
 use parameters::IfNoneMatchHeader;
 
-use crate::routes::{audit, bookings, events, machines};
+use crate::error::Code;
+use crate::routes::{audit, bookings, events, limited, machines, rate_limit};
 
 pub(crate) use examples::*;
 pub(crate) use parameters::{
@@ -40,6 +42,12 @@ const API_KEY: &str = "Of an operator or a storefront. A call names the scope th
 const TOKEN: &str = "Of a buyer, from the identity provider, where the installation takes tokens. Its subject is the \
     customer, and only this customer's bookings are there.";
 
+const LIMIT_POLICIES: &str = "Where policies counted the request: an item a policy, its name with `q`, the units, and `w`, the seconds \
+    in which they are granted (draft-ietf-httpapi-ratelimit-headers-11).";
+
+const LIMIT_STANDINGS: &str = "Where policies counted the request: an item a policy, its name with `r`, the units that are left, and `t`, \
+    the seconds until all are back.";
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -52,6 +60,7 @@ const TOKEN: &str = "Of a buyer, from the identity provider, where the installat
     tags(
         (name = "events", description = "Made as drafts, published, changed, read."),
         (name = "bookings", description = "Made, confirmed, cancelled, read."),
+        (name = "limits", description = "Asked by other services before they work."),
         (name = "machines", description = "For load balancers, monitoring and generators."),
     ),
     paths(
@@ -68,6 +77,7 @@ const TOKEN: &str = "Of a buyer, from the identity provider, where the installat
         bookings::decide::confirm,
         bookings::decide::cancel,
         bookings::list::of_customer,
+        rate_limit::check,
         machines::livez,
         machines::readyz,
         machines::metrics,
@@ -99,9 +109,17 @@ impl Modify for Everywhere {
             if let Some(read) = item.get.as_mut().filter(|_| path.starts_with("/v1/")) {
                 add_tags(read);
             }
-            let operations = [&mut item.get, &mut item.post, &mut item.patch];
-            for operation in operations.into_iter().flatten() {
-                add_request_id(operation);
+            let operations = [
+                (Method::GET, &mut item.get),
+                (Method::POST, &mut item.post),
+                (Method::PATCH, &mut item.patch),
+            ];
+            for (method, operation) in operations {
+                let Some(operation) = operation else { continue };
+                if limited::action_of(path, &method).is_some() {
+                    add_limits(operation);
+                }
+                add_to_answers(operation, "X-Request-Id", "Finds the request in the logs.");
             }
         }
     }
@@ -132,11 +150,19 @@ fn header(description: &str) -> Header {
     HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
 }
 
-fn add_request_id(operation: &mut Operation) {
-    let header = header("Finds the request in the logs.");
+/// What may be asked for too often says so, and how the client stands.
+fn add_limits(operation: &mut Operation) {
+    let refusal = refusals::response(&[Code::RateLimited]);
+    operation.responses.responses.insert("429".to_owned(), refusal.into());
+    add_to_answers(operation, "RateLimit-Policy", LIMIT_POLICIES);
+    add_to_answers(operation, "RateLimit", LIMIT_STANDINGS);
+}
+
+fn add_to_answers(operation: &mut Operation, name: &str, description: &str) {
+    let header = header(description);
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(Response { headers, .. }) = response {
-            headers.insert("X-Request-Id".to_owned(), header.clone().into());
+            headers.insert(name.to_owned(), header.clone().into());
         }
     }
 }

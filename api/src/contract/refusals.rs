@@ -68,7 +68,8 @@ pub(crate) fn problems(groups: &[&[Code]]) -> BTreeMap<String, RefOr<Response>> 
     of_status.into_iter().map(|(status, codes)| (status.to_string(), response(&codes).into())).collect()
 }
 
-fn response(codes: &[Code]) -> Response {
+/// The response with these codes, which share a status.
+pub(super) fn response(codes: &[Code]) -> Response {
     let mut content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem")));
     let mut response = ResponseBuilder::new();
     let mut said = Vec::new();

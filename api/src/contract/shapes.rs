@@ -133,6 +133,24 @@ pub(crate) fn quantity() -> Object {
     integer(Type::Integer, 1, 1_000)
 }
 
+/// A policy of the rate limiter that is for other services.
+pub(crate) fn policy_name() -> Object {
+    let schema = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[a-z0-9_-]{1,64}$"));
+    schema.examples([json!("mails-per-customer")]).build()
+}
+
+/// Whom it counts.
+pub(crate) fn rate_subject() -> Object {
+    text(Type::String, 255, "ann@example.com")
+}
+
+/// How many units are asked for; null for one.
+pub(crate) fn cost_or_null() -> Object {
+    let mut schema = integer(or_null(Type::Integer), 1, 1_000);
+    schema.default = Some(json!(1));
+    schema
+}
+
 /// ISO 4217.
 pub(crate) fn currency() -> Object {
     ObjectBuilder::new()

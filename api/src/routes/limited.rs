@@ -45,7 +45,8 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     charge(office, request, &asked).await
 }
 
-fn action_of(route: &str, method: &Method) -> Option<Action> {
+/// What a call does as far as limits go; `None` where there is no limit for it. The contract documents it by the same.
+pub(crate) fn action_of(route: &str, method: &Method) -> Option<Action> {
     if !route.starts_with("/v1/") {
         return None;
     }

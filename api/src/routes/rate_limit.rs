@@ -7,9 +7,11 @@ use actix_web::http::StatusCode;
 use actix_web::web::Payload;
 use boxoffice_schema::text::RateSubject;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Answer, SharedOffice, in_time, json};
-use crate::error::Problem;
+use crate::contract::{self, OPERATING, READ_BODY, refusals};
+use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
 use crate::limits::Asked;
 use crate::office::Office;
@@ -18,25 +20,58 @@ use crate::request::{Checks, Integer, parse, read_json};
 /// The most units of one check, and so what one call can cost.
 const COST_MAX: i64 = 1_000;
 
-#[derive(Deserialize)]
+/// What somebody wants to do.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RateLimitCheck, examples(contract::rate_limit_check))]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub(crate) struct Question {
+    #[schema(schema_with = contract::policy_name, required = true)]
     policy: Option<String>,
+    #[schema(schema_with = contract::rate_subject, required = true)]
     key: Option<String>,
+    #[schema(schema_with = contract::cost_or_null)]
     cost: Option<Integer>,
 }
 
-#[derive(Serialize)]
-struct AnswerBody<'a> {
+/// Whether they may.
+#[derive(Serialize, ToSchema)]
+#[schema(as = RateLimitVerdict, examples(contract::rate_limit_verdict))]
+pub(crate) struct AnswerBody<'a> {
+    /// Where it is true, the units are taken.
     allowed: bool,
+    #[schema(schema_with = contract::policy_name)]
     policy: &'a str,
+    /// The most units that can be taken at once.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     limit: u32,
+    /// Units that are left now.
+    #[schema(minimum = 0, maximum = 1_000_000)]
     remaining: u32,
+    /// After how many seconds all units are back.
+    #[schema(minimum = 0)]
     reset_seconds: u32,
+    /// After how many seconds it would be allowed, if nobody else takes anything; null where it is allowed.
+    #[schema(value_type = Option<u32>, minimum = 1, required = true)]
     retry_after_seconds: Option<NonZeroU32>,
 }
 
-/// 200 whether it is allowed or not: the question was answered. 429 would be about the asking service itself.
+refusals!(CheckRefusals: OPERATING, READ_BODY, &[Code::RedisUnavailable, Code::Overloaded]);
+
+/// Ask whether something may be done, and take what it costs
+///
+/// 200 whether it is allowed or not: the question was answered.
+#[utoipa::path(
+    post,
+    path = "/v1/rate-limit/check",
+    operation_id = "checkRateLimit",
+    tag = "limits",
+    security(("apiKey" = [Scope::LimitsCheck])),
+    request_body = Question,
+    responses(
+        (status = 200, description = "The policy's answer.", body = AnswerBody<'_>),
+        CheckRefusals,
+    ),
+)]
 pub(crate) async fn check(
     caller: Caller,
     office: SharedOffice,
