@@ -59,14 +59,14 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// Empties the servers, prepares them and starts the processes.
-    pub(crate) async fn open(place: &Place, name: &str) -> Result<Self> {
+    /// Empties the servers, prepares them and starts the processes; the API with these rate limits, if any.
+    pub(crate) async fn open(place: &Place, name: &str, policies: Option<&str>) -> Result<Self> {
         let mut redis =
             redis::Client::open(place.redis_url.as_str())?.get_multiplexed_async_connection().await?;
         redis::cmd("FLUSHALL").arg("SYNC").exec_async(&mut redis).await?;
         let (database_url, pool) = make_database(place, name).await?;
         let prefix = format!("{name}:");
-        let home = Home {
+        let mut home = Home {
             binaries: place.binaries.clone(),
             logs: place.logs.clone(),
             variables: vec![
@@ -75,10 +75,16 @@ impl Installation {
                 ("BOXOFFICE_REDIS_PREFIX", prefix.clone()),
                 ("BOXOFFICE_KAFKA_TOPIC", format!("{name}.decisions.{}", Uuid::now_v7())),
                 ("BOXOFFICE_DEAD_LETTER_TOPIC", format!("{name}.dead-letters.{}", Uuid::now_v7())),
+                ("BOXOFFICE_RATE_LIMIT_TOPIC", format!("{name}.rate-limits.{}", Uuid::now_v7())),
                 // Neither starts where Redis would break a promise.
                 ("BOXOFFICE_STRICT", "true".to_owned()),
             ],
         };
+        if let Some(policies) = policies {
+            let file = place.logs.join(format!("{name}-limits.toml"));
+            std::fs::write(&file, policies).with_context(|| file.display().to_string())?;
+            home.variables.push(("BOXOFFICE_RATE_LIMITS", file.display().to_string()));
+        }
         home.migrate().await?;
         let reconciler = home.reconciler()?;
         let acknowledge = Acknowledge::Redis;

@@ -50,6 +50,27 @@ pub(crate) async fn until_written(pool: &PgPool, bookings: &[Uuid]) -> Result<()
     }
 }
 
+/// Waits until the sums of a rate limit say that it allowed so many requests, and no others.
+pub(crate) async fn until_summed(pool: &PgPool, policy: &str, allowed: u64) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let summed: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(allowed), 0)::int8 FROM rate_limit_minutes WHERE policy = $1",
+        )
+        .bind(policy)
+        .fetch_one(pool)
+        .await?;
+        if u64::try_from(summed)? == allowed {
+            return Ok(());
+        }
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "the limit {policy} allowed {allowed}, and PostgreSQL says {summed}"
+        );
+        sleep(PAUSE).await;
+    }
+}
+
 /// Bookings by their rows.
 pub(crate) async fn bookings(pool: &PgPool) -> Result<i64> {
     Ok(sqlx::query_scalar("SELECT count(*) FROM bookings").fetch_one(pool).await?)

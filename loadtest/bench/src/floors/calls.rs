@@ -9,7 +9,8 @@ use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::image::ImageItem;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::money::Currency;
-use boxoffice_schema::scripts::{self, Book, Call, OutboxBounds, RecoveryReply, RecoveryStart};
+use boxoffice_schema::rate::{Algorithm, PolicyName, Quota, SubjectHash};
+use boxoffice_schema::scripts::{self, Book, Call, OutboxBounds, RateCheck, RecoveryReply, RecoveryStart};
 use boxoffice_schema::shard::{Shard, ShardCount};
 use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
@@ -157,6 +158,52 @@ fn encode_command(parts: &[&[u8]], into: &mut Vec<u8>) {
         into.extend_from_slice(format!("${}\r\n", part.len()).as_bytes());
         into.extend_from_slice(part);
         into.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The script of the rate limiter, with one check of one unit in each call.
+pub(crate) struct CheckScript {
+    keys: Keys,
+    policy: PolicyName,
+    quota: Quota,
+    subjects: u64,
+}
+
+impl CheckScript {
+    /// For so many subjects of a bucket that nobody empties.
+    pub(crate) fn new(subjects: u64) -> Result<Self> {
+        let quota = Quota::new(Algorithm::TokenBucket, 1_000_000, 60, None)?;
+        let keys = Keys::new(format!("script-{}:", Uuid::now_v7()));
+        Ok(Self { keys, policy: PolicyName::parse("checks")?, quota, subjects })
+    }
+
+    pub(crate) async fn load(&self, redis: &mut MultiplexedConnection) -> Result<()> {
+        let source = scripts::CHECK_RATES.source();
+        Ok(redis::cmd("SCRIPT").arg("LOAD").arg(source).exec_async(redis).await?)
+    }
+
+    /// The call that the API would send for the check of this number.
+    pub(super) fn call(&self, number: u64) -> Call {
+        let subject = SubjectHash::of(&format!("subject-{:012}", number % self.subjects));
+        let key = self.keys.rate(&self.policy, &self.quota, subject);
+        let check = RateCheck { key, quota: self.quota, cost: 1 };
+        scripts::check_rates([std::slice::from_ref(&check)])
+    }
+
+    /// How many subjects take turns.
+    pub(super) fn subjects(&self) -> u64 {
+        self.subjects
+    }
+
+    /// Checks by so many calls at most, each of which must be allowed.
+    pub(crate) async fn drive(&self, redis: SocketAddr, calls: u32, plan: Drive) -> Result<Driven> {
+        // One standing that does not refuse.
+        let mut commands = Commands { bytes: Vec::new(), ends: Vec::new(), wanted: &[1, 0] };
+        for number in 0..calls {
+            encode(&self.call(number.into()), &mut commands.bytes);
+            commands.ends.push(commands.bytes.len());
+        }
+        send(redis, commands, plan).await
     }
 }
 

@@ -5,5 +5,5 @@ mod driver;
 pub(crate) mod hot_row;
 pub(crate) mod redis_benchmark;
 
-pub(crate) use calls::{Script, SetCommand};
+pub(crate) use calls::{CheckScript, Script, SetCommand};
 pub(crate) use driver::{Drive, Driven};

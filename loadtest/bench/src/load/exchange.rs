@@ -68,7 +68,9 @@ fn answer(head: &[u8], body: &[u8]) -> Result<Answer> {
     let kind = match status {
         b"201" if memmem::find(head, b"idempotent-replayed").is_some() => Kind::Replayed,
         b"201" => Kind::Sold,
+        b"200" if body.starts_with(b"{\"allowed\":false") => Kind::TooOften,
         b"200" => Kind::Read,
+        b"429" => Kind::TooOften,
         b"409" if memmem::find(body, b"\"sold_out\"").is_some() => Kind::SoldOut,
         _ => Kind::Refused,
     };
@@ -106,6 +108,9 @@ mod tests {
         let kind = |head: &[u8], body: &[u8]| answer(head, body).unwrap().kind;
         assert_eq!(kind(b"HTTP/1.1 409 Conflict\r\n", br#"{"code":"sold_out"}"#), Kind::SoldOut);
         assert_eq!(kind(b"HTTP/1.1 409 Conflict\r\n", br#"{"code":"not_on_sale"}"#), Kind::Refused);
+        assert_eq!(kind(b"HTTP/1.1 429 Too Many Requests\r\n", b"{}"), Kind::TooOften);
+        assert_eq!(kind(b"HTTP/1.1 200 OK\r\n", br#"{"allowed":false}"#), Kind::TooOften);
+        assert_eq!(kind(b"HTTP/1.1 200 OK\r\n", br#"{"allowed":true}"#), Kind::Read);
         assert_eq!(kind(b"HTTP/1.1 503 Service Unavailable\r\n", b""), Kind::Refused);
         assert!(answer(b"HTTP/1.1 201 Created\r\n", b"{}").is_err());
     }

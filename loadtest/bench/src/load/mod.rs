@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::task::LocalSet;
 
-pub(crate) use ask::{Ask, Availability, Booking};
+pub(crate) use ask::{Ask, Availability, Booking, Check, Later};
 pub(crate) use closed::{Closed, closed};
 pub(crate) use open::{Open, open};
 pub(crate) use tally::{Kind, Tally};

@@ -19,13 +19,15 @@ pub(crate) enum Kind {
     SoldOut,
     /// 200.
     Read,
+    /// Refused by a rate limit: 429, or 200 with that answer to a service that asked.
+    TooOften,
     /// Anything else: overload, time-outs, mistakes.
     Refused,
     /// Due in an open loop, and not even asked for when the loop was given up.
     GivenUp,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// The longest latency that is told from longer ones, in microseconds.
 const LONGEST: u64 = 60_000_000;
@@ -36,6 +38,8 @@ pub(crate) struct Tally {
     latencies: Vec<Histogram<u32>>,
     /// Every sale that a client saw, the warm-up's included.
     pub(crate) sold: Vec<Uuid>,
+    /// Every answer, the warm-up's included.
+    pub(crate) answered: u64,
     /// How long was counted.
     pub(crate) took: Duration,
     /// When the first request of an open loop was due.
@@ -53,6 +57,7 @@ impl Tally {
             counts: [0; KINDS],
             latencies: latencies?,
             sold: Vec::new(),
+            answered: 0,
             took: Duration::ZERO,
             started: None,
             last_sale: None,
@@ -62,6 +67,7 @@ impl Tally {
 
     /// A sale is kept in any case; an answer counts where it was due within the measured time.
     pub(super) fn note(&mut self, answer: &Answer, counts: bool, latency: Duration) {
+        self.answered += 1;
         if let Some(id) = answer.booking {
             self.sold.push(id);
             self.last_sale = Some(Instant::now());

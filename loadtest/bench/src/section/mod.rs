@@ -4,6 +4,7 @@
 mod acknowledge;
 mod book;
 mod growth;
+mod limits;
 mod open_loop;
 mod quick;
 mod refuse;
@@ -24,6 +25,8 @@ pub(crate) enum Name {
     Book,
     /// Sold out, replays, availability.
     Refuse,
+    /// Checks of rate limits beside their script, and refusals beside bookings.
+    Limits,
     /// `ack=kafka` beside `ack=redis`.
     Acknowledge,
     /// Latencies at given rates, from when requests were due.
@@ -40,8 +43,16 @@ pub(crate) enum Name {
 
 impl Name {
     /// All but the short one.
-    pub(crate) const ALL: &[Self] =
-        &[Self::Book, Self::Refuse, Self::Acknowledge, Self::Latency, Self::OnSale, Self::Growth, Self::Soak];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Book,
+        Self::Refuse,
+        Self::Limits,
+        Self::Acknowledge,
+        Self::Latency,
+        Self::OnSale,
+        Self::Growth,
+        Self::Soak,
+    ];
 }
 
 /// How long and how often each thing is measured.
@@ -81,6 +92,7 @@ async fn one(place: &Place, name: Name, pace: Pace) -> Result<Outcome> {
     match name {
         Name::Book => book::run(place, pace).await,
         Name::Refuse => refuse::run(place, pace).await,
+        Name::Limits => limits::run(place, pace).await,
         Name::Acknowledge => acknowledge::run(place, pace).await,
         Name::Latency => open_loop::latency(place, pace).await,
         Name::OnSale => open_loop::on_sale(place, pace).await,

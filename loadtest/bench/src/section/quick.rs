@@ -3,11 +3,13 @@
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::floors::CheckScript;
 use crate::load::Kind;
 use crate::place::Place;
 use crate::report::{Row, Section};
 use crate::table::{Figure, Goal};
 
+use super::limits::{OF_CHECKS, SUBJECTS, check};
 use super::refuse::REPLAYED;
 use super::stand::{RATE, Stand};
 use super::{Outcome, Pace, say};
@@ -29,10 +31,12 @@ struct Guarded {
     sold_out_to_floor: f64,
     replays_to_floor: f64,
     availability_to_floor: f64,
+    check_to_script: f64,
 }
 
 pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
-    let mut stand = Stand::open(place, "quick", pace).await?;
+    // A policy that says nothing of bookings.
+    let mut stand = Stand::limited(place, "quick", pace, OF_CHECKS).await?;
     let one = stand.installation.events(1, 1_000_000).await?;
     let thousand = stand.installation.events(1_000, 10_000).await?;
     let gone = stand.installation.events(1, 1).await?;
@@ -46,6 +50,9 @@ pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
     let mut refused = Row::new("sold out", "");
     let mut replayed = Row::new("replays", "");
     let mut read = Row::new("availability", "");
+    let checks = CheckScript::new(SUBJECTS)?;
+    let mut check_script = Row::new("script of a check", "as below, without an API");
+    let mut checked = Row::new("check of a rate limit", "");
     for round in 0..pace.rounds {
         say(&format!("quick, round {} of {}", round + 1, pace.rounds));
         stand.script(&mut script, 64, 1).await?;
@@ -55,6 +62,8 @@ pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
         stand.ask(&mut refused, sold_out.clone(), 64, Kind::SoldOut).await?;
         stand.ask(&mut replayed, replays.clone(), 64, Kind::Replayed).await?;
         stand.ask(&mut read, reads.clone(), 64, Kind::Read).await?;
+        stand.check_script(&mut check_script, &checks).await?;
+        stand.ask(&mut checked, check(), 64, Kind::Read).await?;
     }
     stand.close().await?;
     let guarded: Guarded = serde_json::from_str(GUARDED).context("guarded.json")?;
@@ -68,7 +77,8 @@ pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
         ratio("sold out / handler without a store", &refused, &floor, guarded.sold_out_to_floor),
         ratio("replays / handler without a store", &replayed, &floor, guarded.replays_to_floor),
         ratio("availability / handler without a store", &read, &floor, guarded.availability_to_floor),
+        ratio("check / its script", &checked, &check_script, guarded.check_to_script),
     ];
-    let rows = vec![floor, script, booked, of_thousand, refused, replayed, read];
+    let rows = vec![floor, script, booked, of_thousand, refused, replayed, read, check_script, checked];
     Ok(Outcome { ratios, section: Section { title: "Quick", remark: REMARK.to_owned(), rows } })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::boxoffice::Process;
-use crate::floors::{Drive, Script};
+use crate::floors::{CheckScript, Drive, Script, redis_benchmark};
 use crate::installation::{Acknowledge, Installation};
 use crate::load::{Ask, Availability, Booking, Closed, Kind, closed};
 use crate::market::Event;
@@ -19,6 +19,10 @@ use super::Pace;
 
 /// The first column of every row.
 pub(super) const RATE: &str = "a second";
+
+/// Columns of the processor time of each booking or request.
+pub(super) const API: &str = "API, µs each";
+pub(super) const REDIS: &str = "Redis, µs";
 
 /// Script calls that are prepared for each second: more than Redis gets through.
 const CALLS_A_SECOND: u32 = 60_000;
@@ -38,7 +42,16 @@ pub(super) struct Stand {
 
 impl Stand {
     pub(super) async fn open(place: &Place, name: &str, pace: Pace) -> Result<Self> {
-        let installation = Installation::open(place, name).await?;
+        Self::under(place, name, pace, None).await
+    }
+
+    /// Under rate limits.
+    pub(super) async fn limited(place: &Place, name: &str, pace: Pace, policies: &str) -> Result<Self> {
+        Self::under(place, name, pace, Some(policies)).await
+    }
+
+    async fn under(place: &Place, name: &str, pace: Pace, policies: Option<&str>) -> Result<Self> {
+        let installation = Installation::open(place, name, policies).await?;
         let floor = installation.floor().await?;
         Ok(Self { installation, floor, pace, runs: 0 })
     }
@@ -60,7 +73,8 @@ impl Stand {
     /// Keys that no run had before.
     pub(super) fn booking(&mut self, events: &[Event]) -> Arc<Booking> {
         self.runs += 1;
-        Arc::new(Booking { events: events.to_vec(), tag: format!("run-{:04}", self.runs), keys: KEYS })
+        let tag = format!("run-{:04}", self.runs);
+        Arc::new(Booking { events: events.to_vec(), tag, keys: KEYS, customers: KEYS })
     }
 
     /// Bookings as fast as they are answered; then the audit.
@@ -111,26 +125,61 @@ impl Stand {
         let time = self.pace.time;
         let redis = redis_address(self.installation.place())?;
         let script = Script::open(&self.installation.redis, redis).await?;
-        let calls = u32::try_from(u64::from(CALLS_A_SECOND) * u64::try_from(time.as_millis())? / 1_000)?;
-        let driven = script.sell(calls, Drive { connections, pipeline, time }).await?;
+        let driven = script.sell(self.calls()?, Drive { connections, pipeline, time }).await?;
         row.note(RATE, driven.rate());
         Ok(())
     }
 
-    /// Something that sells nothing: every answer must be of one kind, and nothing may have been sold.
+    /// Script calls that are prepared for the time of a run.
+    fn calls(&self) -> Result<u32> {
+        let milliseconds = u64::try_from(self.pace.time.as_millis())?;
+        Ok(u32::try_from(u64::from(CALLS_A_SECOND) * milliseconds / 1_000)?)
+    }
+
+    /// The script of the rate limiter alone, on the same Redis.
+    pub(super) async fn check_script(&mut self, row: &mut Row, script: &CheckScript) -> Result<()> {
+        let redis = redis_address(self.installation.place())?;
+        script.load(&mut self.installation.redis).await?;
+        let plan = Drive { connections: 64, pipeline: 1, time: self.pace.time };
+        row.note(RATE, script.drive(redis, self.calls()?, plan).await?.rate());
+        Ok(())
+    }
+
+    /// The same by `redis-benchmark`, where there is one.
+    pub(super) async fn check_by_tool(&mut self, row: &mut Row, script: &CheckScript) -> Result<()> {
+        let redis = redis_address(self.installation.place())?;
+        script.load(&mut self.installation.redis).await?;
+        // So many as take it about the time of a run.
+        let times = u32::try_from(20 * self.pace.time.as_millis())?;
+        if let Some(rate) = redis_benchmark::check(redis, 64, times, script).await? {
+            row.note(RATE, rate);
+        }
+        Ok(())
+    }
+
+    /// Something that sells nothing: every answer must be of one kind, and nothing may have been sold. How many answers
+    /// there were, the warm-up's included.
     pub(super) async fn ask(
         &mut self,
         row: &mut Row,
         asks: Arc<dyn Ask>,
         connections: usize,
         kind: Kind,
-    ) -> Result<()> {
+    ) -> Result<u64> {
+        let crew = self.installation.crew()?;
+        let before = crew.spent()?;
         let tally = closed(self.installation.address(), asks, self.closed(connections)).await?;
+        let after = crew.spent()?;
         self.installation.verify(&tally).await?;
         ensure!(tally.others(kind) == 0, "{} answers were not as they should be", tally.others(kind));
         row.durability.clone_from(&self.installation.durability);
         note(row, &tally, kind);
-        Ok(())
+        for (name, micros) in per_booking(&before, &after, as_f64(tally.answered)) {
+            if ["API", "Redis"].contains(&name) {
+                row.note(column_of(name), micros);
+            }
+        }
+        Ok(tally.answered)
     }
 
     /// Requests that find an event with nothing left.
@@ -143,6 +192,23 @@ impl Stand {
         Ok(self.booking(std::slice::from_ref(event)))
     }
 
+    /// Requests for bookings by so many customers, each of whom has booked once.
+    pub(super) async fn once_each(&mut self, events: &[Event], customers: u64) -> Result<Arc<dyn Ask>> {
+        let Booking { events, tag, keys, .. } = &*self.booking(events);
+        let asks: Arc<dyn Ask> =
+            Arc::new(Booking { events: events.clone(), tag: tag.clone(), keys: *keys, customers });
+        let once =
+            Closed { connections: 64, warm_up: Duration::ZERO, time: FILLED_WITHIN, requests: customers };
+        let tally = closed(self.installation.address(), asks.clone(), once).await?;
+        ensure!(
+            tally.count(Kind::Sold) == customers,
+            "only {} of {customers} were sold",
+            tally.count(Kind::Sold)
+        );
+        self.installation.verify(&tally).await?;
+        Ok(asks)
+    }
+
     /// Requests whose keys have all been used.
     pub(super) async fn replays(&mut self, events: &[Event], keys: u64) -> Result<Arc<dyn Ask>> {
         let first = self.booking(events);
@@ -152,7 +218,7 @@ impl Stand {
         ensure!(tally.count(Kind::Sold) == keys, "only {} of {keys} were sold", tally.count(Kind::Sold));
         self.installation.verify(&tally).await?;
         let Booking { events, tag, .. } = &*first;
-        Ok(Arc::new(Booking { events: events.clone(), tag: tag.clone(), keys }))
+        Ok(Arc::new(Booking { events: events.clone(), tag: tag.clone(), keys, customers: KEYS }))
     }
 
     /// Reads of how many tickets are left.
@@ -169,9 +235,9 @@ fn note(row: &mut Row, tally: &crate::load::Tally, kind: Kind) {
 
 fn column_of(process: &str) -> &'static str {
     match process {
-        "API" => "API, µs a booking",
+        "API" => API,
         "reconciler" => "reconciler, µs",
-        "Redis" => "Redis, µs",
+        "Redis" => REDIS,
         "Kafka" => "Kafka, µs",
         "PostgreSQL" => "PostgreSQL, µs",
         _ => "load generator, µs",
