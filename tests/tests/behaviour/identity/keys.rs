@@ -50,7 +50,7 @@ async fn without_a_key_only_what_is_public_is_answered() {
     let event = world.on_sale(&World::draft(&[10])).await;
     world.present(None);
     let calls = closed_calls(&world.get("/openapi.json").await.expect(200));
-    assert_eq!(calls.len(), 10);
+    assert_eq!(calls.len(), 11);
     for call in &calls {
         let reply = send(&world, call).await;
         reply.refused(401, "unauthenticated");
@@ -66,7 +66,7 @@ async fn without_a_key_only_what_is_public_is_answered() {
 async fn a_call_needs_the_scope_that_the_document_names_and_no_other() {
     let (mut world, _) = operated(&KEYS).await;
     let calls = closed_calls(&world.get("/openapi.json").await.expect(200));
-    let all = ["events:write", "bookings:write", "bookings:read", "audit:read"];
+    let all = ["events:write", "bookings:write", "bookings:read", "audit:read", "limits:check"];
     for scope in all {
         let others: Vec<&str> = all.into_iter().filter(|other| *other != scope).collect();
         for (scopes, is_enough) in [(scope, true), (others.join(",").as_str(), false)] {
