@@ -183,16 +183,11 @@ impl CheckScript {
     }
 
     /// The call that the API would send for the check of this number.
-    pub(super) fn call(&self, number: u64) -> Call {
+    fn call(&self, number: u64) -> Call {
         let subject = SubjectHash::of(&format!("subject-{:012}", number % self.subjects));
         let key = self.keys.rate(&self.policy, &self.quota, subject);
         let check = RateCheck { key, quota: self.quota, cost: 1 };
         scripts::check_rates([std::slice::from_ref(&check)])
-    }
-
-    /// How many subjects take turns.
-    pub(super) fn subjects(&self) -> u64 {
-        self.subjects
     }
 
     /// Checks by so many calls at most, each of which must be allowed.

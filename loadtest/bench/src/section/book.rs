@@ -81,7 +81,8 @@ pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
     Ok(Outcome { ratios, section: Section { title: "Bookings", remark: REMARK.to_owned(), rows } })
 }
 
-async fn compare_drivers(
+/// The same command by our driver and by `redis-benchmark`.
+pub(super) async fn compare_drivers(
     redis: std::net::SocketAddr,
     ours: &mut Row,
     tool: &mut Row,

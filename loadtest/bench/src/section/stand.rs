@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::boxoffice::Process;
-use crate::floors::{CheckScript, Drive, Script, redis_benchmark};
+use crate::floors::{CheckScript, Drive, Script};
 use crate::installation::{Acknowledge, Installation};
 use crate::load::{Ask, Availability, Booking, Closed, Kind, closed};
 use crate::market::Event;
@@ -142,18 +142,6 @@ impl Stand {
         script.load(&mut self.installation.redis).await?;
         let plan = Drive { connections: 64, pipeline: 1, time: self.pace.time };
         row.note(RATE, script.drive(redis, self.calls()?, plan).await?.rate());
-        Ok(())
-    }
-
-    /// The same by `redis-benchmark`, where there is one.
-    pub(super) async fn check_by_tool(&mut self, row: &mut Row, script: &CheckScript) -> Result<()> {
-        let redis = redis_address(self.installation.place())?;
-        script.load(&mut self.installation.redis).await?;
-        // So many as take it about the time of a run.
-        let times = u32::try_from(20 * self.pace.time.as_millis())?;
-        if let Some(rate) = redis_benchmark::check(redis, 64, times, script).await? {
-            row.note(RATE, rate);
-        }
         Ok(())
     }
 
