@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::scripts::OutboxBounds;
 use boxoffice_schema::shard::ShardCount;
@@ -14,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::identity::{JwksSource, Mode, TokenSettings};
 use crate::inventory::Acknowledge;
 use crate::request::TrustedProxies;
+use crate::transport::{Bounds, Origins, TlsFiles};
 
 /// Boxoffice's HTTP API. Every option is an environment variable too; the flag wins.
 #[derive(Clone, Debug, clap::Parser)]
@@ -57,6 +58,24 @@ pub struct Options {
     #[arg(long, env = "BOXOFFICE_JWT_LEEWAY_SECONDS", value_name = "BOXOFFICE_JWT_LEEWAY_SECONDS")]
     #[arg(default_value_t = 30)]
     pub jwt_leeway_seconds: u64,
+    /// The chain of certificates, in PEM, by which HTTPS is served instead of HTTP; read again when it changes. With
+    /// BOXOFFICE_TLS_KEY.
+    #[arg(long, env = "BOXOFFICE_TLS_CERT", value_name = "BOXOFFICE_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of BOXOFFICE_TLS_CERT, in PEM; read again when it changes.
+    #[arg(long, env = "BOXOFFICE_TLS_KEY", value_name = "BOXOFFICE_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Sites whose pages may call from a browser, as https://shop.example,http://localhost:3000. None where unset.
+    #[arg(long, env = "BOXOFFICE_CORS_ORIGINS", value_name = "BOXOFFICE_CORS_ORIGINS", default_value = "")]
+    pub cors_origins: String,
+    /// The most connections of clients at once, shared out equally among the workers. Who comes then has to wait.
+    #[arg(long, env = "BOXOFFICE_CONNECTIONS", value_name = "BOXOFFICE_CONNECTIONS")]
+    #[arg(default_value_t = 10_000)]
+    pub connections: u32,
+    /// Seconds, 3 to 300, that a client may take from the first byte of a request to its answer, and for taking an answer.
+    #[arg(long, env = "BOXOFFICE_CLIENT_SECONDS", value_name = "BOXOFFICE_CLIENT_SECONDS")]
+    #[arg(default_value_t = 20)]
+    pub client_seconds: u64,
     /// Threads that serve HTTP; the number of cores unless set.
     #[arg(long, env = "BOXOFFICE_WORKERS", value_name = "BOXOFFICE_WORKERS")]
     pub workers: Option<u16>,
@@ -173,8 +192,12 @@ pub struct Config {
     pub tokens: Option<TokenSettings>,
     /// How long API keys are believed while PostgreSQL is away.
     pub keys_kept: Duration,
-    /// Threads that serve HTTP.
-    pub workers: usize,
+    /// By what HTTPS is served; plain HTTP without it.
+    pub(crate) tls: Option<TlsFiles>,
+    /// Which sites' pages may call.
+    pub(crate) origins: Origins,
+    /// The bounds of connections.
+    pub(crate) bounds: Bounds,
     /// PostgreSQL.
     pub database_url: SecretString,
     /// The most connections to PostgreSQL.
@@ -209,7 +232,7 @@ pub struct Config {
     pub redis_timeout: Duration,
     /// How long a relay's lease lasts.
     pub lease: Duration,
-    /// How long a shutdown may take.
+    /// How long a shutdown may take, of which clients get half.
     pub shutdown: Duration,
 }
 
@@ -238,14 +261,16 @@ impl Options {
             self.listen
         );
         let tokens = self.tokens()?;
+        let bounds = self.bounds()?;
         let brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
-        let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
         Ok(Config {
             listen: self.listen,
             auth: self.auth,
             tokens,
             keys_kept: Duration::from_secs(self.keys_kept_seconds),
-            workers: self.workers.map_or_else(cores, usize::from),
+            tls: tls_files(self.tls_cert, self.tls_key)?,
+            origins: self.cors_origins.parse().context("BOXOFFICE_CORS_ORIGINS")?,
+            bounds,
             database_url: required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)?,
             database_pool: self.database_pool,
             redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url).and_then(redis_url)?,
@@ -273,6 +298,24 @@ impl Options {
 }
 
 impl Options {
+    fn bounds(&self) -> anyhow::Result<Bounds> {
+        let cores = || std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let workers = self.workers.map_or_else(cores, usize::from);
+        let connections = usize::try_from(self.connections).context("BOXOFFICE_CONNECTIONS")?;
+        ensure!(
+            connections >= workers,
+            "BOXOFFICE_CONNECTIONS must be {workers} or more: one for each worker"
+        );
+        ensure!((3..=300).contains(&self.client_seconds), "BOXOFFICE_CLIENT_SECONDS must be 3 to 300");
+        Ok(Bounds {
+            workers,
+            connections,
+            patience: Duration::from_secs(self.client_seconds),
+            // The other half, and what clients leave of this one, is for the relay.
+            shutdown: Duration::from_secs(self.shutdown_seconds) / 2,
+        })
+    }
+
     /// All of them or, where no tokens are taken, none: one that has no effect would be a mistake.
     fn tokens(&self) -> anyhow::Result<Option<TokenSettings>> {
         let settings = [
@@ -304,6 +347,17 @@ impl Options {
             leeway: Duration::from_secs(self.jwt_leeway_seconds),
             kept: Duration::from_secs(self.keys_kept_seconds),
         }))
+    }
+}
+
+/// Both or neither: half of a pair would be a mistake that serves plain HTTP.
+fn tls_files(certificate: Option<PathBuf>, key: Option<PathBuf>) -> anyhow::Result<Option<TlsFiles>> {
+    let set = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+    match (set(certificate), set(key)) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => bail!("BOXOFFICE_TLS_CERT is set and BOXOFFICE_TLS_KEY is not: TLS needs both"),
+        (None, Some(_)) => bail!("BOXOFFICE_TLS_KEY is set and BOXOFFICE_TLS_CERT is not: TLS needs both"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The HTTP API of Boxoffice: parses a request, has Redis decide, answers, and relays decisions to Kafka.
 //!
 //! - What a process is told and how it starts: [`config`], [`telemetry`], [`startup`].
+//! - How bytes come in and go out: `transport`.
 //! - What HTTP knows: `routes`, `request`, `error`, `observe`. Nothing else does.
 //! - Who asks, and what they may do: [`identity`]; what operators did: `actions`.
 //! - What is promised to clients, for machines to read: [`contract`].
@@ -27,6 +28,7 @@ mod office;
 mod record;
 mod request;
 mod routes;
+mod transport;
 
 #[doc(hidden)]
 pub use routes::bookings::is_booking_request;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::error::{Code, Problem};
 use crate::routes::limited;
 use crate::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
+use crate::transport::protect;
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -55,12 +56,13 @@ pub(crate) async fn observe(
     measure(route, http.method(), response.status(), elapsed);
     log(route, http.method(), response.status(), elapsed, &text, problem.as_ref());
     limited::mark(&http, &mut response);
+    protect(route, &http, &mut response);
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);
     Ok(ServiceResponse::new(http, response))
 }
 
 /// The client's own where it is sane, otherwise a new one.
-fn request_id(headers: &HeaderMap) -> HeaderValue {
+pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sent = headers.get(&REQUEST_ID).filter(|value| {
         let bytes = value.as_bytes();
         (1..=REQUEST_ID_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)

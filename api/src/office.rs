@@ -20,5 +20,7 @@ pub(crate) struct Office {
     /// None where no policies are configured.
     pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) proxies: TrustedProxies,
+    /// Whether clients come by TLS.
+    pub(crate) is_secure: bool,
     pub(crate) metrics: PrometheusHandle,
 }

@@ -4,13 +4,12 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::dev::Server;
 use actix_web::guard::{Any, Get, Head};
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
-use actix_web::{App, HttpResponse, HttpServer, Resource, Route};
+use actix_web::{HttpResponse, Resource, Route};
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,12 +29,10 @@ use crate::observe::observe;
 use crate::office::Office;
 use crate::routes::{SharedOffice, audit, bookings, docs, events, machines, rate_limit};
 use crate::telemetry;
+use crate::transport::{Bounds, Origins, serve, tls};
 
 /// At start, for what the application needs to show itself.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-
-/// How long an idle connection is kept; clients that buy again within it save a handshake.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -43,7 +40,9 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Application {
     listener: TcpListener,
     port: u16,
-    workers: usize,
+    tls: Option<rustls::ServerConfig>,
+    origins: Origins,
+    bounds: Bounds,
     shutdown: Duration,
     office: SharedOffice,
     probe: Probe,
@@ -78,11 +77,16 @@ impl Application {
         let catalogue = Catalogue::new(stores.clone());
         let journal = Journal::new(stores.database.clone());
         let proxies = config.trusted_proxies;
-        let office = Office { authentication, catalogue, stores, journal, limits, proxies, metrics };
+        let tls = config.tls.map(|files| tls(files, &inventory_stop)).transpose()?;
+        let is_secure = tls.is_some();
+        let office =
+            Office { authentication, catalogue, stores, journal, limits, proxies, is_secure, metrics };
         Ok(Self {
             listener,
             port,
-            workers: config.workers,
+            tls,
+            origins: config.origins,
+            bounds: config.bounds,
             shutdown: config.shutdown,
             office: Data::new(office),
             probe,
@@ -104,11 +108,12 @@ impl Application {
     pub async fn run_until_stopped(self, shutdown: CancellationToken) -> anyhow::Result<()> {
         let upkeep = tokio::spawn(keep_up(self.office.metrics.clone()));
         let jwks = self.jwks.map(|reader| tokio::spawn(reader.watch()));
-        // Half of the time is for clients, and what they leave of it for the relay as well.
-        let server = serve(self.listener, self.workers, self.shutdown / 2, self.office)?;
+        let is_secure = self.tls.is_some();
+        let workers = self.bounds.workers;
+        let server = serve(self.listener, &self.bounds, self.tls, self.origins, (routes, self.office))?;
         let handle = server.handle();
         let server = tokio::spawn(server);
-        tracing::info!(port = self.port, workers = self.workers, "serving");
+        tracing::info!(port = self.port, workers, tls = is_secure, "serving");
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             wrong = self.probe.watch(shutdown.clone()) => wrong,
@@ -214,26 +219,6 @@ pub fn shutdown_signal() -> anyhow::Result<CancellationToken> {
         cancelled.cancel();
     });
     Ok(token)
-}
-
-fn serve(
-    listener: TcpListener,
-    workers: usize,
-    patience: Duration,
-    office: SharedOffice,
-) -> anyhow::Result<Server> {
-    let application = move || {
-        let office = office.clone();
-        App::new().app_data(office).configure(routes)
-    };
-    let server = HttpServer::new(application)
-        .workers(workers)
-        .keep_alive(KEEP_ALIVE)
-        .shutdown_timeout(patience.as_secs())
-        .disable_signals()
-        .listen(listener)
-        .context("BOXOFFICE_LISTEN")?;
-    Ok(server.run())
 }
 
 /// The route table. It is searched from its beginning, where the on-sale's own routes are.

@@ -34,4 +34,5 @@ mod semantics;
 mod strict;
 mod takeover;
 mod temporary;
+mod transport;
 mod world;
