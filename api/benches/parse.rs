@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use boxoffice_api::is_booking_request;
+use boxoffice_api::outside::is_booking_request;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const BODY: &[u8] = br#"{"customer":"customer-001@example.org","items":[{"ticket_type_id":"01939c5e-7a00-7abc-8def-0123456789ab","quantity":2}],"hold":false}"#;

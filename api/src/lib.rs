@@ -13,6 +13,8 @@ pub mod config;
 pub mod contract;
 pub mod identity;
 pub mod inventory;
+#[doc(hidden)]
+pub mod outside;
 pub mod startup;
 pub mod telemetry;
 
@@ -29,6 +31,3 @@ mod record;
 mod request;
 mod routes;
 mod transport;
-
-#[doc(hidden)]
-pub use routes::bookings::is_booking_request;

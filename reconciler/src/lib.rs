@@ -17,6 +17,8 @@ pub mod cli;
 pub mod config;
 pub mod guarantees;
 pub mod migrate;
+#[doc(hidden)]
+pub mod outside;
 pub mod run;
 
 mod apply;

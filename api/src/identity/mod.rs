@@ -15,8 +15,11 @@ mod store;
 mod tokens;
 
 use std::future::{Ready, ready};
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
+use actix_web::http::header::HeaderMap;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
 pub(crate) use authentication::Authentication;
@@ -45,6 +48,32 @@ impl Caller {
         let caller = office.authentication.identify(request.headers())?;
         request.extensions_mut().insert(caller.clone());
         Ok(caller)
+    }
+}
+
+/// Tries whatever was sent as a credential on an installation that knows one public key and no API key; whoever is let
+/// in has forged something. For fuzzing.
+///
+/// # Panics
+/// Where somebody is let in.
+pub(crate) fn try_credential(headers: &HeaderMap, set: &[u8]) {
+    static INSTALLATION: LazyLock<(Authentication, JwksReader)> = LazyLock::new(|| {
+        let (tokens, reader) = Tokens::new(TokenSettings {
+            issuer: "https://id.example".to_owned(),
+            audience: "boxoffice".to_owned(),
+            jwks: JwksSource::File("nowhere".into()),
+            leeway: Duration::from_secs(30),
+            kept: Duration::from_secs(86_400),
+        })
+        .expect("a client of HTTP can be made");
+        let (keys, _) = KeyRing::new(Duration::from_secs(86_400));
+        (Authentication::On { keys, tokens: Some(Box::new(tokens)) }, reader)
+    });
+    let (authentication, reader) = &*INSTALLATION;
+    // A set that is broken leaves the one before.
+    let _ = reader.hold(set);
+    if let Ok(caller) = authentication.identify(headers) {
+        assert!(matches!(caller, Caller::Visitor), "{caller} was let in");
     }
 }
 

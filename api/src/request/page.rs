@@ -107,12 +107,12 @@ pub(crate) fn next_cursor<T>(page: &Page, rows: &mut Vec<T>, place: impl Fn(&T) 
 
 impl After {
     /// Opaque to clients: microseconds since 1970 and the id, as base64url.
-    fn encode(self) -> String {
+    pub(crate) fn encode(self) -> String {
         let micros = self.created_at.timestamp_micros().to_be_bytes();
         URL_SAFE_NO_PAD.encode([micros.as_slice(), self.id.as_bytes()].concat())
     }
 
-    fn decode(cursor: &str) -> Option<Self> {
+    pub(crate) fn decode(cursor: &str) -> Option<Self> {
         let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
         let (micros, id) = bytes.split_first_chunk::<8>()?;
         // No entry is from before 1970 or after the year 9999, and PostgreSQL's calendar ends earlier than ours.

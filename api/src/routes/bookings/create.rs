@@ -166,9 +166,9 @@ fn respond(event: EventId, id: BookingId, image: &BookingImage, replayed: bool) 
     Ok(response)
 }
 
-/// Parses and checks a body, for the bench of just that; whether it is a booking request in bounds.
-pub fn is_booking_request(body: &[u8]) -> bool {
-    parse::<NewBooking>(body).and_then(|booking| booking.check(None)).is_ok()
+/// Parses and checks a body, for the bench and the fuzzing of just that.
+pub(crate) fn try_new_booking(body: &[u8]) -> Result<(), Problem> {
+    parse::<NewBooking>(body)?.check(None).map(drop)
 }
 
 impl Wanted {

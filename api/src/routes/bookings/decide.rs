@@ -117,6 +117,11 @@ async fn missing(office: &Office, target: Target) -> Problem {
     }
 }
 
+/// Parses and checks a body, for fuzzing.
+pub(crate) fn try_payment(body: &[u8]) -> Result<(), Problem> {
+    parse::<Payment>(body)?.check().map(drop)
+}
+
 impl Payment {
     fn check(self) -> Result<PaymentReference, Problem> {
         let mut checks = Checks::default();

@@ -7,7 +7,7 @@ pub(crate) mod list;
 pub(crate) mod read;
 
 pub(crate) use create::create;
-pub use create::is_booking_request;
-pub(crate) use decide::{cancel, confirm};
+pub(crate) use create::try_new_booking;
+pub(crate) use decide::{cancel, confirm, try_payment};
 pub(crate) use list::{of_customer, of_event};
 pub(crate) use read::read;

@@ -149,6 +149,18 @@ async fn change_published(
     }
 }
 
+/// Parses and checks a body, for fuzzing.
+pub(crate) fn try_patch(body: &[u8]) -> Result<(), Problem> {
+    parse::<Patch>(body)?.check(Utc::now()).map(drop)
+}
+
+/// The header `If-Match`, for fuzzing.
+pub(crate) fn try_precondition(request: &HttpRequest) {
+    let Precondition(tags) = Precondition::of(request);
+    let is_there = request.headers().contains_key(IF_MATCH);
+    assert_eq!(tags.is_some(), is_there, "a precondition was forgotten");
+}
+
 /// The header `If-Match`.
 struct Precondition(Option<IfMatch>);
 

@@ -126,6 +126,11 @@ pub(crate) async fn create(
     Ok(response)
 }
 
+/// Parses and checks a body, for fuzzing.
+pub(crate) fn try_new_event(body: &[u8]) -> Result<(), Problem> {
+    parse::<NewEvent>(body)?.check(time::truncate(Utc::now())).map(drop)
+}
+
 impl NewEvent {
     fn check(self, now: DateTime<Utc>) -> Result<EventImage, Problem> {
         let mut checks = Checks::default();

@@ -9,9 +9,9 @@ mod patch;
 pub(crate) mod publish;
 pub(crate) mod read;
 
-pub(crate) use amend::amend;
+pub(crate) use amend::{amend, try_patch, try_precondition};
 pub(crate) use availability::availability;
-pub(crate) use create::create;
+pub(crate) use create::{create, try_new_event};
 pub(crate) use list::list;
 pub(crate) use publish::publish;
 pub(crate) use read::read;
