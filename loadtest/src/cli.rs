@@ -81,6 +81,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MILLISECONDS")]
     pub(crate) max_p99: Option<f64>,
 
+    /// Connections that ask for nothing and stay, as an attacker keeps them, for as long as the schedule lasts.
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 0)]
+    pub(crate) idle_connections: usize,
+
     /// Acknowledged keys that are sent once more after the run, to see whether the answer is the same bytes.
     #[arg(long, value_name = "KEYS", default_value_t = 200)]
     pub(crate) replay_sample: usize,

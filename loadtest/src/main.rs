@@ -10,6 +10,7 @@ mod client;
 mod contract;
 mod counts;
 mod history;
+mod idle;
 mod judge;
 mod losses;
 mod operator;

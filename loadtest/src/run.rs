@@ -12,6 +12,7 @@ use crate::{
     cli::Options,
     client::Client,
     history::Names,
+    idle::Idle,
     losses::Losses,
     operator, plan, progress,
     scenario::Market,
@@ -34,7 +35,10 @@ pub(crate) async fn run(options: &Options) -> Result<bool> {
     let shop = Arc::new(open(options, client, seed).await?);
     let (rate, seconds, users) = (options.rate, options.seconds, options.users());
     progress::say(options.quiet, &format!("{rate} requests/s for {seconds} s, {users} users, seed {seed}"));
+    let idle = Idle::open(&options.host, options.idle_connections).await?;
     let buyers = attack(options, &shop, seed).await?;
+    idle.check()?;
+    drop(idle);
     let totals = shop.tally.totals();
 
     let ledger = Ledger::new(buyers);

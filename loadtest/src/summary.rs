@@ -53,6 +53,8 @@ pub(crate) struct Load {
     /// From the first request to the last, in seconds.
     pub(crate) seconds: f64,
     pub(crate) users: usize,
+    /// Connections that were held beside them and asked for nothing.
+    pub(crate) idle_connections: usize,
     pub(crate) events: usize,
     /// Tickets of the hot event.
     pub(crate) hot_capacity: u64,
@@ -214,6 +216,7 @@ impl Load {
             rate_percent: 100.0 * rate_reached / f64::from(options.rate),
             seconds: shop.schedule.span().as_secs_f64(),
             users: options.users(),
+            idle_connections: options.idle_connections,
             events: shop.market.events.len(),
             hot_capacity: hot.flat_map(|event| &event.plan.types).map(|kind| u64::from(kind.capacity)).sum(),
         }
