@@ -76,6 +76,26 @@ pub struct ImageItem {
 }
 
 impl BookingImage {
+    /// Refuses what has the form of a booking and is none that a script wrote: it could not be added up, or not be put
+    /// into Redis again.
+    ///
+    /// # Errors
+    /// More than 255 items, a caller of more than 255 bytes, or a price of all items that PostgreSQL has no room for.
+    pub(crate) fn bounded(self) -> Result<Self, DecodeError> {
+        let bad = |why: &str| Err(DecodeError::new("booking", why));
+        if self.items.len() > usize::from(u8::MAX) {
+            return bad("has more than 255 items");
+        }
+        if self.caller.as_str().len() > usize::from(u8::MAX) {
+            return bad("has a caller of more than 255 bytes");
+        }
+        let prices = self.items.iter().map(|item| u128::from(item.quantity) * u128::from(item.unit_price));
+        if i64::try_from(prices.sum::<u128>()).is_err() {
+            return bad("costs more than 2^63 - 1 minor units");
+        }
+        Ok(self)
+    }
+
     /// The price of all items, in minor units.
     pub fn total(&self) -> u64 {
         self.items.iter().map(|item| u64::from(item.quantity) * item.unit_price).sum()
@@ -156,7 +176,7 @@ impl BookingImage {
             taken.into_iter().zip(tail.prices).map(|((ordinal, quantity), (ticket_type_id, unit_price))| {
                 ImageItem { ordinal, quantity, ticket_type_id, unit_price }
             });
-        Ok(Self {
+        let image = Self {
             status,
             first_status,
             created_at,
@@ -170,7 +190,8 @@ impl BookingImage {
             customer: tail.customer,
             currency: tail.currency,
             items: items.collect(),
-        })
+        };
+        image.bounded()
     }
 }
 

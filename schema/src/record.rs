@@ -345,7 +345,7 @@ impl WireBooking {
             currency: self.currency,
             items: items.collect(),
         };
-        Ok(BookingChange { id: self.id, image, totals })
+        Ok(BookingChange { id: self.id, image: image.bounded()?, totals })
     }
 }
 
@@ -356,6 +356,10 @@ fn hex(bytes: &[u8; 16]) -> String {
 fn unhex(text: &str) -> Result<[u8; 16], DecodeError> {
     let bad = || DecodeError::new("record", format!("{text:?} is not 32 hexadecimal digits"));
     if text.len() != 32 {
+        return Err(bad());
+    }
+    // A sign would be taken for a digit.
+    if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(bad());
     }
     u128::from_str_radix(text, 16).map(u128::to_be_bytes).map_err(|_| bad())

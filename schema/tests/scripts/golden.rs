@@ -109,6 +109,26 @@ fn record(kind: Kind) -> Record {
 }
 
 #[test]
+fn a_booking_that_no_script_wrote_is_refused_and_does_not_end_whoever_reads_it() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/booked.json");
+    let booked = std::fs::read_to_string(path).unwrap();
+    let wire: serde_json::Value = serde_json::from_str(&booked).unwrap();
+    let decode = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut wire = wire.clone();
+        change(&mut wire["booking"]);
+        Record::decode(wire.to_string().as_bytes())
+    };
+    assert!(decode(&|_| {}).is_ok());
+    assert!(decode(&|booking| booking["items"][0]["unit_price"] = u64::MAX.into()).is_err());
+    assert!(decode(&|booking| booking["caller"] = "c".repeat(256).into()).is_err());
+    assert!(decode(&|booking| booking["fingerprint"] = format!("+{}", "0".repeat(31)).into()).is_err());
+    let many = |booking: &mut serde_json::Value| {
+        booking["items"] = vec![booking["items"][0].clone(); 256].into();
+    };
+    assert!(decode(&many).is_err());
+}
+
+#[test]
 fn each_kind_of_record_is_written_and_read_as_its_golden_file_says() {
     for kind in Kind::ALL {
         let record = record(*kind);
