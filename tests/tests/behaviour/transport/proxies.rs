@@ -1,30 +1,14 @@
 //! Whose address counts: the limits of an address are where it shows.
 
-use std::path::PathBuf;
-
+use crate::temporary::TemporaryFile;
 use crate::world::World;
 
-/// A file that lets each address read once a day.
-struct Once(PathBuf);
+/// Lets each address read once a day.
+const ONCE: &str = "[[policy]]\nname = \"once\"\nfor = \"reading\"\nper = \"address\"\n\
+    algorithm = \"token_bucket\"\nlimit = 1\nwindow_seconds = 86400\n";
 
-impl Once {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("boxoffice-once-{}.toml", uuid::Uuid::now_v7()));
-        let policy = "[[policy]]\nname = \"once\"\nfor = \"reading\"\nper = \"address\"\n\
-                      algorithm = \"token_bucket\"\nlimit = 1\nwindow_seconds = 86400\n";
-        std::fs::write(&path, policy).unwrap();
-        Self(path)
-    }
-
-    async fn world(&self, proxies: &[&str]) -> World {
-        World::start_with(&[&["--rate-limits", self.0.to_str().unwrap()], proxies].concat()).await
-    }
-}
-
-impl Drop for Once {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+async fn limited(policies: &TemporaryFile, proxies: &[&str]) -> World {
+    World::start_with(&[&["--rate-limits", policies.name()], proxies].concat()).await
 }
 
 async fn read(world: &World, fields: &[(&str, &str)]) -> u16 {
@@ -37,9 +21,9 @@ async fn read(world: &World, fields: &[(&str, &str)]) -> u16 {
 
 #[tokio::test]
 async fn a_client_that_no_trusted_proxy_speaks_for_cannot_choose_its_address() {
-    let once = Once::new();
+    let once = TemporaryFile::new("once", ONCE);
     for proxies in [&[][..], &["--trusted-proxies", "10.0.0.0/8,192.0.2.7"][..]] {
-        let world = once.world(proxies).await;
+        let world = limited(&once, proxies).await;
         assert_eq!(read(&world, &[]).await, 200);
         assert_eq!(read(&world, &[("X-Forwarded-For", "198.51.100.1")]).await, 429);
         assert_eq!(read(&world, &[("Forwarded", "for=198.51.100.2")]).await, 429);
@@ -49,8 +33,8 @@ async fn a_client_that_no_trusted_proxy_speaks_for_cannot_choose_its_address() {
 
 #[tokio::test]
 async fn what_a_client_writes_in_front_of_the_proxys_word_gives_it_no_other_address() {
-    let once = Once::new();
-    let world = once.world(&["--trusted-proxies", "127.0.0.0/8,10.0.0.0/8"]).await;
+    let once = TemporaryFile::new("once", ONCE);
+    let world = limited(&once, &["--trusted-proxies", "127.0.0.0/8,10.0.0.0/8"]).await;
     assert_eq!(read(&world, &[("X-Forwarded-For", "203.0.113.5")]).await, 200);
     for spoofed in [
         "1.1.1.1, 203.0.113.5",

@@ -1,7 +1,5 @@
 //! TLS with certificates that were made for the test.
 
-use std::path::PathBuf;
-
 use boxoffice_api::config::Options;
 use clap::Parser;
 use rcgen::generate_simple_self_signed;
@@ -9,44 +7,40 @@ use reqwest::{Certificate, Version};
 use tokio_util::sync::CancellationToken;
 
 use super::{Raw, metric};
+use crate::temporary::TemporaryFile;
 use crate::world::{Settings, World, eventually};
 
 /// A certificate and its key, as files that a test may change.
 struct Pair {
-    folder: PathBuf,
-    certificate: String,
-    key: String,
+    trusted: Certificate,
+    certificate: TemporaryFile,
+    key: TemporaryFile,
 }
 
 impl Pair {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("boxoffice-tls-{}", uuid::Uuid::now_v7()));
-        std::fs::create_dir(&folder).unwrap();
         let (certificate, key) = made();
-        let pair = Self { folder, certificate, key };
-        pair.write();
-        pair
-    }
-
-    fn write(&self) {
-        std::fs::write(self.folder.join("certificate.pem"), &self.certificate).unwrap();
-        std::fs::write(self.folder.join("key.pem"), &self.key).unwrap();
+        Self {
+            trusted: Certificate::from_pem(certificate.as_bytes()).unwrap(),
+            certificate: TemporaryFile::new("certificate", &certificate),
+            key: TemporaryFile::new("key", &key),
+        }
     }
 
     fn replace(&mut self) {
-        (self.certificate, self.key) = made();
-        self.write();
+        let (certificate, key) = made();
+        self.trusted = Certificate::from_pem(certificate.as_bytes()).unwrap();
+        self.certificate.replace(&certificate);
+        self.key.replace(&key);
     }
 
-    fn arguments(&self) -> [String; 4] {
-        let path = |name: &str| self.folder.join(name).to_str().unwrap().to_owned();
-        ["--tls-cert".to_owned(), path("certificate.pem"), "--tls-key".to_owned(), path("key.pem")]
+    fn arguments(&self) -> [&str; 4] {
+        ["--tls-cert", self.certificate.name(), "--tls-key", self.key.name()]
     }
 
     /// Trusts this certificate alone.
     fn client(&self) -> reqwest::Client {
-        let trusted = Certificate::from_pem(self.certificate.as_bytes()).unwrap();
-        reqwest::Client::builder().tls_certs_only([trusted]).build().unwrap()
+        reqwest::Client::builder().tls_certs_only([self.trusted.clone()]).build().unwrap()
     }
 
     /// Starts an API that serves by it.
@@ -55,19 +49,11 @@ impl Pair {
         boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
         let stop = CancellationToken::new();
         settings.start_reconciler(&stop);
-        let arguments = self.arguments();
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let base = settings.start_api(&arguments, &stop).await.replace("http://", "https://");
+        let base = settings.start_api(&self.arguments(), &stop).await.replace("http://", "https://");
         let mut world = World::looking_at(settings, base, stop).await;
         world.http = self.client();
         world.selling().await;
         world
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -135,14 +121,13 @@ async fn a_broken_file_leaves_the_certificate_that_is_served_and_is_told_by_a_me
     let mut pair = Pair::new();
     let world = pair.world().await;
     let valid = || metric(&world, "boxoffice_tls_certificate_valid");
-    let key = pair.folder.join("key.pem");
     for broken in ["", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", &made().1] {
-        std::fs::write(&key, broken).unwrap();
+        pair.key.replace(broken);
         // Other worlds of this process tell the same metric that theirs is well, so that it is 0 now and then.
         eventually("the metric to tell", || async { valid().await == Some(0.0) }).await;
         assert!(is_served(&world, &pair.client()).await, "{broken:?} was put in force");
     }
-    std::fs::remove_file(&key).unwrap();
+    std::fs::remove_file(pair.key.path()).unwrap();
     eventually("the metric to tell", || async { valid().await == Some(0.0) }).await;
     assert!(is_served(&world, &pair.client()).await);
     pair.replace();
@@ -155,16 +140,14 @@ async fn half_a_pair_or_a_pair_that_does_not_match_is_refused_at_start() {
     let settings = Settings::fresh().await;
     boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
     let options = |more: &[&str]| Options::parse_from(settings.api_arguments(more));
-    let arguments = pair.arguments();
-    let [cert, certificate, flag, key] = arguments.each_ref().map(String::as_str);
+    let [cert, certificate, flag, key] = pair.arguments();
     let half = options(&[cert, certificate]).checked().unwrap_err().to_string();
     assert!(half.contains("BOXOFFICE_TLS_KEY is not"), "{half}");
     let half = options(&[flag, key]).checked().unwrap_err().to_string();
     assert!(half.contains("BOXOFFICE_TLS_CERT is not"), "{half}");
     let other = Pair::new();
-    let [_, _, _, others] = other.arguments();
     for (given, says) in [
-        (others.as_str(), "is not the key of"),
+        (other.key.name(), "is not the key of"),
         (certificate, "no private key"),
         ("/nowhere", "cannot be read"),
     ] {
