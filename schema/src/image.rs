@@ -80,7 +80,8 @@ impl BookingImage {
     /// into Redis again.
     ///
     /// # Errors
-    /// More than 255 items, a caller of more than 255 bytes, or a price of all items that PostgreSQL has no room for.
+    /// More than 255 items, a caller of more than 255 bytes, a price of all items that PostgreSQL has no room for, or a
+    /// time that is not one of whole milliseconds since 1970.
     pub(crate) fn bounded(self) -> Result<Self, DecodeError> {
         let bad = |why: &str| Err(DecodeError::new("booking", why));
         if self.items.len() > usize::from(u8::MAX) {
@@ -92,6 +93,10 @@ impl BookingImage {
         let prices = self.items.iter().map(|item| u128::from(item.quantity) * u128::from(item.unit_price));
         if i64::try_from(prices.sum::<u128>()).is_err() {
             return bad("costs more than 2^63 - 1 minor units");
+        }
+        let is_kept = |at: DateTime<Utc>| at.timestamp_millis() > 0 && time::truncate(at) == at;
+        if !is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_kept) {
+            return bad("has a time before 1970, or one between two milliseconds");
         }
         Ok(self)
     }

@@ -15,9 +15,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// How long an idle connection is kept; clients that buy again within it save a handshake. actix ends it.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// The most bytes of requests that are read while none of them was answered: sixteen in a pipeline, each with the
-/// largest body, and what a refused body still sends.
-const UNANSWERED_MAX: usize = 2 * 1024 * 1024;
+/// The most bytes that are read without an answer: sixteen requests in a pipeline, each with the largest body, or what a
+/// refused body still sends. That is thrown away, so it costs no memory; a client that is cut at once would often lose
+/// the answer that says why.
+const UNANSWERED_MAX: usize = 16 * 1024 * 1024;
 
 /// What the connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

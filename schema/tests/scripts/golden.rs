@@ -122,6 +122,8 @@ fn a_booking_that_no_script_wrote_is_refused_and_does_not_end_whoever_reads_it()
     assert!(decode(&|booking| booking["items"][0]["unit_price"] = u64::MAX.into()).is_err());
     assert!(decode(&|booking| booking["caller"] = "c".repeat(256).into()).is_err());
     assert!(decode(&|booking| booking["fingerprint"] = format!("+{}", "0".repeat(31)).into()).is_err());
+    assert!(decode(&|booking| booking["hold_expires_at"] = "0025-11-21T10:10:00.123Z".into()).is_err());
+    assert!(decode(&|booking| booking["created_at"] = "2025-11-21T10:10:00.123456Z".into()).is_err());
     let many = |booking: &mut serde_json::Value| {
         booking["items"] = vec![booking["items"][0].clone(); 256].into();
     };
