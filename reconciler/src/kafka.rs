@@ -45,6 +45,9 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         // what is counted here, and the memory is not given back when the backlog ends.
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.max.bytes", "8388608")
+        // Little of each partition at a time, so that a batch of a backlog has records of all of them and its transactions
+        // get about as much each.
+        .set("max.partition.fetch.bytes", "131072")
         // The brokers gather as well, instead of answering for each record.
         .set("fetch.min.bytes", "65536")
         .set("fetch.wait.max.ms", "20")

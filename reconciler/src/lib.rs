@@ -25,6 +25,7 @@ mod apply;
 mod audit;
 mod backoff;
 mod consumer;
+mod copy;
 mod dead_letters;
 mod decode;
 mod deep;

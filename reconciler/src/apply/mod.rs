@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use boxoffice_schema::record::Record;
 use boxoffice_schema::shard::Shard;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -20,19 +21,23 @@ use crate::telemetry::name;
 
 use write::{int2, int4, int8};
 
-mod copy;
 pub(crate) mod write;
 
 /// The most records that are applied one by one in one transaction.
 const PIECE_MAX: usize = 100;
 
-/// A batch of so many records is applied in two transactions at once.
+/// A batch of so many records is a backlog.
 const BACKLOG_MIN: usize = 1_000;
+
+/// The transactions in which a backlog is applied at the same time: more than PostgreSQL is likely to have processors
+/// for, since each of them waits in between, for what is encoded here or for the disk.
+const LANES: usize = 4;
 
 /// Past this a transaction is taken for dead and begun again; what it may have committed is skipped then.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Applies batches to PostgreSQL.
+#[derive(Clone)]
 pub(crate) struct Applier {
     pub(crate) pool: PgPool,
     pub(crate) log: std::sync::Arc<LogWriter>,
@@ -91,17 +96,24 @@ impl Applier {
     /// Applies a batch, trying until it is done: servers come back, and nothing may be left out. `None` where the
     /// shutdown came first.
     ///
-    /// A large batch is a backlog, and is applied in two transactions at once. Each has every second shard, and shards
-    /// share no rows.
+    /// A backlog is applied in some transactions at once. Each has shards of its own, and shards share no rows.
     pub(crate) async fn apply(&self, batch: Vec<Incoming>, shutdown: &CancellationToken) -> Option<Outcome> {
         if batch.len() < BACKLOG_MIN {
             return self.apply_part(&batch, shutdown).await;
         }
-        let (even, odd): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|incoming| incoming.shard.number() % 2 == 0);
-        let (even, odd) = tokio::join!(self.apply_part(&even, shutdown), self.apply_part(&odd, shutdown));
-        let mut outcome = even?;
-        outcome.add(odd?);
+        let mut lanes: [Vec<Incoming>; LANES] = Default::default();
+        for incoming in batch {
+            lanes[usize::from(incoming.shard.number()) % LANES].push(incoming);
+        }
+        let mut applying = JoinSet::new();
+        for lane in lanes {
+            let (applier, shutdown) = (self.clone(), shutdown.clone());
+            applying.spawn(async move { applier.apply_part(&lane, &shutdown).await });
+        }
+        let mut outcome = Outcome::default();
+        while let Some(lane) = applying.join_next().await {
+            outcome.add(lane.expect("a lane neither panics nor is aborted while the set is there")?);
+        }
         Some(outcome)
     }
 

@@ -8,10 +8,9 @@ use boxoffice_schema::status::BookingStatus;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::copy::Rows;
 use crate::findings::{Alarm, COUNTS_DIFFER, CountsDifference};
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
-
-use super::copy::Rows;
 
 /// A booking with its last change.
 type Booking<'a> = (&'a BookingId, &'a BookingChange<'a>);

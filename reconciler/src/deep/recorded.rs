@@ -10,16 +10,19 @@ use crate::recovery::stored::{self, Page};
 
 use super::{Comparison, DeepError, Subject};
 
+/// Bookings that are compared at a time, which is how many Redis is asked for in one go.
+const PAGE: usize = 1_000;
+
 impl Subject<'_> {
     pub(super) async fn compare_recorded(&self, found: &mut Comparison) -> Result<(), DeepError> {
-        let mut page = stored::bookings(self.sources.pool, self.event, None).await?;
+        let mut page = stored::bookings(self.sources.pool, self.event, None, PAGE).await?;
         while let Some(Page { bookings, last, .. }) = page {
             found.bookings += bookings.len();
             let live = self.read_images(&bookings).await?;
             for ((id, recorded), bytes) in bookings.iter().zip(live) {
                 judge(*id, recorded, bytes.as_deref(), found);
             }
-            page = stored::bookings(self.sources.pool, self.event, Some(last)).await?;
+            page = stored::bookings(self.sources.pool, self.event, Some(last), PAGE).await?;
         }
         Ok(())
     }

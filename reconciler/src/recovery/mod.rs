@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::apply::write::{int2, int4};
+use crate::copy::Malformed;
 use crate::findings::{self, Alarm};
 use crate::kafka::{LogWriter, SendError};
 use crate::redis_link::RedisLink;
@@ -78,6 +79,8 @@ pub(crate) enum RecoveryError {
     Doubtful { refused: i64, differing: i64 },
     #[error("a row of PostgreSQL cannot be restored: {0}")]
     Unrestorable(String),
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
 }
 
 impl RecoveryError {

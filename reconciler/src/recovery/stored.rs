@@ -12,38 +12,16 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name, PaymentReference};
 use boxoffice_schema::time;
-use chrono::{DateTime, Utc};
-use sqlx::postgres::PgRow;
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::TryStreamExt;
+use sqlx::postgres::{PgPoolCopyExt, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use crate::apply::write::int2;
+use crate::copy::Columns;
 
 use super::RecoveryError;
-
-/// Bookings in a page, which takes about 2.5 MB until its rows are decoded.
-const PAGE: i64 = 1_000;
-
-/// The columns of `stored_bookings.sql`. A name would be looked for once more in each of a million rows.
-mod at {
-    pub(super) const ID: usize = 0;
-    pub(super) const CALLER: usize = 1;
-    pub(super) const IDEMPOTENCY_KEY: usize = 2;
-    pub(super) const FINGERPRINT: usize = 3;
-    pub(super) const CUSTOMER: usize = 4;
-    pub(super) const STATUS: usize = 5;
-    pub(super) const FIRST_STATUS: usize = 6;
-    pub(super) const CURRENCY: usize = 7;
-    pub(super) const CREATED_AT: usize = 8;
-    pub(super) const EXPIRES_AT: usize = 9;
-    pub(super) const PAYMENT_REFERENCE: usize = 10;
-    pub(super) const UPDATED_AT: usize = 11;
-    pub(super) const EPOCH: usize = 12;
-    pub(super) const SEQUENCE: usize = 13;
-    pub(super) const TICKET_TYPE_ID: usize = 14;
-    pub(super) const QUANTITY: usize = 15;
-    pub(super) const UNIT_PRICE: usize = 16;
-}
 
 /// An event that was published.
 pub(crate) struct StoredEvent {
@@ -112,73 +90,89 @@ fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, RecoveryError> {
     })
 }
 
-/// A page of an event's bookings; none where there are no more.
+/// A page of an event's bookings, at most `limit`; none where there are no more. Rows are decoded as they come.
 pub(crate) async fn bookings(
     pool: &PgPool,
     event: &EventImage,
     after: Option<Place>,
+    limit: usize,
 ) -> Result<Option<Page>, RecoveryError> {
-    let rows = sqlx::query(include_str!("stored_bookings.sql"))
-        .bind(event.id.as_uuid())
-        .bind(after.map(|(created_at, _)| created_at))
-        .bind(after.map(|(_, id)| id))
-        .bind(PAGE)
-        .fetch_all(pool)
-        .await?;
-    let Some(last) = rows.last() else { return Ok(None) };
-    let last = (last.try_get(at::CREATED_AT)?, last.try_get(at::ID)?);
     let ordinals: HashMap<TicketTypeId, u8> =
         (0_u8..).zip(&event.ticket_types).map(|(ordinal, t)| (t.id, ordinal)).collect();
-    let mut newest_ms = 0;
-    let mut bookings = Vec::with_capacity(rows.len());
-    for rows in rows.chunk_by(same_booking) {
-        newest_ms = newest_ms.max(time::to_millis(rows[0].try_get(at::UPDATED_AT)?));
-        bookings.push((BookingId::from_uuid(rows[0].try_get(at::ID)?), booking(rows, &ordinals)?));
+    let (mut bookings, mut newest_ms) = (Vec::<(BookingId, BookingImage)>::with_capacity(limit), 0);
+    let statement = page_statement(event.id, after, limit);
+    let mut rows = pool.copy_out_raw(&statement).await?;
+    while let Some(row) = rows.try_next().await? {
+        let Some(mut row) = Columns::of(&row)? else { continue };
+        let id = BookingId::from_uuid(row.uuid()?);
+        let item = item(&mut row, &ordinals)?;
+        match bookings.last_mut().filter(|(last, _)| *last == id) {
+            Some((_, image)) => image.items.push(item),
+            None => {
+                newest_ms = newest_ms.max(time::to_millis(row.time()?));
+                bookings.push((id, booking(&mut row, item)?));
+            }
+        }
     }
+    let Some((id, image)) = bookings.last() else { return Ok(None) };
+    let last = (image.created_at, id.as_uuid());
     Ok(Some(Page { bookings, last, newest_ms }))
 }
 
-fn same_booking(one: &PgRow, next: &PgRow) -> bool {
-    let id = |row: &PgRow| row.try_get::<Uuid, _>(at::ID).ok();
-    id(one) == id(next)
+/// `COPY` takes no parameters; ids and times have no form in which they could be anything else.
+fn page_statement(event: EventId, after: Option<Place>, limit: usize) -> String {
+    let (created_at, id) = after.map_or_else(
+        || ("infinity".to_owned(), event.as_uuid()),
+        |(created_at, id)| (created_at.to_rfc3339_opts(SecondsFormat::Micros, true), id),
+    );
+    format!(
+        include_str!("copy_stored_bookings.sql"),
+        event = event.as_uuid(),
+        created_at = created_at,
+        id = id,
+        limit = limit
+    )
 }
 
-/// A booking from its rows, one for each item.
-fn booking(rows: &[PgRow], ordinals: &HashMap<TicketTypeId, u8>) -> Result<BookingImage, RecoveryError> {
-    let row = &rows[0];
-    let customer = Customer::try_from(row.try_get::<String, _>(at::CUSTOMER)?).map_err(unrestorable)?;
-    let fingerprint: [u8; 16] = row.try_get::<&[u8], _>(at::FINGERPRINT)?.try_into().map_err(unrestorable)?;
-    let payment: Option<String> = row.try_get(at::PAYMENT_REFERENCE)?;
+/// A booking with its first item. The columns are read in the order of `copy_stored_bookings.sql`.
+fn booking(row: &mut Columns<'_>, first: ImageItem) -> Result<BookingImage, RecoveryError> {
+    let caller = Caller::from_stored(row.text()?.to_owned());
+    let idempotency_key = IdempotencyKey::parse(row.text()?.as_bytes()).map_err(unrestorable)?;
+    let fingerprint = Fingerprint::from_bytes(row.fixed()?);
+    let customer = Customer::try_from(row.text()?.to_owned()).map_err(unrestorable)?;
     Ok(BookingImage {
-        status: BookingStatus::parse(row.try_get(at::STATUS)?).map_err(unrestorable)?,
-        first_status: BookingStatus::parse(row.try_get(at::FIRST_STATUS)?).map_err(unrestorable)?,
-        created_at: row.try_get(at::CREATED_AT)?,
-        hold_expires_at: row.try_get(at::EXPIRES_AT)?,
-        position: Position {
-            epoch: u32::try_from(row.try_get::<i32, _>(at::EPOCH)?).map_err(unrestorable)?,
-            sequence: u64::try_from(row.try_get::<i64, _>(at::SEQUENCE)?).map_err(unrestorable)?,
-        },
+        caller,
+        idempotency_key,
+        fingerprint,
         customer_hash: CustomerHash::of(&customer),
-        fingerprint: Fingerprint::from_bytes(fingerprint),
-        payment_reference: payment.map(PaymentReference::try_from).transpose().map_err(unrestorable)?,
-        caller: Caller::from_stored(row.try_get(at::CALLER)?),
-        idempotency_key: IdempotencyKey::parse(row.try_get::<&str, _>(at::IDEMPOTENCY_KEY)?.as_bytes())
-            .map_err(unrestorable)?,
         customer,
-        currency: Currency::parse(row.try_get(at::CURRENCY)?).map_err(unrestorable)?,
-        items: rows.iter().map(|row| item(row, ordinals)).collect::<Result<_, _>>()?,
+        status: BookingStatus::parse(row.text()?).map_err(unrestorable)?,
+        first_status: BookingStatus::parse(row.text()?).map_err(unrestorable)?,
+        currency: Currency::parse(row.text()?).map_err(unrestorable)?,
+        created_at: row.time()?,
+        hold_expires_at: row.optional_time()?,
+        payment_reference: payment_reference(row.optional_text()?)?,
+        position: Position {
+            epoch: u32::try_from(row.int4()?).map_err(unrestorable)?,
+            sequence: u64::try_from(row.int8()?).map_err(unrestorable)?,
+        },
+        items: vec![first],
     })
 }
 
-fn item(row: &PgRow, ordinals: &HashMap<TicketTypeId, u8>) -> Result<ImageItem, RecoveryError> {
-    let ticket_type_id = TicketTypeId::from_uuid(row.try_get(at::TICKET_TYPE_ID)?);
+fn payment_reference(text: Option<&str>) -> Result<Option<PaymentReference>, RecoveryError> {
+    text.map(|text| PaymentReference::try_from(text.to_owned())).transpose().map_err(unrestorable)
+}
+
+fn item(row: &mut Columns<'_>, ordinals: &HashMap<TicketTypeId, u8>) -> Result<ImageItem, RecoveryError> {
+    let ticket_type_id = TicketTypeId::from_uuid(row.uuid()?);
     Ok(ImageItem {
         ordinal: *ordinals
             .get(&ticket_type_id)
             .ok_or_else(|| unrestorable(format!("ticket type {ticket_type_id} is of another event")))?,
-        quantity: u16::try_from(row.try_get::<i32, _>(at::QUANTITY)?).map_err(unrestorable)?,
+        quantity: u16::try_from(row.int4()?).map_err(unrestorable)?,
         ticket_type_id,
-        unit_price: u64::try_from(row.try_get::<i64, _>(at::UNIT_PRICE)?).map_err(unrestorable)?,
+        unit_price: u64::try_from(row.int8()?).map_err(unrestorable)?,
     })
 }
 

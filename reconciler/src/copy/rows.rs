@@ -1,67 +1,57 @@
-//! Rows in the binary format of PostgreSQL's `COPY`: the cheapest way in for rows that are known to be new.
+//! Rows on their way in: the cheapest one for rows that are known to be new.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// What every such stream begins with: the signature, no flags, no extension of the header.
-const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-
-/// In the place of a row's number of columns: the end of the stream.
-const END: i16 = -1;
-
-/// In the place of a value's length: no value.
-const NULL: i32 = -1;
-
-/// 2000-01-01, from which PostgreSQL counts, in microseconds since 1970.
-const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
+use super::{END, HEADER, NULL, POSTGRES_EPOCH_MICROS};
 
 /// Rows on their way into one table.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     bytes: Vec<u8>,
     columns: i16,
 }
 
 impl Rows {
     /// No rows yet. `row_bytes` is about how long one will be.
-    pub(super) fn new(columns: i16, rows: usize, row_bytes: usize) -> Self {
+    pub(crate) fn new(columns: i16, rows: usize, row_bytes: usize) -> Self {
         let mut bytes = Vec::with_capacity(HEADER.len() + rows * row_bytes);
         bytes.extend_from_slice(HEADER);
         Self { bytes, columns }
     }
 
     /// Begins a row; its values follow in the order of the statement's columns.
-    pub(super) fn begin(&mut self) -> &mut Self {
+    pub(crate) fn begin(&mut self) -> &mut Self {
         self.bytes.extend_from_slice(&self.columns.to_be_bytes());
         self
     }
 
-    pub(super) fn uuid(&mut self, value: Uuid) -> &mut Self {
+    pub(crate) fn uuid(&mut self, value: Uuid) -> &mut Self {
         self.value(value.as_bytes())
     }
 
-    pub(super) fn text(&mut self, value: &str) -> &mut Self {
+    pub(crate) fn text(&mut self, value: &str) -> &mut Self {
         self.value(value.as_bytes())
     }
 
-    pub(super) fn int2(&mut self, value: i16) -> &mut Self {
+    pub(crate) fn int2(&mut self, value: i16) -> &mut Self {
         self.value(&value.to_be_bytes())
     }
 
-    pub(super) fn int4(&mut self, value: i32) -> &mut Self {
+    pub(crate) fn int4(&mut self, value: i32) -> &mut Self {
         self.value(&value.to_be_bytes())
     }
 
-    pub(super) fn int8(&mut self, value: i64) -> &mut Self {
+    pub(crate) fn int8(&mut self, value: i64) -> &mut Self {
         self.value(&value.to_be_bytes())
     }
 
-    pub(super) fn time(&mut self, value: DateTime<Utc>) -> &mut Self {
+    pub(crate) fn time(&mut self, value: DateTime<Utc>) -> &mut Self {
         self.int8(value.timestamp_micros().saturating_sub(POSTGRES_EPOCH_MICROS))
     }
 
     /// A value, or none.
-    pub(super) fn optional<T>(
+    pub(crate) fn optional<T>(
         &mut self,
         value: Option<T>,
         put: impl Fn(&mut Self, T) -> &mut Self,
@@ -76,18 +66,23 @@ impl Rows {
     }
 
     /// A value in PostgreSQL's binary form. One of 2 GB or more does not get here; its length would be refused.
-    pub(super) fn value(&mut self, value: &[u8]) -> &mut Self {
+    pub(crate) fn value(&mut self, value: &[u8]) -> &mut Self {
         let length = i32::try_from(value.len()).unwrap_or(i32::MAX);
         self.bytes.extend_from_slice(&length.to_be_bytes());
         self.bytes.extend_from_slice(value);
         self
     }
 
-    /// Sends them. `statement` is a `COPY ... FROM STDIN (FORMAT binary)`.
-    pub(super) async fn copy(mut self, connection: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
+    /// The whole stream.
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&END.to_be_bytes());
+        self.bytes
+    }
+
+    /// Sends them. `statement` is a `COPY ... FROM STDIN (FORMAT binary)`.
+    pub(crate) async fn copy(self, connection: &mut PgConnection, statement: &str) -> sqlx::Result<()> {
         let mut copy = connection.copy_in_raw(statement).await?;
-        copy.send(self.bytes).await?;
+        copy.send(self.finish()).await?;
         copy.finish().await?;
         Ok(())
     }
