@@ -94,8 +94,10 @@ impl BookingImage {
         if i64::try_from(prices.sum::<u128>()).is_err() {
             return bad("costs more than 2^63 - 1 minor units");
         }
-        let is_kept = |at: DateTime<Utc>| at.timestamp_millis() > 0 && time::truncate(at) == at;
-        if !is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_kept) {
+        let is_kept = |at: DateTime<Utc>| at.timestamp_millis() >= 0 && time::truncate(at) == at;
+        // An image says by the beginning of 1970 that there is no hold.
+        let is_hold = |at: DateTime<Utc>| is_kept(at) && at.timestamp_millis() > 0;
+        if !is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_hold) {
             return bad("has a time before 1970, or one between two milliseconds");
         }
         Ok(self)

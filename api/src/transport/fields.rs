@@ -73,7 +73,9 @@ impl FromStr for Origins {
             let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             // As browsers write it: in lower case, without the scheme's own port.
             let written = url.map(|url| url.origin().ascii_serialization());
-            written.filter(|written| written == text).ok_or_else(|| InvalidOrigin(text.to_owned()))
+            written
+                .filter(|written| written == text && !text.contains('*'))
+                .ok_or_else(|| InvalidOrigin(text.to_owned()))
         };
         let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
         Ok(Self(parts.map(origin).collect::<Result<_, _>>()?))
