@@ -65,7 +65,7 @@ pub struct Options {
     /// The private key of BOXOFFICE_TLS_CERT, in PEM; read again when it changes.
     #[arg(long, env = "BOXOFFICE_TLS_KEY", value_name = "BOXOFFICE_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
-    /// Sites whose pages may call from a browser, as https://shop.example,http://localhost:3000. None where unset.
+    /// Sites whose pages may call from a browser, as `https://shop.example,http://localhost:3000`. None where unset.
     #[arg(long, env = "BOXOFFICE_CORS_ORIGINS", value_name = "BOXOFFICE_CORS_ORIGINS", default_value = "")]
     pub cors_origins: String,
     /// The most connections of clients at once, shared out equally among the workers. Who comes then has to wait.
