@@ -36,6 +36,10 @@ pub fn decode(shard: Shard, bytes: &[u8]) -> Result<Vec<Record>, DecodeError> {
     let mut records = Vec::new();
     while !read.is_empty() {
         let kind = Kind::from_code(read.u8()?)?;
+        // Recovery writes barriers, and writes them to Kafka: no script decides one.
+        if kind == Kind::Barrier {
+            return Err(read.error("holds a barrier, which is no decision"));
+        }
         let position = Position { epoch, sequence: read.u64()? };
         let event_id = EventId::from_bytes(read.array()?);
         let change = if kind.is_of_booking() {

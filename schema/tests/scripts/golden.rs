@@ -130,6 +130,23 @@ fn a_booking_that_no_script_wrote_is_refused_and_does_not_end_whoever_reads_it()
     assert!(decode(&many).is_err());
 }
 
+/// Found by fuzzing: it was read as a decision about an event, and no reconciler could have read what was sent of it.
+#[test]
+fn a_frame_with_a_barrier_is_refused_since_no_script_decides_one() {
+    const BARRIER: u8 = 32;
+    let hash = b"{}";
+    let mut frame = vec![1];
+    frame.extend(2_u32.to_be_bytes());
+    frame.extend(1_800_000_000_000_u64.to_be_bytes());
+    frame.push(BARRIER);
+    frame.extend(45_u64.to_be_bytes());
+    frame.extend(event_id().as_bytes());
+    frame.extend(u32::try_from(hash.len()).unwrap().to_be_bytes());
+    frame.extend(hash);
+    let refused = boxoffice_schema::frame::decode(Shard::from_number(0), &frame).unwrap_err();
+    assert!(refused.to_string().contains("barrier"), "{refused}");
+}
+
 #[test]
 fn each_kind_of_record_is_written_and_read_as_its_golden_file_says() {
     for kind in Kind::ALL {
