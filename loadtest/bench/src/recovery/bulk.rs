@@ -26,7 +26,7 @@ struct Batch {
 }
 
 impl Sale<'_> {
-    /// Copies the rows that there are with one connection and with two, which is how many a reconciler uses for a backlog.
+    /// Copies the rows that there are with one connection and with two. The faster of them is what a backlog is held against.
     pub(super) async fn insert_in_bulk(&mut self, backlog_rate: f64) -> Result<()> {
         self.say("copying the same rows into tables without a reconciler");
         let batches = read_batches(&self.pool).await?;
