@@ -23,6 +23,7 @@ mod catalogue;
 mod database;
 mod draft;
 mod error;
+mod file;
 mod find;
 mod limits;
 mod observe;

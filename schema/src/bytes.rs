@@ -3,17 +3,19 @@
 use crate::DecodeError;
 
 /// A cursor over bytes that answers with an error, never a panic, where they end too early.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     what: &'static str,
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
+    /// At the beginning of `bytes`; `what` names them in errors.
+    pub fn new(what: &'static str, bytes: &'a [u8]) -> Self {
         Self { what, rest: bytes }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether all was read.
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
@@ -22,11 +24,16 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
-    pub(crate) fn error(&self, why: impl Into<String>) -> DecodeError {
+    /// What is wrong with the bytes.
+    pub fn error(&self, why: impl Into<String>) -> DecodeError {
         DecodeError::new(self.what, why)
     }
 
-    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// Where there are fewer.
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         let (head, rest) = self.rest.split_at_checked(count).ok_or_else(|| {
             self.error(format!("ends early: {count} bytes wanted, {} left", self.rest.len()))
         })?;
@@ -34,7 +41,11 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// Where there are fewer.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let mut out = [0; N];
         out.copy_from_slice(self.take(N)?);
         Ok(out)

@@ -7,6 +7,7 @@
 //!
 //! `api` and `reconciler` both depend on this crate and never on each other.
 
+pub mod bytes;
 pub mod event;
 pub mod fingerprint;
 pub mod frame;
@@ -25,8 +26,6 @@ pub mod shard;
 pub mod status;
 pub mod text;
 pub mod time;
-
-mod bytes;
 
 /// A value from outside that is not what this crate writes: a truncated image, an unknown version, a bad field.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::file;
+
 /// How often they are read, unless a token names one that is not known.
 const READ_EVERY: Duration = Duration::from_secs(60);
 
@@ -141,7 +143,8 @@ impl JwksReader {
     async fn read(&self) -> anyhow::Result<()> {
         let bytes = match &self.source {
             JwksSource::File(path) => {
-                tokio::fs::read(path).await.with_context(|| format!("{} cannot be read", path.display()))?
+                let path = path.clone();
+                tokio::task::spawn_blocking(move || file::read(&path)).await.context("reading failed")??
             }
             JwksSource::Url(url) => self.fetch(url).await?,
         };

@@ -38,9 +38,15 @@ struct Known {
 
 struct Refused {
     times: u32,
-    /// The least cost that was refused: less might be allowed.
+    /// The cost that was refused last: less might be allowed.
     cost: u16,
     until: Instant,
+}
+
+impl Refused {
+    fn is_forgiven(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.until) > FORGIVEN_AFTER
+    }
 }
 
 impl Floods {
@@ -73,12 +79,8 @@ impl Floods {
         let until = now + Duration::from_millis(u64::from(retry_ms));
         let mut known = self.known();
         if let Some(refused) = known.refused.get_mut(&check.key) {
-            if now.saturating_duration_since(refused.until) > FORGIVEN_AFTER {
-                *refused = Refused { times: 1, cost: check.cost, until };
-            } else {
-                let times = refused.times.saturating_add(1);
-                *refused = Refused { times, cost: check.cost, until };
-            }
+            let times = if refused.is_forgiven(now) { 1 } else { refused.times.saturating_add(1) };
+            *refused = Refused { times, cost: check.cost, until };
             return;
         }
         if known.refused.len() >= KEYS_MAX && !known.make_room(now) {
@@ -101,7 +103,7 @@ impl Known {
         let is_due = self.swept_at.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL);
         if is_due {
             self.swept_at = Some(now);
-            self.refused.retain(|_, refused| now.saturating_duration_since(refused.until) <= FORGIVEN_AFTER);
+            self.refused.retain(|_, refused| !refused.is_forgiven(now));
         }
         self.refused.len() < KEYS_MAX
     }

@@ -1,25 +1,18 @@
 //! The certificate by which TLS is served: read at start, and again when its files have changed.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, crypto};
 use tokio_util::sync::CancellationToken;
 
-/// How often the files are read. Their content is compared, since times of files are too coarse, and a link may lead
-/// elsewhere.
-const INTERVAL: Duration = Duration::from_secs(1);
-
-/// The most bytes of a file: a chain has a few kilobytes.
-const SIZE_MAX: u64 = 256 * 1024;
+use crate::file;
 
 /// Where certificate and key are, both in PEM.
 #[derive(Clone, Debug)]
@@ -65,18 +58,9 @@ pub(crate) fn tls(files: TlsFiles, stop: &CancellationToken) -> anyhow::Result<S
 
 fn read(files: &TlsFiles) -> anyhow::Result<Contents> {
     Ok(Contents {
-        certificate: read_file(&files.certificate).context("BOXOFFICE_TLS_CERT")?,
-        key: read_file(&files.key).context("BOXOFFICE_TLS_KEY")?,
+        certificate: file::read(&files.certificate).context("BOXOFFICE_TLS_CERT")?,
+        key: file::read(&files.key).context("BOXOFFICE_TLS_KEY")?,
     })
-}
-
-fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(SIZE_MAX + 1).read_to_end(&mut bytes))
-        .with_context(|| format!("{} cannot be read", path.display()))?;
-    ensure!(bytes.len() as u64 <= SIZE_MAX, "{} has more than {SIZE_MAX} bytes", path.display());
-    Ok(bytes)
 }
 
 /// The chain and the key that belongs to it.
@@ -98,11 +82,11 @@ async fn watch(
     files: TlsFiles,
     mut known: Contents,
     in_force: Arc<InForce>,
-    provider: Arc<crypto::CryptoProvider>,
+    provider: Arc<CryptoProvider>,
     stop: CancellationToken,
 ) {
     let (mut broken, mut said) = (None, None);
-    while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+    while stop.run_until_cancelled(tokio::time::sleep(file::INTERVAL)).await.is_some() {
         let looked = look(&files, &known, &provider).await;
         metrics::gauge!("boxoffice_tls_certificate_valid").set(if looked.is_ok() { 1.0 } else { 0.0 });
         match looked {

@@ -39,7 +39,7 @@ pub(crate) fn protect(route: &str, request: &HttpRequest, response: &mut HttpRes
     let status = response.status();
     let is_refused = status.is_client_error() || status.is_server_error();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_public = PUBLIC.contains(&route) && is_read && !is_refused;
+    let is_public = is_read && !is_refused && PUBLIC.contains(&route);
     let is_secure = request.app_data::<Data<Office>>().is_some_and(|office| office.is_secure);
     let headers = response.headers_mut();
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,98 +1,93 @@
 //! A row on its way out, column by column. PostgreSQL sends each row as a message of its own (manual, "Frontend/Backend
 //! Protocol", "COPY Operations").
 
+use boxoffice_schema::DecodeError;
+use boxoffice_schema::bytes::Reader;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{END, HEADER, NULL, POSTGRES_EPOCH_MICROS};
 
-/// A message of PostgreSQL that is not what was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("PostgreSQL's copy holds {0}")]
-pub(crate) struct Malformed(&'static str);
-
 /// The columns of a row that were not read yet, in the order of the statement.
 pub(crate) struct Columns<'a> {
-    rest: &'a [u8],
+    rest: Reader<'a>,
 }
 
 impl<'a> Columns<'a> {
     /// The row of a message, of which the first also has the stream's header; none in the last.
-    pub(crate) fn of(message: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let mut columns = Self { rest: message.strip_prefix(HEADER).unwrap_or(message) };
+    pub(crate) fn of(message: &'a [u8]) -> Result<Option<Self>, DecodeError> {
+        let row = message.strip_prefix(HEADER).unwrap_or(message);
+        let mut rest = Reader::new("row of PostgreSQL's copy", row);
         // A stream without rows has a message with the header alone.
-        if columns.rest.is_empty() {
+        if rest.is_empty() {
             return Ok(None);
         }
-        let count = i16::from_be_bytes(columns.array()?);
-        Ok((count != END).then_some(columns))
+        let count = i16::from_be_bytes(rest.array()?);
+        Ok((count != END).then_some(Self { rest }))
     }
 
-    pub(crate) fn uuid(&mut self) -> Result<Uuid, Malformed> {
+    pub(crate) fn uuid(&mut self) -> Result<Uuid, DecodeError> {
         Ok(Uuid::from_bytes(self.fixed()?))
     }
 
-    pub(crate) fn int4(&mut self) -> Result<i32, Malformed> {
+    pub(crate) fn int4(&mut self) -> Result<i32, DecodeError> {
         Ok(i32::from_be_bytes(self.fixed()?))
     }
 
-    pub(crate) fn int8(&mut self) -> Result<i64, Malformed> {
+    pub(crate) fn int8(&mut self) -> Result<i64, DecodeError> {
         Ok(i64::from_be_bytes(self.fixed()?))
     }
 
-    pub(crate) fn time(&mut self) -> Result<DateTime<Utc>, Malformed> {
-        time(self.value()?)
+    pub(crate) fn time(&mut self) -> Result<DateTime<Utc>, DecodeError> {
+        let value = self.value()?;
+        self.as_time(value)
     }
 
-    pub(crate) fn optional_time(&mut self) -> Result<Option<DateTime<Utc>>, Malformed> {
-        self.optional()?.map(time).transpose()
+    pub(crate) fn optional_time(&mut self) -> Result<Option<DateTime<Utc>>, DecodeError> {
+        let value = self.optional()?;
+        value.map(|value| self.as_time(value)).transpose()
     }
 
-    pub(crate) fn text(&mut self) -> Result<&'a str, Malformed> {
-        text(self.value()?)
+    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+        let value = self.value()?;
+        self.as_text(value)
     }
 
-    pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, Malformed> {
-        self.optional()?.map(text).transpose()
+    pub(crate) fn optional_text(&mut self) -> Result<Option<&'a str>, DecodeError> {
+        let value = self.optional()?;
+        value.map(|value| self.as_text(value)).transpose()
     }
 
     /// Of exactly so many bytes.
-    pub(crate) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.value()?.try_into().map_err(|_| Malformed("a value of another length"))
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let value = self.value()?;
+        value.try_into().map_err(|_| self.rest.error(format!("{} bytes where {N} are wanted", value.len())))
     }
 
-    fn value(&mut self) -> Result<&'a [u8], Malformed> {
-        self.optional()?.ok_or(Malformed("no value where there must be one"))
+    fn value(&mut self) -> Result<&'a [u8], DecodeError> {
+        self.optional()?.ok_or_else(|| self.rest.error("has no value where there must be one"))
     }
 
-    fn optional(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
-        let length = i32::from_be_bytes(self.array()?);
+    fn optional(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
+        let length = i32::from_be_bytes(self.rest.array()?);
         if length == NULL {
             return Ok(None);
         }
-        let length = usize::try_from(length).map_err(|_| Malformed("a negative length"))?;
-        self.take(length).map(Some)
+        let length = usize::try_from(length).map_err(|_| self.rest.error("has a negative length"))?;
+        self.rest.take(length).map(Some)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        self.take(N)?.try_into().map_err(|_| Malformed("a value of another length"))
+    fn as_text(&self, bytes: &'a [u8]) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(bytes).map_err(|error| self.rest.error(format!("text is not UTF-8: {error}")))
     }
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.rest.split_at_checked(count).ok_or(Malformed("a row that ends early"))?;
-        self.rest = rest;
-        Ok(head)
+    fn as_time(&self, bytes: &[u8]) -> Result<DateTime<Utc>, DecodeError> {
+        let micros = bytes.try_into().ok().map(i64::from_be_bytes);
+        let micros = micros.and_then(|micros| micros.checked_add(POSTGRES_EPOCH_MICROS));
+        micros
+            .and_then(DateTime::from_timestamp_micros)
+            .ok_or_else(|| self.rest.error("has no time where there must be one"))
     }
-}
-
-fn text(bytes: &[u8]) -> Result<&str, Malformed> {
-    std::str::from_utf8(bytes).map_err(|_| Malformed("text that is not UTF-8"))
-}
-
-fn time(bytes: &[u8]) -> Result<DateTime<Utc>, Malformed> {
-    let micros = i64::from_be_bytes(bytes.try_into().map_err(|_| Malformed("a value of another length"))?);
-    let micros = micros.checked_add(POSTGRES_EPOCH_MICROS);
-    micros.and_then(DateTime::from_timestamp_micros).ok_or(Malformed("a time that is out of range"))
 }
 
 #[cfg(test)]
@@ -120,7 +115,7 @@ mod tests {
         let bytes = rows.finish();
         for end in HEADER.len() + 1..bytes.len() - END.to_be_bytes().len() {
             let read = |bytes| {
-                let mut columns = Columns::of(bytes)?.ok_or(Malformed("no row"))?;
+                let mut columns = Columns::of(bytes)?.expect("a row");
                 columns.text()?;
                 columns.int8()
             };

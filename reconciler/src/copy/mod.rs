@@ -4,7 +4,7 @@
 mod columns;
 mod rows;
 
-pub(crate) use columns::{Columns, Malformed};
+pub(crate) use columns::Columns;
 pub(crate) use rows::Rows;
 
 /// What every such stream begins with: the signature, no flags, no extension of the header.

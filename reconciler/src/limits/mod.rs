@@ -40,7 +40,8 @@ pub(crate) async fn run(config: Config, pool: PgPool, shutdown: CancellationToke
             ),
         }
         if since.elapsed() > TIDY_INTERVAL {
-            (backoff, said) = (Backoff::new(Duration::from_millis(500), Duration::from_secs(10)), false);
+            backoff.reset();
+            said = false;
         }
         backoff.wait(&shutdown).await;
     }

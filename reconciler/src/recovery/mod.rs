@@ -21,7 +21,6 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::apply::write::{int2, int4};
-use crate::copy::Malformed;
 use crate::findings::{self, Alarm};
 use crate::kafka::{LogWriter, SendError};
 use crate::redis_link::RedisLink;
@@ -80,7 +79,7 @@ pub(crate) enum RecoveryError {
     #[error("a row of PostgreSQL cannot be restored: {0}")]
     Unrestorable(String),
     #[error("{0}")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] DecodeError),
 }
 
 impl RecoveryError {
