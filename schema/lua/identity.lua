@@ -5,9 +5,15 @@ local function redis_identity()
   return string.match(info, 'run_id:(%x+)') .. ':' .. string.match(info, 'master_replid:(%x+)')
 end
 
--- Whether a shard of this epoch may sell: its certificate names this Redis and that epoch.
+-- Whether a shard of this epoch may sell: its certificate names this Redis and that epoch. INFO is searched for what the
+-- certificate says, since looking for a pattern takes longer than all the rest of INFO.
 local function is_certified(certificate, epoch)
-  return redis.call('GET', certificate) == redis_identity() .. ':' .. epoch
+  local names = redis.call('GET', certificate) or ''
+  local run_id, replid, certified = string.match(names, '^(%x+):(%x+):(%d+)$')
+  if not certified or tonumber(certified) ~= tonumber(epoch) then return false end
+  local info = redis.call('INFO', 'server', 'replication')
+  return string.find(info, '\nrun_id:' .. run_id .. '\r', 1, true) ~= nil
+    and string.find(info, '\nmaster_replid:' .. replid .. '\r', 1, true) ~= nil
 end
 
 local function unverified()

@@ -26,6 +26,18 @@ local KIND = {
   repaired = 23,
 }
 
+-- What the fields of a ticket type are called in the event's hash. Each name is joined once a call: writing a number costs
+-- more than what is done with the field.
+local TYPE_FIELDS = {}
+local function type_fields(ordinal)
+  local fields = TYPE_FIELDS[ordinal]
+  if not fields then
+    fields = { cap = 'cap' .. ordinal, held = 'held' .. ordinal, sold = 'sold' .. ordinal, limit = 'limit' .. ordinal }
+    TYPE_FIELDS[ordinal] = fields
+  end
+  return fields
+end
+
 -- The shard as it stands, or nil where it was never initialised, or is lost.
 local function read_shard()
   local s = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'clock', 'head_ms', 'written', 'trimmed')
@@ -55,7 +67,9 @@ local function load(key, ...)
   local hash = view[key]
   if not hash then hash = {}; view[key] = hash end
   local values = redis.call('HMGET', key, ...)
-  for i, field in ipairs({...}) do
+  local fields = {...}
+  for i = 1, #fields do
+    local field = fields[i]
     if hash[field] == nil then hash[field] = values[i] end
   end
   return hash
@@ -90,13 +104,9 @@ end
 
 -- Makes sure that a ticket type's counters are in the view, behind load_event; nil where one of them is missing.
 local function load_stock(keys, ordinal)
-  local event = view[keys.event]
-  if event['cap' .. ordinal] == nil then
-    load(keys.event, 'cap' .. ordinal, 'held' .. ordinal, 'sold' .. ordinal, 'limit' .. ordinal)
-  end
-  if event['cap' .. ordinal] and event['held' .. ordinal] and event['sold' .. ordinal] and event['limit' .. ordinal] then
-    return true
-  end
+  local event, of = view[keys.event], type_fields(ordinal)
+  if event[of.cap] == nil then load(keys.event, of.cap, of.held, of.sold, of.limit) end
+  if event[of.cap] and event[of.held] and event[of.sold] and event[of.limit] then return true end
   if ordinal < tonumber(event.types) then lost = keys.event end
 end
 
@@ -111,7 +121,7 @@ local function allowance_used(keys, field)
 end
 
 -- The number of a slot, which is the field of the customers hash that says whether the slot was ever written.
-local function slot_number(keys) return string.match(keys.slot, '%d+$') end
+local function slot_number(keys) return string.match(keys.slot, '^.*:(%d+)$') end
 
 -- The value of a field of a slot, or nil where there is none. Each slot that was written has an empty field, too: where
 -- that is missing, the slot is lost, and an absent field says nothing.
@@ -136,13 +146,10 @@ local function on_sale(event, now)
     and (event.close == '' or now < tonumber(event.close))
 end
 
--- Calls visit(ordinal, quantity) for each item; stops at the first answer that is not nil and returns it.
-local function each_item(items, visit)
-  for at = 1, #items, 3 do
-    local ordinal, quantity = struct.unpack('>BH', items, at)
-    local answer = visit(ordinal, quantity)
-    if answer then return answer end
-  end
+-- Steps through items: for _, ordinal, quantity in next_item, items, 1 do ... end
+local function next_item(items, at)
+  if at > #items then return nil end
+  return at + 3, struct.unpack('>BH', items, at)
 end
 
 -- Whether the items may be taken now: nil, or the letter of the refusal. Writes nothing. `counted` says that the
@@ -154,27 +161,30 @@ local function check_take(shard, keys, customer, items, counted)
   local total = 0
   local used = allowance_used(keys, customer)
   if not used then return 'U' end
-  local refusal = each_item(items, function(ordinal, quantity)
+  for _, ordinal, quantity in next_item, items, 1 do
     if not load_stock(keys, ordinal) then return 'U' end
     local extra = counted and 0 or quantity
     total = total + extra
-    local limit = event['limit' .. ordinal]
+    local limit = event[type_fields(ordinal).limit]
     if limit ~= '' and allowance_used(keys, customer .. string.char(ordinal)) + extra > tonumber(limit) then
       return 'L'
     end
-  end)
-  if refusal then return refusal end
+  end
   if event.limit ~= '' and used + total > tonumber(event.limit) then return 'L' end
   if counted then return nil end
-  return each_item(items, function(ordinal, quantity)
-    if event['cap' .. ordinal] - event['held' .. ordinal] - event['sold' .. ordinal] < quantity then return 'S' end
-  end)
+  for _, ordinal, quantity in next_item, items, 1 do
+    local of = type_fields(ordinal)
+    if event[of.cap] - event[of.held] - event[of.sold] < quantity then return 'S' end
+  end
 end
 
 -- Whether everything that a change of a booking touches is there, and in the view.
 local function load_inventory(keys, booking)
   if not load_event(keys) or not allowance_used(keys, booking.customer) then return false end
-  return not each_item(booking.items, function(ordinal) return not load_stock(keys, ordinal) or nil end)
+  for _, ordinal in next_item, booking.items, 1 do
+    if not load_stock(keys, ordinal) then return false end
+  end
+  return true
 end
 
 local function add(key, field, amount)
@@ -186,28 +196,30 @@ end
 -- Moves a customer's allowance by sign * the items; counters that reach zero are removed.
 local function move_allowance(keys, customer, items, sign)
   local total = 0
-  each_item(items, function(ordinal, quantity)
+  for _, ordinal, quantity in next_item, items, 1 do
     total = total + quantity
-    if view[keys.event]['limit' .. ordinal] ~= '' then
+    if view[keys.event][type_fields(ordinal).limit] ~= '' then
       local field = customer .. string.char(ordinal)
       if add(keys.customers, field, sign * quantity) <= 0 then write(keys.customers, field, false) end
     end
-  end)
+  end
   if add(keys.customers, customer, sign * total) <= 0 then write(keys.customers, customer, false) end
 end
 
 -- counter is 'held' or 'sold'.
 local function move_stock(keys, items, counter, sign)
-  each_item(items, function(ordinal, quantity) add(keys.event, counter .. ordinal, sign * quantity) end)
+  for _, ordinal, quantity in next_item, items, 1 do
+    add(keys.event, type_fields(ordinal)[counter], sign * quantity)
+  end
 end
 
 local function totals(keys, items)
-  local out = {}
-  each_item(items, function(ordinal)
-    local event = view[keys.event]
-    out[#out + 1] = struct.pack('>I4I4I4', event['cap' .. ordinal], event['held' .. ordinal], event['sold' .. ordinal])
-  end)
-  return table.concat(out)
+  local event, out = view[keys.event], ''
+  for _, ordinal in next_item, items, 1 do
+    local of = type_fields(ordinal)
+    out = out .. struct.pack('>I4I4I4', event[of.cap], event[of.held], event[of.sold])
+  end
+  return out
 end
 
 -- Takes the shard's next sequence number and appends a decision to the frame.
