@@ -154,7 +154,12 @@ fn options(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
         .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
         .application_name("boxoffice-api")
         .disable_statement_logging();
-    Ok(options.options([("statement_timeout", "1500"), ("idle_in_transaction_session_timeout", "5000")]))
+    // Compiling a statement (`jit`) takes PostgreSQL longer than running any of ours.
+    Ok(options.options([
+        ("statement_timeout", "1500"),
+        ("idle_in_transaction_session_timeout", "5000"),
+        ("jit", "off"),
+    ]))
 }
 
 /// A connection of the pool for one piece of work. Where that is abandoned, the connection is closed: the pool would

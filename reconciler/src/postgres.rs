@@ -31,7 +31,12 @@ pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
         // A statement that PostgreSQL itself gives up is better than one that is waited for in vain. A process that was
         // paused or cut off in the middle of a batch holds the rows that its successor needs: it is given a little
         // longer than a dead letter may take on its way to Kafka, which is the longest wait within a transaction.
-        .options([("statement_timeout", "60s"), ("idle_in_transaction_session_timeout", "15s")]);
+        // Compiling a statement (`jit`) takes PostgreSQL longer than running any of ours.
+        .options([
+            ("statement_timeout", "60s"),
+            ("idle_in_transaction_session_timeout", "15s"),
+            ("jit", "off"),
+        ]);
     Ok(PgPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(CONNECT_TIMEOUT)

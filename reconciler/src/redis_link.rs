@@ -77,20 +77,34 @@ impl RedisLink {
     }
 
     /// Runs one script many times, in one round trip.
-    pub(crate) async fn run_all<T: FromRedisValue>(&self, calls: &[Call]) -> Result<Vec<T>, RedisError> {
-        let Some(first) = calls.first() else { return Ok(Vec::new()) };
-        self.load(first.script).await?;
-        let mut pipeline = redis::pipe();
-        for call in calls {
-            pipeline.add_command(command("EVALSHA", call.script.sha1(), call));
-        }
-        self.heard(pipeline.query_async(&mut self.connection()).await)
+    pub(crate) async fn run_all<T: FromRedisValue>(&self, calls: Calls) -> Result<Vec<T>, RedisError> {
+        let Some(script) = calls.script else { return Ok(Vec::new()) };
+        self.load(script).await?;
+        self.heard(calls.pipeline.query_async(&mut self.connection()).await)
     }
 
     async fn load(&self, script: &Script) -> Result<(), RedisError> {
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(script.source());
         self.heard(load.query_async(&mut self.connection()).await)
+    }
+}
+
+/// Calls of one script, ready to be sent: each is taken into the message as it comes, and is held no longer.
+#[derive(Default)]
+pub(crate) struct Calls {
+    script: Option<&'static Script>,
+    pipeline: redis::Pipeline,
+}
+
+impl FromIterator<Call> for Calls {
+    fn from_iter<I: IntoIterator<Item = Call>>(calls: I) -> Self {
+        let mut all = Self::default();
+        for call in calls {
+            all.pipeline.add_command(command("EVALSHA", call.script.sha1(), &call));
+            all.script = Some(call.script);
+        }
+        all
     }
 }
 

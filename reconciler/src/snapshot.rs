@@ -15,7 +15,7 @@ use serde::Serialize;
 use sqlx::{PgPool, Row};
 
 use crate::apply::write::int2;
-use crate::redis_link::RedisLink;
+use crate::redis_link::{Calls, RedisLink};
 
 /// The counters of a ticket type, as a store has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -121,8 +121,8 @@ pub(crate) async fn live(
 ) -> Result<Vec<(EventId, Result<EventSnapshot, DecodeError>)>, RedisError> {
     let mut snapshots = Vec::with_capacity(events.len());
     for events in events.chunks(READ_MAX) {
-        let calls: Vec<_> = events.iter().map(|event| read_event(keys, shard, *event)).collect();
-        let replies: Vec<EventReply> = redis.run_all(&calls).await?;
+        let calls: Calls = events.iter().map(|event| read_event(keys, shard, *event)).collect();
+        let replies: Vec<EventReply> = redis.run_all(calls).await?;
         snapshots.extend(events.iter().copied().zip(replies.iter().map(EventSnapshot::parse)));
     }
     Ok(snapshots)
@@ -144,8 +144,8 @@ pub(crate) async fn live_shards(
 ) -> Result<BTreeMap<Shard, LiveShard>, RedisError> {
     // No event has this id; what is asked for is what comes with every event.
     let nobody = EventId::from_bytes([0; 16]);
-    let calls: Vec<_> = shards.iter().map(|shard| read_event(keys, *shard, nobody)).collect();
-    let replies: Vec<EventReply> = redis.run_all(&calls).await?;
+    let calls: Calls = shards.iter().map(|shard| read_event(keys, *shard, nobody)).collect();
+    let replies: Vec<EventReply> = redis.run_all(calls).await?;
     let state = |(certified, epoch, sequence, _, _): EventReply| {
         let position = u32::try_from(epoch).ok().zip(u64::try_from(sequence).ok());
         let position = position.map(|(epoch, sequence)| Position { epoch, sequence });

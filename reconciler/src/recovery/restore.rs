@@ -25,8 +25,8 @@ use super::{Recoverer, RecoveryError, stale_is_taken_over};
 const CLEAR_MAX: usize = 512;
 
 /// Bookings that are read and written at a time: the more, the more of them share a slot, and the less work is a slot.
-/// They take about 4 MB, and as much again on their way to Redis.
-const PAGE: usize = 8_000;
+/// They take about 8 MB, and as much again on their way to Redis.
+const PAGE: usize = 16_000;
 
 /// What was put back.
 #[derive(Debug, Default)]
@@ -161,11 +161,13 @@ impl Recoverer<'_> {
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
         let mut page = self.read_page(&shared, None).await?;
-        while let Some(Page { bookings, last, newest_ms }) = page {
+        while let Some(Page { mut bookings, last, newest_ms }) = page {
             let next = self.read_page(&shared, Some(last));
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            self.call_all(&restore_bookings(self.keys, shard, epoch, event, bookings)).await?;
+            let calls = restore_bookings(self.keys, shard, epoch, event, &mut bookings).collect();
+            drop(bookings);
+            let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
             page = next.await?;
         }
         Ok(())
@@ -180,11 +182,6 @@ impl Recoverer<'_> {
         let (pool, event) = (self.pool.clone(), Arc::clone(event));
         let read = tokio::spawn(async move { stored::bookings(&pool, &event, after, PAGE).await });
         async { read.await.map_err(|panic| RecoveryError::Unrestorable(panic.to_string()))? }
-    }
-
-    async fn call_all(&self, calls: &[Call]) -> Result<(), RecoveryError> {
-        let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
-        Ok(())
     }
 
     async fn call(&self, call: &Call) -> Result<(), RecoveryError> {

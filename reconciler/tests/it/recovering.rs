@@ -324,7 +324,8 @@ async fn a_recoverer_that_slept_restores_nothing() {
     service.stop().await;
     let before = inventory(&stack).await;
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap());
-    let mut late = restore_bookings(&keys, FIRST, epoch - 1, &sale.event, vec![(id, image)]);
+    let mut bookings = [(id, image)];
+    let mut late: Vec<_> = restore_bookings(&keys, FIRST, epoch - 1, &sale.event, &mut bookings).collect();
     late.extend([
         restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
         restore_event(&keys, FIRST, epoch - 1, &sale.event),

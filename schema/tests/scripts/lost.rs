@@ -1,5 +1,7 @@
 //! What the scripts do when somebody deleted a key under a valid certificate: whoever misses it closes the shard.
 
+use std::collections::HashMap;
+
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::Change as RecordChange;
@@ -229,14 +231,48 @@ fn a_restored_slot_is_known_when_it_is_lost_again() {
     });
     shard.begin_recovery(2).unwrap();
     shard.restore(&event);
-    let bookings = vec![(target.booking_id, image.unwrap())];
-    for call in scripts::restore_bookings(&shard.keys, shard.shard, 2, &event, bookings) {
+    let mut bookings = [(target.booking_id, image.unwrap())];
+    let keys = shard.keys.clone();
+    for call in scripts::restore_bookings(&keys, shard.shard, 2, &event, &mut bookings) {
         shard.run::<i64>(&call).unwrap();
     }
     shard.certify(3);
     assert!(matches!(shard.decide(std::slice::from_ref(&request)).unwrap()[..], [Outcome::Replayed(..)]));
     shard.lose(&delete(key.clone()).0);
     shard.is_closed_by(request, &key);
+}
+
+#[test]
+fn bookings_of_one_slot_are_restored_however_many_they_are_and_however_often_a_customer_came() {
+    let mut shard = TestShard::certified();
+    let event = EventImage { slots: 1, ..event(&[2_000]) };
+    shard.publish(&event);
+    for batch in 0..12 {
+        let one = |n: usize| book(&event, &format!("{batch}-{n}"), &format!("{}", n % 60), 1_000, &[(0, 1)]);
+        shard.decide(&(0..100).map(one).collect::<Vec<_>>()).unwrap();
+    }
+    let slot = shard.keys.slot(shard.shard, event.id, 0);
+    let contents = |shard: &mut TestShard| {
+        let fields: HashMap<Vec<u8>, Vec<u8>> =
+            redis::cmd("HGETALL").arg(&slot).query(&mut shard.redis).unwrap();
+        (fields, shard.customers(event.id), shard.expiries())
+    };
+    let before = contents(&mut shard);
+    let bookings = shard.records().into_iter().filter_map(|record| match record.change {
+        RecordChange::Booking(change) => Some((change.id, change.image)),
+        _ => None,
+    });
+    let mut bookings: Vec<_> = bookings.collect();
+    let (keys, stored) = (shard.keys.clone(), shard.event(event.id));
+    shard.begin_recovery(2).unwrap();
+    let doomed = vec![slot.clone(), keys.customers(shard.shard, event.id), keys.expiry(shard.shard)];
+    shard.run::<i64>(&scripts::restore_clear(&keys, shard.shard, 2, doomed)).unwrap();
+    shard.restore(&stored);
+    for call in scripts::restore_bookings(&keys, shard.shard, 2, &stored, &mut bookings) {
+        shard.run::<i64>(&call).unwrap();
+    }
+    assert_eq!(contents(&mut shard), before);
+    assert_eq!((before.0.len(), before.2.len()), (2 * 1_200 + 1, 1_200));
 }
 
 fn due(shard: &mut TestShard) -> Result<Vec<Vec<u8>>, redis::RedisError> {
