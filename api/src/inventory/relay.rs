@@ -3,7 +3,7 @@
 //! A relay always begins at the outbox's head, before which everything is confirmed, and sends in order. Two relays
 //! at once, one of which believes in a lease that it lost, therefore send twice but never leave a gap.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use boxoffice_schema::frame::{self, FRAME_FIELD};
@@ -25,9 +25,17 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often an instance that does not relay a shard looks how far it is confirmed, while somebody waits for that.
 const CONFIRMED_POLL: Duration = Duration::from_millis(5);
 
-/// The shortest time from one round to the next where no client waits for Kafka: what gathers meanwhile goes in one
-/// round, and the processors are left to those who are waited for.
+/// The time from one round to the next where no client waits for Kafka: what gathers meanwhile goes in one round, and the
+/// processors are left to those who are waited for.
 const PACE: Duration = Duration::from_millis(20);
+
+/// When the next rounds begin, those of all shards together: Kafka then gets one request with the records of many shards,
+/// and Redis flushes its file once for their trims.
+fn next_rounds() -> tokio::time::Instant {
+    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
+    let rounds = FIRST.elapsed().as_millis() / PACE.as_millis() + 1;
+    *FIRST + PACE.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+}
 
 /// The same of the instance that relays it: its own trims tell it sooner, unless nothing is decided any more.
 const CONFIRMED_RECHECK: Duration = Duration::from_millis(200);
@@ -148,12 +156,8 @@ async fn note_confirmed(shared: &Shared, shard: Shard) {
 
 /// Returns when a trim was refused: another relay or a recovery took over.
 async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
-    let pace = match shared.settings.acknowledge {
-        Acknowledge::Redis => PACE,
-        Acknowledge::Kafka => Duration::ZERO,
-    };
+    let is_waited_for = shared.settings.acknowledge == Acknowledge::Kafka;
     loop {
-        let next = tokio::time::Instant::now() + pace;
         match send_head(shared, shard, epoch).await {
             Ok(0) => {
                 tokio::select! {
@@ -163,7 +167,8 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
             }
             // A full round means that more is waiting already.
             Ok(FRAMES_MAX) => {}
-            Ok(_) => tokio::time::sleep_until(next).await,
+            Ok(_) if is_waited_for => {}
+            Ok(_) => tokio::time::sleep_until(next_rounds()).await,
             Err(RelayError::LostShard) => return,
             Err(error) => {
                 tracing::warn!(%error, %shard, "the relay starts again at the outbox's head");
