@@ -25,20 +25,12 @@ const POLL: Duration = Duration::from_millis(50);
 /// How often an instance that does not relay a shard looks how far it is confirmed, while somebody waits for that.
 const CONFIRMED_POLL: Duration = Duration::from_millis(5);
 
+/// The same of the instance that relays it: its own trims tell it sooner, unless nothing is decided any more.
+const CONFIRMED_RECHECK: Duration = Duration::from_millis(200);
+
 /// The time from one round to the next where no client waits for Kafka: what gathers meanwhile goes in one round, and the
 /// processors are left to those who are waited for.
 const PACE: Duration = Duration::from_millis(20);
-
-/// When the next rounds begin, those of all shards together: Kafka then gets one request with the records of many shards,
-/// and Redis flushes its file once for their trims.
-fn next_rounds() -> tokio::time::Instant {
-    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
-    let rounds = FIRST.elapsed().as_millis() / PACE.as_millis() + 1;
-    *FIRST + PACE.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
-}
-
-/// The same of the instance that relays it: its own trims tell it sooner, unless nothing is decided any more.
-const CONFIRMED_RECHECK: Duration = Duration::from_millis(200);
 
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -176,6 +168,14 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
             }
         }
     }
+}
+
+/// When the next rounds begin, those of all shards together: Kafka then gets one request with the records of many shards,
+/// and Redis flushes its file once for their trims.
+fn next_rounds() -> tokio::time::Instant {
+    static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
+    let rounds = FIRST.elapsed().as_millis() / PACE.as_millis() + 1;
+    *FIRST + PACE.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
 }
 
 /// At shutdown: whatever is in the outbox is sent, until it is empty or something fails.

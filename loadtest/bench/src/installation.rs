@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::ShardCount;
-use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, AsyncConnectionConfig};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
@@ -23,6 +23,9 @@ use crate::record;
 
 /// How long the log may take to be applied after a run.
 const APPLIED: Duration = Duration::from_secs(300);
+
+/// How long Redis may take for an answer. The longest is to forget a million bookings of the section before.
+const EMPTIED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Ids that one question to PostgreSQL holds.
 const ASKED_AT_ONCE: usize = 10_000;
@@ -61,8 +64,9 @@ pub(crate) struct Installation {
 impl Installation {
     /// Empties the servers, prepares them and starts the processes; the API with these rate limits, if any.
     pub(crate) async fn open(place: &Place, name: &str, policies: Option<&str>) -> Result<Self> {
-        let mut redis =
-            redis::Client::open(place.redis_url.as_str())?.get_multiplexed_async_connection().await?;
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(EMPTIED_WITHIN));
+        let client = redis::Client::open(place.redis_url.as_str())?;
+        let mut redis = client.get_multiplexed_async_connection_with_config(&patient).await?;
         redis::cmd("FLUSHALL").arg("SYNC").exec_async(&mut redis).await?;
         let (database_url, pool) = make_database(place, name).await?;
         let prefix = format!("{name}:");
