@@ -6,7 +6,7 @@
 -- ARGV[2..] lists, each behind the number of its arguments:
 --   fields of the customers hash;  the tickets to add to each;
 --   expiries: time in milliseconds, event id .. booking id (32 bytes), of each that is held;
---   then for each of KEYS[5..] what is written into it: field, value, ...
+--   then for each of KEYS[5..] what is written into it: field, value, ..., first the empty field of a slot that was written
 --
 -- Returns 1.
 -- Errors: STALEEPOCH where another recovery took the shard over.
@@ -16,6 +16,11 @@ if stale then return stale end
 
 -- Lua's stack bounds how many values one call can take. Even, since they are pairs.
 local CHUNK = 2000
+local function write_pairs(command, key, list, from, to)
+  for first = from, to, CHUNK do
+    redis.call(command, key, unpack(list, first, math.min(first + CHUNK - 1, to)))
+  end
+end
 
 local at = 2
 -- Where the next list begins, and where it ends.
@@ -39,20 +44,13 @@ for from = fields_from, fields_to, CHUNK do
   end
   redis.call('HSET', KEYS[4], unpack(written))
 end
-local expiries_from, expiries_to = next_list()
-if expiries_from <= expiries_to then redis.call('ZADD', KEYS[3], unpack(ARGV, expiries_from, expiries_to)) end
+write_pairs('ZADD', KEYS[3], ARGV, next_list())
 local slots = {}
 for slot = 5, #KEYS do
-  local slot_from, slot_to = next_list()
-  redis.call('HSET', KEYS[slot], '', '1', unpack(ARGV, slot_from, math.min(slot_from + CHUNK - 1, slot_to)))
-  for from = slot_from + CHUNK, slot_to, CHUNK do
-    redis.call('HSET', KEYS[slot], unpack(ARGV, from, math.min(from + CHUNK - 1, slot_to)))
-  end
-  slots[#slots + 1] = string.match(KEYS[slot], '%d+$')
+  write_pairs('HSET', KEYS[slot], ARGV, next_list())
+  slots[#slots + 1] = string.match(KEYS[slot], '^.*:(%d+)$')
   slots[#slots + 1] = '1'
 end
--- Behind the slots, in one call: Redis is what a restoration waits for.
-for from = 1, #slots, CHUNK do
-  redis.call('HSET', KEYS[4], unpack(slots, from, math.min(from + CHUNK - 1, #slots)))
-end
+-- Behind the slots, and not with each of them: Redis is what a restoration waits for.
+write_pairs('HSET', KEYS[4], slots, 1, #slots)
 return 1

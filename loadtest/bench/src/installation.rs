@@ -25,7 +25,7 @@ use crate::record;
 const APPLIED: Duration = Duration::from_secs(300);
 
 /// How long Redis may take for an answer. The longest is to forget a million bookings of the section before.
-const EMPTIED_WITHIN: Duration = Duration::from_secs(60);
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Ids that one question to PostgreSQL holds.
 const ASKED_AT_ONCE: usize = 10_000;
@@ -64,7 +64,7 @@ pub(crate) struct Installation {
 impl Installation {
     /// Empties the servers, prepares them and starts the processes; the API with these rate limits, if any.
     pub(crate) async fn open(place: &Place, name: &str, policies: Option<&str>) -> Result<Self> {
-        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(EMPTIED_WITHIN));
+        let patient = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWERED_WITHIN));
         let client = redis::Client::open(place.redis_url.as_str())?;
         let mut redis = client.get_multiplexed_async_connection_with_config(&patient).await?;
         redis::cmd("FLUSHALL").arg("SYNC").exec_async(&mut redis).await?;

@@ -74,11 +74,12 @@ fn restore_some(
     push_list(&mut call.args, expiries(event, bookings));
     for of_slot in bookings.chunk_by(|(one, _), (next, _)| one.slot(event.slots) == next.slot(event.slots)) {
         call.keys.push(keys.slot(shard, event.id, of_slot[0].0.slot(event.slots)));
+        let written = [Vec::new(), b"1".to_vec()];
         let fields = of_slot.iter().flat_map(|(id, image)| {
             let field = IdempotencyField::of(&image.caller, event.id, &image.idempotency_key);
             [field.as_bytes().to_vec(), id.as_bytes().to_vec(), id.as_bytes().to_vec(), image.encode()]
         });
-        push_list(&mut call.args, fields.collect());
+        push_list(&mut call.args, written.into_iter().chain(fields).collect());
     }
     call
 }
