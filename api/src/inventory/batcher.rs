@@ -1,15 +1,20 @@
-//! Gathers concurrent requests for one shard into one script call, without a timer: a batch forms while the last one
-//! is in flight.
+//! Gathers concurrent requests into one script call a shard, without a timer: batches form while the last ones are in
+//! flight. Those of all shards leave together, so that many events make few calls: Redis decides one after the other
+//! anyway, and flushes its file once for what it reads at once.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::{BATCH_MAX, Call, Decided, Decision, Outcome, decision_call};
 use boxoffice_schema::shard::Shard;
+use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 
 use super::link::Link;
 use super::{InventoryError, Shared};
@@ -25,21 +30,30 @@ struct Waiting<D> {
     answer: oneshot::Sender<Answer>,
 }
 
-/// A queue for each shard, for one kind of decision.
+/// A queue for each shard, for one kind of decision: a flood for one event fills its own shard's alone.
 pub(super) struct Batcher<D> {
     shared: Arc<Shared>,
     queues: HashMap<Shard, mpsc::Sender<Waiting<D>>>,
 }
 
+/// The end of a shard's queue, and what was taken from it for the next round.
+struct Queue<D> {
+    shard: Shard,
+    waiting: mpsc::Receiver<Waiting<D>>,
+    batch: Vec<Waiting<D>>,
+}
+
 impl<D: Decision + Send + Sync + 'static> Batcher<D> {
-    /// The queues' tasks end when the batcher is dropped and what was in the queues is answered.
+    /// The queues' task ends when the batcher is dropped and what was in the queues is answered.
     pub(super) fn start(shared: &Arc<Shared>, link: &Link, tasks: &mut JoinSet<()>) -> Self {
-        let queues = shared.settings.shards.shards().map(|shard| {
-            let (sender, receiver) = mpsc::channel(shared.settings.queue);
-            tasks.spawn(serve(shared.clone(), link.clone(), shard, receiver));
-            (shard, sender)
-        });
-        Self { queues: queues.collect(), shared: shared.clone() }
+        let (mut queues, mut ends) = (HashMap::new(), Vec::new());
+        for shard in shared.settings.shards.shards() {
+            let (sender, waiting) = mpsc::channel(shared.settings.queue);
+            queues.insert(shard, sender);
+            ends.push(Queue { shard, waiting, batch: Vec::with_capacity(BATCH_MAX) });
+        }
+        tasks.spawn(serve(shared.clone(), link.clone(), ends));
+        Self { queues, shared: shared.clone() }
     }
 
     /// The outcome with the shard that decided it.
@@ -55,20 +69,43 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
     }
 }
 
-async fn serve<D: Decision>(
-    shared: Arc<Shared>,
-    link: Link,
-    shard: Shard,
-    mut queue: mpsc::Receiver<Waiting<D>>,
-) {
-    let mut batch = Vec::with_capacity(BATCH_MAX);
-    while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        // Whoever gave up is not asked for: nothing was sent on their behalf.
-        batch
-            .retain(|waiting: &Waiting<D>| !waiting.answer.is_closed() && waiting.since.elapsed() < WAIT_MAX);
-        if !batch.is_empty() {
-            decide(&shared, &link, shard, &mut batch).await;
+async fn serve<D: Decision>(shared: Arc<Shared>, link: Link, mut queues: Vec<Queue<D>>) {
+    // A round looks at every queue, however many were full: cut short, it would always be the last ones that wait.
+    while unconstrained(poll_fn(|context| gather(&mut queues, context))).await {
+        let batches = queues.iter_mut().filter(|queue| !queue.batch.is_empty());
+        join_all(batches.map(|queue| decide(&shared, &link, queue.shard, &mut queue.batch))).await;
+    }
+}
+
+/// Ready where a batch has formed for at least one shard, or, with `false`, where all queues are closed and empty.
+fn gather<D>(queues: &mut [Queue<D>], context: &mut Context<'_>) -> Poll<bool> {
+    let mut open = false;
+    for queue in queues.iter_mut() {
+        open |= queue.fill(context);
+    }
+    if queues.iter().any(|queue| !queue.batch.is_empty()) {
+        Poll::Ready(true)
+    } else if open {
+        Poll::Pending
+    } else {
+        Poll::Ready(false)
+    }
+}
+
+impl<D> Queue<D> {
+    /// Takes a batch of what waits; whether more may come. Where nothing waits the task is woken when something does.
+    fn fill(&mut self, context: &mut Context<'_>) -> bool {
+        while self.batch.is_empty() {
+            match self.waiting.poll_recv_many(context, &mut self.batch, BATCH_MAX) {
+                Poll::Ready(0) => return false,
+                // Whoever gave up is not asked for: nothing was sent on their behalf.
+                Poll::Ready(_) => self
+                    .batch
+                    .retain(|waiting| !waiting.answer.is_closed() && waiting.since.elapsed() < WAIT_MAX),
+                Poll::Pending => return true,
+            }
         }
+        true
     }
 }
 
