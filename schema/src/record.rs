@@ -2,6 +2,8 @@
 //!
 //! Golden files of every kind are in `schema/golden`; a change of the format is a new version beside this one.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -190,10 +192,10 @@ impl Record {
         let wire = match &self.change {
             Change::Booking(change) => Wire {
                 booking: Some(WireBooking::from(change.as_ref())),
-                ticket_types: Some(change.totals.clone()),
+                ticket_types: Some(Cow::Borrowed(&change.totals)),
                 ..wire
             },
-            Change::Event(event) => Wire { event: Some(event.as_ref().clone()), ..wire },
+            Change::Event(event) => Wire { event: Some(Cow::Borrowed(event)), ..wire },
             Change::Barrier { old_epoch } => Wire { old_epoch: Some(*old_epoch), ..wire },
         };
         serde_json::to_vec(&wire).expect("a record has string keys and finite numbers only")
@@ -204,23 +206,20 @@ impl Record {
     /// # Errors
     /// Where it is not JSON, of another version, or lacks what its kind must have.
     pub fn decode(json: &[u8]) -> Result<Self, DecodeError> {
-        let bad = |why: String| DecodeError::new("record", why);
-        let version: WireVersion =
-            serde_json::from_slice(json).map_err(|e| bad(format!("is not JSON of a record: {e}")))?;
-        if version.v != VERSION {
-            return Err(bad(format!("unknown version {}, this build reads {VERSION}", version.v)));
+        let wire: Wire<'_> = serde_json::from_slice(json).map_err(|error| unreadable(json, &error))?;
+        if wire.v != VERSION {
+            return Err(unknown_version(wire.v));
         }
-        let wire: Wire = serde_json::from_slice(json).map_err(|e| bad(e.to_string()))?;
         let position = Position { epoch: wire.epoch, sequence: wire.sequence };
-        let lacks = |what: &str| bad(format!("of kind {:?} lacks {what}", wire.kind));
+        let lacks = |what: &str| DecodeError::new("record", format!("of kind {:?} lacks {what}", wire.kind));
         let change = if wire.kind.is_of_booking() {
             let booking = wire.booking.ok_or_else(|| lacks("booking"))?;
             let totals = wire.ticket_types.ok_or_else(|| lacks("ticket_types"))?;
-            Change::Booking(Box::new(booking.into_change(position, totals)?))
+            Change::Booking(Box::new(booking.into_change(position, totals.into_owned())?))
         } else if wire.kind == Kind::Barrier {
             Change::Barrier { old_epoch: wire.old_epoch.ok_or_else(|| lacks("old_epoch"))? }
         } else {
-            Change::Event(Box::new(wire.event.ok_or_else(|| lacks("event"))?))
+            Change::Event(Box::new(wire.event.ok_or_else(|| lacks("event"))?.into_owned()))
         };
         if wire.event_id.is_none() && wire.kind != Kind::Barrier {
             return Err(lacks("event_id"));
@@ -241,9 +240,23 @@ struct WireVersion {
     v: u16,
 }
 
+/// Why it is no record of this version: another version has other fields, and says so only where one looks for it.
+fn unreadable(json: &[u8], error: &serde_json::Error) -> DecodeError {
+    match serde_json::from_slice(json) {
+        Err(error) => DecodeError::new("record", format!("is not JSON of a record: {error}")),
+        Ok(WireVersion { v }) if v != VERSION => unknown_version(v),
+        Ok(_) => DecodeError::new("record", error.to_string()),
+    }
+}
+
+fn unknown_version(version: u16) -> DecodeError {
+    DecodeError::new("record", format!("unknown version {version}, this build reads {VERSION}"))
+}
+
+/// Written, it borrows from the record; read, it owns what it has read.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wire {
+struct Wire<'a> {
     v: u16,
     kind: Kind,
     shard: Shard,
@@ -256,29 +269,29 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     old_epoch: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    booking: Option<WireBooking>,
+    booking: Option<WireBooking<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    ticket_types: Option<Vec<Totals>>,
+    ticket_types: Option<Cow<'a, [Totals]>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    event: Option<EventImage>,
+    event: Option<Cow<'a, EventImage>>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WireBooking {
+struct WireBooking<'a> {
     id: BookingId,
     status: BookingStatus,
     first_status: BookingStatus,
-    customer: Customer,
-    caller: Caller,
-    idempotency_key: IdempotencyKey,
+    customer: Cow<'a, Customer>,
+    caller: Cow<'a, Caller>,
+    idempotency_key: Cow<'a, IdempotencyKey>,
     fingerprint: String,
     customer_hash: String,
     #[serde(serialize_with = "time::serialize")]
     created_at: DateTime<Utc>,
     #[serde(serialize_with = "time::serialize_option")]
     hold_expires_at: Option<DateTime<Utc>>,
-    payment_reference: Option<PaymentReference>,
+    payment_reference: Option<Cow<'a, PaymentReference>>,
     currency: Currency,
     items: Vec<WireItem>,
 }
@@ -292,21 +305,21 @@ struct WireItem {
     unit_price: u64,
 }
 
-impl From<&BookingChange> for WireBooking {
-    fn from(change: &BookingChange) -> Self {
+impl<'a> From<&'a BookingChange> for WireBooking<'a> {
+    fn from(change: &'a BookingChange) -> Self {
         let image = &change.image;
         Self {
             id: change.id,
             status: image.status,
             first_status: image.first_status,
-            customer: image.customer.clone(),
-            caller: image.caller.clone(),
-            idempotency_key: image.idempotency_key.clone(),
+            customer: Cow::Borrowed(&image.customer),
+            caller: Cow::Borrowed(&image.caller),
+            idempotency_key: Cow::Borrowed(&image.idempotency_key),
             fingerprint: hex(image.fingerprint.as_bytes()),
             customer_hash: hex(image.customer_hash.as_bytes()),
             created_at: image.created_at,
             hold_expires_at: image.hold_expires_at,
-            payment_reference: image.payment_reference.clone(),
+            payment_reference: image.payment_reference.as_ref().map(Cow::Borrowed),
             currency: image.currency,
             items: image
                 .items
@@ -322,7 +335,7 @@ impl From<&BookingChange> for WireBooking {
     }
 }
 
-impl WireBooking {
+impl WireBooking<'_> {
     fn into_change(self, position: Position, totals: Vec<Totals>) -> Result<BookingChange, DecodeError> {
         let items = self.items.into_iter().map(|item| ImageItem {
             ordinal: item.ordinal,
@@ -338,10 +351,10 @@ impl WireBooking {
             position,
             customer_hash: CustomerHash::from_bytes(unhex(&self.customer_hash)?),
             fingerprint: Fingerprint::from_bytes(unhex(&self.fingerprint)?),
-            payment_reference: self.payment_reference,
-            caller: self.caller,
-            idempotency_key: self.idempotency_key,
-            customer: self.customer,
+            payment_reference: self.payment_reference.map(Cow::into_owned),
+            caller: self.caller.into_owned(),
+            idempotency_key: self.idempotency_key.into_owned(),
+            customer: self.customer.into_owned(),
             currency: self.currency,
             items: items.collect(),
         };

@@ -35,7 +35,7 @@ pub fn rfc3339(time: DateTime<Utc>) -> String {
 /// # Errors
 /// The serializer's.
 pub fn serialize<S: serde::Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(&time.format("%Y-%m-%dT%H:%M:%S%.3fZ"))
+    to.serialize_str(&rfc3339(*time))
 }
 
 /// For `#[serde(serialize_with)]` of an optional time.
