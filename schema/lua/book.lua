@@ -30,7 +30,7 @@ local function book(keys, subject, idempotency, hold_ms, items, identity, tail)
     if string.sub(image, 49, 64) ~= string.sub(identity, 17) then return 'F' end
     return 'R' .. known .. image
   end
-  local customer = string.sub(identity, 1, 16)
+  local customer = string.sub(identity, 1, CUSTOMER_FIELD)
   local refusal = check_take(shard, keys, customer, items)
   if refusal then return refusal end
   if shard.outbox_full then return 'O' end

@@ -19,6 +19,7 @@ local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
 local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
 local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
+local CUSTOMER_FIELD = 12        -- so many bytes of the customer hash name the customer's counters
 
 local KIND = {
   booked = 1, held = 2, confirmed = 3, cancelled = 4, expired = 5, restated = 6,
@@ -110,9 +111,8 @@ local function load_stock(keys, ordinal)
   if ordinal < tonumber(event.types) then lost = keys.event end
 end
 
--- How many tickets a customer has, of the event (field = hash) or of one type (field = hash .. ordinal), behind
--- load_event. The empty field is written at publication: where it is missing, the counters are lost and nil is the
--- answer.
+-- How many tickets a customer has, of the event (its field) or of one type (field .. ordinal), behind load_event. The
+-- empty field is written at publication: where it is missing, the counters are lost and nil is the answer.
 local function allowance_used(keys, field)
   local counters = view[keys.customers]
   if not counters or counters[''] == nil then counters = load(keys.customers, '', field) end
@@ -244,7 +244,7 @@ local function parse_image(image)
   local items_end = ITEMS_AT + 3 * count - 1
   return {
     state = state, first = first, count = count, created = created, expires = expires,
-    customer = string.sub(image, 33, 48), identity = string.sub(image, 33, 64),
+    customer = string.sub(image, 33, 32 + CUSTOMER_FIELD), identity = string.sub(image, 33, 64),
     items = string.sub(image, ITEMS_AT, items_end),
     payment = struct.unpack('>Hc0', image, items_end + 1),
     tail = string.sub(image, items_end + 3 + struct.unpack('>H', image, items_end + 1)),

@@ -74,10 +74,10 @@ impl TicketTypeImage {
     }
 }
 
-/// In how many slots the bookings of an event lie: about 32 bookings to a slot when it is sold out, so that the
+/// In how many slots the bookings of an event lie: 32 to 64 bookings to a slot when it is sold out, so that the
 /// slot's hash stays in Redis' compact form (`hash-max-listpack-entries`).
 pub fn slots_for(total_capacity: u64) -> u32 {
-    let wanted = total_capacity.div_ceil(32).clamp(1, 65_536).next_power_of_two();
+    let wanted = total_capacity.div_ceil(64).clamp(1, 65_536).next_power_of_two();
     u32::try_from(wanted).expect("clamped to 65,536")
 }
 

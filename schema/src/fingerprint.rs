@@ -59,9 +59,18 @@ impl IdempotencyField {
 }
 
 impl CustomerHash {
+    /// The bytes of [`Self::field`]. A text of 12 takes 16 of Redis' memory, one of 16 takes 24, and there is one for each
+    /// customer. Among 10^6 customers of an event two share a field with a chance of about 10^-17.
+    pub const FIELD: usize = 12;
+
     /// Of the customer alone: its counters are kept by event.
     pub fn of(customer: &Customer) -> Self {
         Self(hash(&[customer.as_str().as_bytes()]))
+    }
+
+    /// The field of the customers hash that counts its tickets.
+    pub fn field(&self) -> &[u8] {
+        &self.0[..Self::FIELD]
     }
 }
 

@@ -56,8 +56,8 @@ impl Keys {
         self.of_shard(shard, &format!("event:{event}"))
     }
 
-    /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 16 bytes is
-    /// a customer, of 17 a customer and a ticket type; a shorter one is the number of a slot, and the empty one is always
+    /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 12 bytes is
+    /// a customer, of 13 a customer and a ticket type; a shorter one is the number of a slot, and the empty one is always
     /// there.
     pub fn customers(&self, shard: Shard, event: EventId) -> String {
         self.of_shard(shard, &format!("customers:{event}"))

@@ -133,7 +133,7 @@ auto-aof-rewrite-min-size 256mb
 maxmemory $redis_maxmemory
 maxmemory-policy noeviction
 # Bookings are small hashes and stay in the compact encoding.
-hash-max-listpack-entries 128
+hash-max-listpack-entries 512
 hash-max-listpack-value 1024
 CONF
     detach redis redis-server "$stack/redis/redis.conf"

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use boxoffice_schema::fingerprint::IdempotencyField;
+use boxoffice_schema::fingerprint::{CustomerHash, IdempotencyField};
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::position::Position;
@@ -261,7 +261,7 @@ impl Subject<'_> {
 
 /// The other fields of the customers hash say which slots there are.
 const fn is_customer(field: &[u8]) -> bool {
-    field.len() >= 16
+    field.len() >= CustomerHash::FIELD
 }
 
 /// The score of a hold in the expiry queue.

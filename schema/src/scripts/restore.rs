@@ -131,11 +131,11 @@ pub fn allowances(event: &EventImage, bookings: &[(BookingId, BookingImage)]) ->
         .filter(|(_, image)| matches!(image.status, BookingStatus::Held | BookingStatus::Confirmed));
     for (_, image) in counted {
         for item in &image.items {
-            let customer = image.customer_hash.as_bytes();
+            let customer = image.customer_hash.field();
             *allowances.entry(customer.to_vec()).or_default() += u64::from(item.quantity);
             let ticket_type = event.ticket_types.get(usize::from(item.ordinal));
             if ticket_type.is_some_and(|ticket_type| ticket_type.per_customer_limit.is_some()) {
-                let field = [customer.as_slice(), &[item.ordinal]].concat();
+                let field = [customer, &[item.ordinal]].concat();
                 *allowances.entry(field).or_default() += u64::from(item.quantity);
             }
         }

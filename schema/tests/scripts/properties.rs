@@ -220,10 +220,10 @@ impl Pair {
         let mut expected = HashMap::new();
         for customer in 0..CUSTOMERS {
             let hash = CustomerHash::of(&Customer::try_from(customer.to_string()).unwrap());
-            expected.insert(hash.as_bytes().to_vec(), u64::from(self.model.used_by(e, customer, None)));
+            expected.insert(hash.field().to_vec(), u64::from(self.model.used_by(e, customer, None)));
             for ordinal in (0..TYPES).filter(|o| self.model.events[e].types[usize::from(*o)].limit.is_some())
             {
-                let field = [hash.as_bytes().as_slice(), &[ordinal]].concat();
+                let field = [hash.field(), &[ordinal]].concat();
                 expected.insert(field, u64::from(self.model.used_by(e, customer, Some(ordinal))));
             }
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
+use boxoffice_schema::fingerprint::CustomerHash;
 use boxoffice_schema::frame::{self, FRAME_FIELD};
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
@@ -135,7 +136,7 @@ impl TestShard {
         let mut fields: HashMap<Vec<u8>, u64> =
             redis::cmd("HGETALL").arg(key).query(&mut self.redis).unwrap();
         // Slots that were written have a field of their own, which is shorter than a customer's.
-        fields.retain(|field, _| field.is_empty() || field.len() >= 16);
+        fields.retain(|field, _| field.is_empty() || field.len() >= CustomerHash::FIELD);
         fields
     }
 
