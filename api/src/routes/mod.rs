@@ -33,9 +33,11 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(1_950);
 
 static STALE: HeaderName = HeaderName::from_static("boxoffice-stale");
 
-/// Bounds the work of one request.
-async fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    tokio::time::timeout(ANSWER_WITHIN, work).await.unwrap_or_else(|_| Err(Problem::new(Code::Overloaded)))
+/// Bounds the work of one request. The work is boxed, since the framework moves a handler's future several times before it
+/// polls it, and the way to the stores makes it some kilobytes large.
+fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> impl Future<Output = Result<T, Problem>> {
+    let bounded = tokio::time::timeout(ANSWER_WITHIN, Box::pin(work));
+    async { bounded.await.unwrap_or_else(|_| Err(Problem::new(Code::Overloaded))) }
 }
 
 /// A JSON response.
