@@ -211,6 +211,8 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
     for entry in &head.ids {
         let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
         records.extend(frame::decode(shard, &bytes).map_err(InventoryError::from)?);
+        // The thread is the batchers' too, and after an outage of Kafka a round has thousands of records.
+        tokio::task::yield_now().await;
     }
     let Some(last) = records.last().map(|record| record.position) else { return Ok(0) };
     #[cfg(feature = "mutants")]
