@@ -20,6 +20,7 @@ use crate::market::{Event, put_on_sale};
 use crate::place::Place;
 use crate::processor::Crew;
 use crate::record;
+use crate::section::say;
 
 /// How long the log may take to be applied after a run.
 const APPLIED: Duration = Duration::from_secs(300);
@@ -201,6 +202,9 @@ impl Installation {
         self.sold += u64::try_from(tally.sold.len())?;
         let rows = u64::try_from(record::bookings(&self.pool).await?)?;
         let unanswered = tally.unanswered;
+        if let Some(first) = &tally.first_unanswered {
+            say(&format!("{unanswered} requests got no decision, the first of them this: {first}"));
+        }
         ensure!(
             (self.sold..=self.sold + unanswered).contains(&rows),
             "{} bookings were acknowledged, {unanswered} requests got no answer, and {rows} bookings are in PostgreSQL",

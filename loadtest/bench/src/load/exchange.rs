@@ -13,6 +13,9 @@ use super::tally::Kind;
 /// The most bytes of an answer; none that is asked for here comes near.
 const ANSWER_MAX: usize = 1 << 20;
 
+/// The most bytes of a body that are shown.
+const REFUSAL_MAX: usize = 300;
+
 /// A connection to what is measured.
 pub(super) struct Exchange {
     stream: TcpStream,
@@ -26,6 +29,8 @@ pub(super) struct Answer {
     pub(super) kind: Kind,
     /// Of what was sold.
     pub(super) booking: Option<Uuid>,
+    /// How the answer begins, where it was none that was expected.
+    pub(super) refusal: Option<String>,
 }
 
 impl Exchange {
@@ -75,7 +80,13 @@ fn answer(head: &[u8], body: &[u8]) -> Result<Answer> {
         _ => Kind::Refused,
     };
     let booking = (kind == Kind::Sold).then(|| booking_id(body)).transpose()?;
-    Ok(Answer { kind, booking })
+    let refusal = (kind == Kind::Refused).then(|| beginning(status, body));
+    Ok(Answer { kind, booking, refusal })
+}
+
+fn beginning(status: &[u8], body: &[u8]) -> String {
+    let body = &body[..body.len().min(REFUSAL_MAX)];
+    format!("{} {}", String::from_utf8_lossy(status), String::from_utf8_lossy(body))
 }
 
 /// A booking's body begins with its id.
@@ -111,7 +122,11 @@ mod tests {
         assert_eq!(kind(b"HTTP/1.1 429 Too Many Requests\r\n", b"{}"), Kind::TooOften);
         assert_eq!(kind(b"HTTP/1.1 200 OK\r\n", br#"{"allowed":false}"#), Kind::TooOften);
         assert_eq!(kind(b"HTTP/1.1 200 OK\r\n", br#"{"allowed":true}"#), Kind::Read);
-        assert_eq!(kind(b"HTTP/1.1 503 Service Unavailable\r\n", b""), Kind::Refused);
+        let refused = answer(b"HTTP/1.1 503 Service Unavailable\r\n", br#"{"code":"overloaded"}"#).unwrap();
+        assert_eq!(
+            (refused.kind, refused.refusal.as_deref()),
+            (Kind::Refused, Some("503 {\"code\":\"overloaded\"}"))
+        );
         assert!(answer(b"HTTP/1.1 201 Created\r\n", b"{}").is_err());
     }
 }

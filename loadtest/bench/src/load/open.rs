@@ -70,10 +70,13 @@ async fn run(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
         let (tally, free) = (tally.clone(), free.clone());
         asking.push(tokio::task::spawn_local(async move {
             let answer = connection.send().await;
-            let Ok(answer) = answer else {
-                tally.borrow_mut().unanswered += 1;
-                let _ = free.send(Exchange::open(at).await?);
-                return anyhow::Ok(());
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tally.borrow_mut().leave_unanswered(&format!("{error:#}"));
+                    let _ = free.send(Exchange::open(at).await?);
+                    return anyhow::Ok(());
+                }
             };
             let late = plan.due(start, number).elapsed();
             tally.borrow_mut().note(&answer, number >= plan.warm_up, late);

@@ -48,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) last_sale: Option<Instant>,
     /// Requests whose outcome is unknown: the connection broke, or the answer was a 503.
     pub(crate) unanswered: u64,
+    /// What the first of those got.
+    pub(crate) first_unanswered: Option<String>,
 }
 
 impl Tally {
@@ -62,6 +64,7 @@ impl Tally {
             started: None,
             last_sale: None,
             unanswered: 0,
+            first_unanswered: None,
         })
     }
 
@@ -72,8 +75,8 @@ impl Tally {
             self.sold.push(id);
             self.last_sale = Some(Instant::now());
         }
-        if answer.kind == Kind::Refused {
-            self.unanswered += 1;
+        if let Some(refusal) = &answer.refusal {
+            self.leave_unanswered(refusal);
         }
         if counts {
             self.counts[answer.kind as usize] += 1;
@@ -82,9 +85,15 @@ impl Tally {
         }
     }
 
+    /// A request whose outcome is unknown, and what came instead.
+    pub(super) fn leave_unanswered(&mut self, why: &str) {
+        self.unanswered += 1;
+        self.first_unanswered.get_or_insert_with(|| why.to_owned());
+    }
+
     /// A request that was due so long ago, and not sent.
     pub(super) fn give_up(&mut self, late: Duration) {
-        self.note(&Answer { kind: Kind::GivenUp, booking: None }, true, late);
+        self.note(&Answer { kind: Kind::GivenUp, booking: None, refusal: None }, true, late);
     }
 
     /// How many answers of this kind.
@@ -131,7 +140,7 @@ mod tests {
     #[test]
     fn what_was_given_up_counts_among_the_latencies_of_all() {
         let mut tally = Tally::new().unwrap();
-        let sold = Answer { kind: Kind::Sold, booking: Some(Uuid::from_u128(1)) };
+        let sold = Answer { kind: Kind::Sold, booking: Some(Uuid::from_u128(1)), refusal: None };
         tally.note(&sold, false, Duration::from_secs(9));
         tally.note(&sold, true, Duration::from_millis(2));
         tally.give_up(Duration::from_secs(3));

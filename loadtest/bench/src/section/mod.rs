@@ -102,6 +102,7 @@ async fn one(place: &Place, name: Name, pace: Pace) -> Result<Outcome> {
     }
 }
 
-fn say(what: &str) {
+/// Tells whoever waits; the figures themselves go to the standard output.
+pub(crate) fn say(what: &str) {
     eprintln!("bench: {what}");
 }
