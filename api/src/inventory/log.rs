@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use boxoffice_schema::record::Record;
+use boxoffice_schema::scripts::BATCH_MAX;
 use boxoffice_schema::shard::ShardCount;
 use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
@@ -21,10 +22,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// After as many failed checks in a row this instance takes itself for cut off, and again after as many more.
 const CHECKS_UNTIL_CUT_OFF: u32 = 2;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
-
-/// Records that are written and handed to the producer before the thread's other tasks, the batchers among them, have their
-/// turn: about half a millisecond.
-const HANDED_OVER_AT_ONCE: usize = 128;
 
 /// How long a record waits for others to go to the broker with it, in milliseconds. A round of the relay is handed over
 /// within a fraction of the shorter time; the longer one gathers the rounds of several shards, where no client waits.
@@ -109,10 +106,11 @@ impl DecisionLog {
         let generation = producer.0;
         let failed = |error| NotDelivered { error, producer: generation };
         let mut deliveries = Vec::with_capacity(records.len());
-        for some in records.chunks(HANDED_OVER_AT_ONCE) {
+        for some in records.chunks(BATCH_MAX) {
             for record in some {
                 deliveries.push(self.send(&producer.1, record).await.map_err(failed)?);
             }
+            // The thread is the batchers' too.
             tokio::task::yield_now().await;
         }
         drop(producer);

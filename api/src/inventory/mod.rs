@@ -1,7 +1,7 @@
 //! The only code that talks to Redis about stock.
 //!
-//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); the queue's
-//! task sends what has gathered as one script call over the held connection (`link`); the decision waits in the
+//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has
+//! gathered leaves, as one script call a shard, over the held connection (`link`); the decision waits in the
 //! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
 //! connection, those of an event shared by all who ask at a time (`reader`); administration goes by a pool (`pool`). Rate
 //! limits of anything but bookings are gathered as bookings are (`rates`). `acknowledge` makes an answer wait for Kafka

@@ -186,6 +186,11 @@ impl Installation {
     ///
     /// Where requests were left without an answer, they may have been sold: the tally says how many.
     pub(crate) async fn verify(&mut self, tally: &Tally) -> Result<()> {
+        let unanswered = tally.unanswered;
+        // Said before anything can end the check: it may be why.
+        if let Some(first) = &tally.first_unanswered {
+            say(&format!("{unanswered} requests got no decision, the first of them this: {first}"));
+        }
         self.drained().await?;
         for ids in tally.sold.chunks(ASKED_AT_ONCE) {
             let found: i64 = sqlx::query_scalar("SELECT count(*) FROM bookings WHERE id = ANY ($1)")
@@ -201,10 +206,6 @@ impl Installation {
         }
         self.sold += u64::try_from(tally.sold.len())?;
         let rows = u64::try_from(record::bookings(&self.pool).await?)?;
-        let unanswered = tally.unanswered;
-        if let Some(first) = &tally.first_unanswered {
-            say(&format!("{unanswered} requests got no decision, the first of them this: {first}"));
-        }
         ensure!(
             (self.sold..=self.sold + unanswered).contains(&rows),
             "{} bookings were acknowledged, {unanswered} requests got no answer, and {rows} bookings are in PostgreSQL",
