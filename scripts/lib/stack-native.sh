@@ -258,8 +258,11 @@ broker.heartbeat.interval.ms=1000
 group.initial.rebalance.delay.ms=0
 CONF
     [[ -f $folder/data/meta.properties ]] || format_kafka "$folder"
-    detach kafka "$(java_program)" -Xms256m -Xmx512m "-Dlog4j2.configurationFile=$checkout/scripts/kafka/log4j2.properties" \
-        -cp "$kafka_libs/*" kafka.Kafka "$folder/server.properties"
+    # On two processors that everything shares: with its default compiler and collector a broker spends its first minutes,
+    # which are all that a test has, on compiling itself, and that takes as much as all the records.
+    detach kafka "$(java_program)" -Xms256m -Xmx512m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC \
+        "-Dlog4j2.configurationFile=$checkout/scripts/kafka/log4j2.properties" -cp "$kafka_libs/*" kafka.Kafka \
+        "$folder/server.properties"
 }
 
 # A cluster id is 16 bytes in base64; letters stand for the two signs that an option parser could misread.
