@@ -45,7 +45,7 @@ async fn expire_due(
     shard: Shard,
     slots: &mut HashMap<EventId, u32>,
 ) -> Result<usize, InventoryError> {
-    let members: Vec<Vec<u8>> = shared.pool.run(&scripts::due(&shared.settings.keys, shard)).await?;
+    let members: Vec<Vec<u8>> = shared.background.run(&scripts::due(&shared.settings.keys, shard)).await?;
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
         let (event_id, booking_id) = Target::parse_subject(member)?;
@@ -58,7 +58,7 @@ async fn expire_due(
     // Expiring gives stock back, so it may go beyond the bound that stops new bookings; each booking does it once.
     let bounds = OutboxBounds { frames: u64::MAX >> 12, bytes: u64::MAX >> 12, age_ms: u64::MAX >> 12 };
     let call = decision_call(&shared.settings.keys, shard, bounds, &due);
-    let replies: Vec<Value> = shared.pool.run(&call).await?;
+    let replies: Vec<Value> = shared.background.run(&call).await?;
     let mut expired = 0;
     let mut failure = None;
     for reply in &replies {
@@ -93,7 +93,7 @@ async fn slots_of(
         return Ok(*slots);
     }
     let key = shared.settings.keys.event(shard, event);
-    let slots: Option<u32> = shared.pool.command(redis::cmd("HGET").arg(key).arg("slots")).await?;
+    let slots: Option<u32> = shared.background.command(redis::cmd("HGET").arg(key).arg("slots")).await?;
     let slots = slots.ok_or(InventoryError::Unverified)?;
     if known.len() >= KNOWN_EVENTS_MAX {
         known.clear();

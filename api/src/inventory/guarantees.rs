@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::pool::Pool;
+use super::link::{Link, Users};
 use super::{Acknowledge, InventoryError, Settings, Shared};
 
 /// How often Redis is looked at.
@@ -48,10 +49,11 @@ struct Standing {
 /// # Errors
 /// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
 pub async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
-    let pool = Pool::new(settings)?;
+    let mut tasks = JoinSet::new();
+    let link = Link::start(Users::Background, settings, &mut tasks, &CancellationToken::new())?;
     let since = Instant::now();
     let standing = loop {
-        match read(&pool).await {
+        match read(&link).await {
             Ok(standing) => break standing,
             Err(error) if since.elapsed() > PATIENCE => {
                 bail!("--strict: whether Redis keeps what is promised is not known: {error}");
@@ -70,7 +72,7 @@ pub async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
 pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut said = (String::new(), Vec::new());
     loop {
-        match read(&shared.pool).await {
+        match read(&shared.background).await {
             Ok(standing) => {
                 let Settings { acknowledge, redis_replicas, .. } = shared.settings;
                 let now = (standing.run_id.clone(), complaints(&standing, acknowledge, redis_replicas));
@@ -89,10 +91,10 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-async fn read(pool: &Pool) -> Result<Standing, InventoryError> {
-    let info: String = pool.command(redis::cmd("INFO").arg("server").arg("replication")).await?;
+async fn read(link: &Link) -> Result<Standing, InventoryError> {
+    let info: String = link.command(redis::cmd("INFO").arg("server").arg("replication")).await?;
     let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let settings = match pool.try_command(redis::cmd("CONFIG").arg("GET").arg(&READ)).await? {
+    let settings = match link.try_command(redis::cmd("CONFIG").arg("GET").arg(&READ)).await? {
         Ok(settings) => Ok(settings),
         // Anything but a refusal is no answer.
         Err(error) if error.code().is_none() => return Err(super::link::classify(&error)),

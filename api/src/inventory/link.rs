@@ -1,13 +1,14 @@
-//! The connection that the booking path holds: one, shared by all shards, its requests pipelined.
+//! Connections to Redis, each shared by all who use it, their requests pipelined: one for clients who wait for an answer,
+//! and one for the work in the background, whose large answers must not stand before theirs.
 //!
-//! While it is down, callers are told so at once instead of waiting for another attempt: a task makes the attempts.
+//! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::scripts::Call;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -33,15 +34,27 @@ struct Connected {
 /// Why there is no connection, or the connection.
 type State = Result<Connected, String>;
 
+/// Who uses a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Bookings and reads.
+    Clients,
+    /// The relays, the expiry of holds, administration and what looks after Redis.
+    Background,
+}
+
 /// A connection that is made again after it broke. Whoever finds it broken says so for all, at once: nobody else waits
 /// for a time-out of their own.
 #[derive(Clone)]
 pub(super) struct Link {
+    users: Users,
+    /// How long a call waits for a connection while there is none.
+    patience: Duration,
     state: Arc<watch::Sender<State>>,
 }
 
 /// The client for an address, with `TCP_NODELAY`: a script call must not wait for more bytes.
-pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
+fn client(settings: &Settings) -> anyhow::Result<Client> {
     use redis::IntoConnectionInfo;
     let info = settings.redis_url.expose_secret().into_connection_info()?;
     let tcp = info.tcp_settings().clone().set_nodelay(true);
@@ -49,7 +62,7 @@ pub(super) fn client(settings: &Settings) -> anyhow::Result<Client> {
 }
 
 /// Every wait for Redis ends after the configured time-out.
-pub(super) fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
+fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.redis_timeout))
         .set_response_timeout(Some(settings.redis_timeout))
@@ -57,13 +70,19 @@ pub(super) fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
 
 impl Link {
     pub(super) fn start(
+        users: Users,
         settings: &Settings,
         tasks: &mut JoinSet<()>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<Self> {
         let client = client(settings)?;
         let config = connection_config(settings);
-        let link = Self { state: Arc::new(watch::Sender::new(Err("not connected yet".to_owned()))) };
+        let patience = match users {
+            Users::Clients => Duration::ZERO,
+            Users::Background => settings.redis_timeout,
+        };
+        let state = Arc::new(watch::Sender::new(Err("not connected yet".to_owned())));
+        let link = Self { users, patience, state };
         let (kept, shutdown) = (link.clone(), shutdown.clone());
         tasks.spawn(async move {
             tokio::select! {
@@ -78,25 +97,53 @@ impl Link {
         self.state.borrow().as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
-    /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance.
+    /// Runs a script.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, InventoryError> {
-        let Connected { mut connection, number } =
-            self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)?;
-        let result = match evalsha(call).query_async(&mut connection).await {
-            Err(error) if is_unknown_script(&error) => {
-                load(call).query_async::<()>(&mut connection).await.map_err(|e| self.failed(number, &e))?;
-                evalsha(call).query_async(&mut connection).await
-            }
-            result => result,
-        };
-        result.map_err(|error| self.failed(number, &error))
+        self.try_run(call).await?.map_err(|error| classify(&error))
     }
 
-    fn failed(&self, number: u64, error: &RedisError) -> InventoryError {
-        if is_broken(error) {
+    /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance. The answer's errors
+    /// are left to the caller, who knows the script's own.
+    pub(super) async fn try_run<T: FromRedisValue>(
+        &self,
+        call: &Call,
+    ) -> Result<Result<T, RedisError>, InventoryError> {
+        match self.try_command(&evalsha(call)).await? {
+            Err(error) if is_unknown_script(&error) => {
+                self.command::<()>(&load(call)).await?;
+                self.try_command(&evalsha(call)).await
+            }
+            result => Ok(result),
+        }
+    }
+
+    /// Runs a command.
+    pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, InventoryError> {
+        self.try_command(command).await?.map_err(|error| classify(&error))
+    }
+
+    /// As [`Link::command`]; an error that Redis answers, or that its answer is, is left to the caller.
+    pub(super) async fn try_command<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+    ) -> Result<Result<T, RedisError>, InventoryError> {
+        let Connected { mut connection, number } = self.connected().await?;
+        let result = command.query_async(&mut connection).await;
+        if result.as_ref().is_err_and(is_broken) {
             self.give_up(number);
         }
-        classify(error)
+        Ok(result)
+    }
+
+    async fn connected(&self) -> Result<Connected, InventoryError> {
+        let mut now = self.state.borrow().clone();
+        if now.is_err() && !self.patience.is_zero() {
+            let mut state = self.state.subscribe();
+            // Whether it comes in time or not, what is said is how things stand then.
+            let _ = tokio::time::timeout(self.patience, state.wait_for(Result::is_ok)).await;
+            now.clone_from(&state.borrow());
+        }
+        now.map_err(InventoryError::RedisUnavailable)
     }
 
     /// A late word about an older connection says nothing of the present one.
@@ -116,7 +163,7 @@ impl Link {
         loop {
             match client.get_multiplexed_async_connection_with_config(&config).await {
                 Ok(connection) => {
-                    tracing::info!("connected to Redis");
+                    tracing::info!(users = ?self.users, "connected to Redis");
                     retry = RETRY_FIRST;
                     number += 1;
                     let connected = Connected { connection: connection.clone(), number };
@@ -127,17 +174,28 @@ impl Link {
                         _ = state.wait_for(Result::is_err) => {}
                         () = until_silent(connection) => self.give_up(number),
                     }
-                    tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
+                    self.say_broken();
                 }
                 Err(error) => {
                     let reason = error.to_string();
                     if self.state.borrow().as_ref().err() != Some(&reason) {
-                        tracing::warn!(%error, "cannot connect to Redis; trying again");
+                        tracing::warn!(users = ?self.users, %error, "cannot connect to Redis; trying again");
                     }
                     self.state.send_modify(|state| *state = Err(reason));
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY_MAX);
                 }
+            }
+        }
+    }
+
+    fn say_broken(&self) {
+        match self.users {
+            Users::Clients => {
+                tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
+            }
+            Users::Background => {
+                tracing::warn!("the relays' connection to Redis broke; decisions wait in the outbox");
             }
         }
     }
@@ -147,7 +205,7 @@ fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_timeout()
 }
 
-pub(super) fn evalsha(call: &Call) -> redis::Cmd {
+fn evalsha(call: &Call) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
     command.arg(call.script.sha1()).arg(call.keys.len());
     for key in &call.keys {
@@ -159,13 +217,13 @@ pub(super) fn evalsha(call: &Call) -> redis::Cmd {
     command
 }
 
-pub(super) fn load(call: &Call) -> redis::Cmd {
+fn load(call: &Call) -> Cmd {
     let mut command = redis::cmd("SCRIPT");
     command.arg("LOAD").arg(call.script.source());
     command
 }
 
-pub(super) fn is_unknown_script(error: &RedisError) -> bool {
+fn is_unknown_script(error: &RedisError) -> bool {
     error.code() == Some("NOSCRIPT")
 }
 

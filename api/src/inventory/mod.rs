@@ -3,9 +3,9 @@
 //! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has
 //! gathered leaves, as one script call a shard, over the held connection (`link`); the decision waits in the
 //! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
-//! connection, those of an event shared by all who ask at a time (`reader`); administration goes by a pool (`pool`). Rate
-//! limits of anything but bookings are gathered as bookings are (`rates`). `acknowledge` makes an answer wait for Kafka
-//! where that is asked for.
+//! connection, those of an event shared by all who ask at a time (`reader`); the relays, administration and whatever else
+//! runs in the background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
+//! `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
 mod batcher;
@@ -13,7 +13,6 @@ mod expirer;
 mod guarantees;
 mod link;
 mod log;
-mod pool;
 mod pressure;
 mod rates;
 mod reader;
@@ -43,9 +42,8 @@ pub use guarantees::refuse_unsafe;
 
 use acknowledge::Acknowledgements;
 use batcher::Batcher;
-use link::Link;
+use link::{Link, Users};
 use log::DecisionLog;
-use pool::Pool;
 use pressure::Pressure;
 use rates::Rates;
 use reader::Reader;
@@ -125,7 +123,7 @@ pub struct InventoryHealth {
 /// What all tasks of an inventory share.
 struct Shared {
     settings: Settings,
-    pool: Pool,
+    background: Link,
     log: DecisionLog,
     acknowledgements: Acknowledgements,
     pressure: Pressure,
@@ -158,14 +156,14 @@ impl Inventory {
         let mut tasks = JoinSet::new();
         let shards: Vec<Shard> = settings.shards.shards().collect();
         let shared = Arc::new(Shared {
-            pool: Pool::new(&settings)?,
+            background: Link::start(Users::Background, &settings, &mut tasks, shutdown)?,
             log: DecisionLog::new(&settings)?,
             acknowledgements: Acknowledgements::new(&settings),
             pressure: Pressure::default(),
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
             settings,
         });
-        let link = Link::start(&shared.settings, &mut tasks, shutdown)?;
+        let link = Link::start(Users::Clients, &shared.settings, &mut tasks, shutdown)?;
         let inventory = Self {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
@@ -282,7 +280,7 @@ impl Inventory {
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
         self.reachable()?;
-        let (letter, json): (String, Vec<u8>) = self.shared.pool.run(call).await?;
+        let (letter, json): (String, Vec<u8>) = self.shared.background.run(call).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
         Ok(EventOutcome::parse(&letter, &json)?)
     }

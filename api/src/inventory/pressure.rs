@@ -29,7 +29,7 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
         let mut command = redis::cmd("INFO");
         command.arg("memory");
         // Without an answer bookings are refused anyway, and the link has said so.
-        if let Ok(info) = shared.pool.command::<String>(&command).await {
+        if let Ok(info) = shared.background.command::<String>(&command).await {
             note(&shared.pressure, &info);
         }
         tokio::select! {

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Acknowledge, InventoryError, Shared, expirer};
 
-/// Frames of one round: with batches of at most 128 decisions, some megabytes.
-const FRAMES_MAX: usize = 64;
+/// Frames of one round: with batches of at most 128 decisions, a megabyte. Those of all shards come over one connection
+/// within one time-out.
+const FRAMES_MAX: usize = 32;
 
 /// How long a decision of another instance may wait to be seen; this instance's own wake the relay.
 const POLL: Duration = Duration::from_millis(50);
@@ -55,7 +56,7 @@ pub(super) async fn serve(shared: Arc<Shared>, shard: Shard, shutdown: Cancellat
 
 async fn give_back(shared: &Shared, shard: Shard) {
     let unlease = scripts::unlease(&shared.settings.keys, shard, &shared.settings.instance);
-    if let Err(error) = shared.pool.run::<i64>(&unlease).await {
+    if let Err(error) = shared.background.run::<i64>(&unlease).await {
         tracing::debug!(%error, %shard, "the lease was not given back; it runs out by itself");
     }
 }
@@ -72,7 +73,7 @@ enum Ended {
 async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
     let ttl = u64::try_from(shared.settings.lease.as_millis()).unwrap_or(u64::MAX);
     let call = scripts::lease(&shared.settings.keys, shard, &shared.settings.instance, ttl);
-    match LeaseOutcome::parse(shared.pool.run(&call).await.ok()?) {
+    match LeaseOutcome::parse(shared.background.run(&call).await.ok()?) {
         LeaseOutcome::Ours(epoch) => Some(epoch),
         LeaseOutcome::Anothers | LeaseOutcome::NoShard => None,
     }
@@ -141,7 +142,7 @@ async fn recheck_confirmed(shared: &Shared, shard: Shard) {
 async fn note_confirmed(shared: &Shared, shard: Shard) {
     let mut command = redis::cmd("HMGET");
     command.arg(shared.settings.keys.shard(shard)).arg("conf_epoch").arg("conf_seq");
-    if let Ok((Some(epoch), Some(sequence))) = shared.pool.command(&command).await {
+    if let Ok((Some(epoch), Some(sequence))) = shared.background.command(&command).await {
         shared.acknowledgements.note(shard, Position { epoch, sequence });
     }
 }
@@ -170,8 +171,8 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
     }
 }
 
-/// When the next rounds begin, those of all shards together: Kafka then gets one request with the records of many shards,
-/// and Redis flushes its file once for their trims.
+/// When the next rounds begin, those of all shards together: Redis answers them in one go, and flushes its file once for their
+/// trims.
 fn next_rounds() -> tokio::time::Instant {
     static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
     let rounds = FIRST.elapsed().as_millis() / PACE.as_millis() + 1;
@@ -206,7 +207,7 @@ enum RelayError {
 async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, RelayError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(FRAMES_MAX);
-    let head: StreamRangeReply = shared.pool.command(&command).await?;
+    let head: StreamRangeReply = shared.background.command(&command).await?;
     let mut records: Vec<Record> = Vec::new();
     for entry in &head.ids {
         let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
@@ -237,7 +238,7 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
 async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) -> Result<i64, RelayError> {
     let call = scripts::trim(&shared.settings.keys, shard, &shared.settings.instance, epoch, confirmed);
     loop {
-        return match shared.pool.try_run::<i64>(&call).await? {
+        return match shared.background.try_run::<i64>(&call).await? {
             Ok(removed) => Ok(removed),
             Err(error) => match error.code() {
                 Some(error_code::LEASE_LOST | error_code::EPOCH_CHANGED) => Err(RelayError::LostShard),
@@ -254,10 +255,10 @@ async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) ->
 /// The gauges of the outbox, by the instance that relays it.
 async fn measure(shared: &Shared, shard: Shard) -> Result<(), InventoryError> {
     let keys = &shared.settings.keys;
-    let frames: u64 = shared.pool.command(redis::cmd("XLEN").arg(keys.outbox(shard))).await?;
+    let frames: u64 = shared.background.command(redis::cmd("XLEN").arg(keys.outbox(shard))).await?;
     let mut command = redis::cmd("HMGET");
     command.arg(keys.shard(shard)).arg("head_ms").arg("seq").arg("conf_seq");
-    let (head_ms, sequence, confirmed): (i64, u64, u64) = shared.pool.command(&command).await?;
+    let (head_ms, sequence, confirmed): (i64, u64, u64) = shared.background.command(&command).await?;
     let age_ms = if frames == 0 { 0 } else { (chrono::Utc::now().timestamp_millis() - head_ms).max(0) };
     let label = shard.to_string();
     #[expect(clippy::cast_precision_loss, reason = "gauges need no more than 52 bits")]
