@@ -222,10 +222,11 @@ local function totals(keys, items)
   return out
 end
 
--- Takes the shard's next sequence number and appends a decision to the frame.
-local function decide(shard, kind, event_id, body)
-  local entry = struct.pack('>BI8', KIND[kind], shard.seq) .. event_id .. body
-  shard.entries[#shard.entries + 1] = entry
+-- Appends a decision to the frame: its kind and sequence, the event it is about, and the parts of its body.
+local function decide(shard, kind, ...)
+  local entries = shard.entries
+  entries[#entries + 1] = struct.pack('>BI8', KIND[kind], shard.seq)
+  for _, part in ipairs({...}) do entries[#entries + 1] = part end
 end
 
 local function next_sequence(shard)
@@ -235,8 +236,7 @@ end
 
 -- Appends a decision about a booking: its whole image, and the totals of the ticket types that it touched.
 local function decide_booking(shard, kind, subject, image, keys, items)
-  decide(shard, kind, string.sub(subject, 1, 16),
-    string.sub(subject, 17) .. struct.pack('>I4', #image) .. image .. totals(keys, items))
+  decide(shard, kind, subject, struct.pack('>I4', #image), image, totals(keys, items))
 end
 
 local function parse_image(image)
