@@ -61,6 +61,6 @@ write(KEYS[5], 'updated', event.updated)
 local image = cjson.encode(event)
 for _, kind in ipairs(kinds) do
   next_sequence(shard)
-  decide(shard, kind, ARGV[4], struct.pack('>I4', #image) .. image)
+  decide(shard, kind, ARGV[4], struct.pack('>I4', #image), image)
 end
 return commit(shard, { 'C', image })

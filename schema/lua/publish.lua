@@ -37,5 +37,5 @@ write(KEYS[6], '', '0')
 
 next_sequence(shard)
 local image = cjson.encode(event)
-decide(shard, 'published', ARGV[4], struct.pack('>I4', #image) .. image)
+decide(shard, 'published', ARGV[4], struct.pack('>I4', #image), image)
 return commit(shard, { 'C', image })

@@ -18,6 +18,6 @@ local function restate_event(shard, kind, event_id, event)
   event.stated = string.format('%d', shard.seq)
   write(KEYS[5], 'stated', event.stated)
   local image = cjson.encode(event)
-  decide(shard, kind, event_id, struct.pack('>I4', #image) .. image)
+  decide(shard, kind, event_id, struct.pack('>I4', #image), image)
   return commit(shard, { 'C', image, shard.epoch, shard.seq })
 end

@@ -40,6 +40,11 @@ fn a_certificate_of_another_redis_or_epoch_does_not_open_the_shard() {
         format!("{other}:{}:{}", parts[1], parts[2]),
         format!("{}:{other}:{}", parts[0], parts[2]),
         format!("{}:{}:2", parts[0], parts[1]),
+        format!("{}:{}:", parts[0], parts[1]),
+        format!("{}:{}:1x", parts[0], parts[1]),
+        format!("{}-{}-1", parts[0], parts[1]),
+        format!("{}:{}:1", &parts[0][1..], parts[1]),
+        format!("{}:{}:1", parts[0], &parts[1][1..]),
         String::new(),
     ];
     for text in forged {
