@@ -49,8 +49,8 @@ struct Standing {
 /// # Errors
 /// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
 pub async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
-    let mut tasks = JoinSet::new();
-    let link = Link::start(Users::Background, settings, &mut tasks, &CancellationToken::new())?;
+    let mut keepers = JoinSet::new();
+    let link = Link::start(Users::Background, settings, &mut keepers)?;
     let since = Instant::now();
     let standing = loop {
         match read(&link).await {

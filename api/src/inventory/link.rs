@@ -2,17 +2,17 @@
 //! and one for the work in the background, whose large answers must not stand before theirs.
 //!
 //! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
+//! The background waits for one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::scripts::Call;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use super::{InventoryError, Settings};
 
@@ -37,14 +37,14 @@ type State = Result<Connected, String>;
 /// Who uses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Users {
-    /// Bookings and reads.
+    /// Bookings, reads, administration.
     Clients,
-    /// The relays, the expiry of holds, administration and what looks after Redis.
+    /// The relays, the expiry of holds, and what looks after Redis.
     Background,
 }
 
 /// A connection that is made again after it broke. Whoever finds it broken says so for all, at once: nobody else waits
-/// for a time-out of their own.
+/// for a time-out of their own. What it cannot answer meanwhile is [`InventoryError::RedisUnavailable`].
 #[derive(Clone)]
 pub(super) struct Link {
     users: Users,
@@ -61,7 +61,7 @@ fn client(settings: &Settings) -> anyhow::Result<Client> {
     Ok(Client::open(info.set_tcp_settings(tcp))?)
 }
 
-/// Every wait for Redis ends after the configured time-out.
+/// Every wait for an answer ends after the configured time-out.
 fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(settings.redis_timeout))
@@ -69,11 +69,11 @@ fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
 }
 
 impl Link {
+    /// The task that makes the connection again and again ends with the set that it is put into.
     pub(super) fn start(
         users: Users,
         settings: &Settings,
-        tasks: &mut JoinSet<()>,
-        shutdown: &CancellationToken,
+        keepers: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
         let client = client(settings)?;
         let config = connection_config(settings);
@@ -83,13 +83,8 @@ impl Link {
         };
         let state = Arc::new(watch::Sender::new(Err("not connected yet".to_owned())));
         let link = Self { users, patience, state };
-        let (kept, shutdown) = (link.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = kept.keep_connected(client, config) => {}
-                () = shutdown.cancelled() => {}
-            }
-        });
+        let kept = link.clone();
+        keepers.spawn(async move { kept.keep_connected(client, config).await });
         Ok(link)
     }
 
@@ -122,17 +117,18 @@ impl Link {
         self.try_command(command).await?.map_err(|error| classify(&error))
     }
 
-    /// As [`Link::command`]; an error that Redis answers, or that its answer is, is left to the caller.
+    /// As [`Link::command`]; the errors that Redis answers with are left to the caller. One that it does not understand says
+    /// nothing of the connection, which all others need.
     pub(super) async fn try_command<T: FromRedisValue>(
         &self,
         command: &Cmd,
     ) -> Result<Result<T, RedisError>, InventoryError> {
         let Connected { mut connection, number } = self.connected().await?;
-        let result = command.query_async(&mut connection).await;
-        if result.as_ref().is_err_and(is_broken) {
+        let answer: Result<Value, RedisError> = command.query_async(&mut connection).await;
+        if answer.as_ref().is_err_and(is_broken) {
             self.give_up(number);
         }
-        Ok(result)
+        Ok(answer.and_then(|value| Ok(from_redis_value(value)?)))
     }
 
     async fn connected(&self) -> Result<Connected, InventoryError> {
@@ -195,7 +191,9 @@ impl Link {
                 tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
             }
             Users::Background => {
-                tracing::warn!("the relays' connection to Redis broke; decisions wait in the outbox");
+                tracing::warn!(
+                    "the background's connection to Redis broke; decisions wait in the outbox until it is back"
+                );
             }
         }
     }

@@ -24,7 +24,8 @@ const CHECKS_UNTIL_CUT_OFF: u32 = 2;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long a record waits for others to go to the broker with it, in milliseconds. A round of the relay is handed over
-/// within a fraction of the shorter time; the longer one gathers the rounds of several shards, where no client waits.
+/// within a fraction of the shorter time; with the longer one the requests of several shards leave in one go, where no
+/// client waits.
 const fn linger_ms(acknowledge: Acknowledge) -> &'static str {
     match acknowledge {
         Acknowledge::Kafka => "1",

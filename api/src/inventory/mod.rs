@@ -3,8 +3,8 @@
 //! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has
 //! gathered leaves, as one script call a shard, over the held connection (`link`); the decision waits in the
 //! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
-//! connection, those of an event shared by all who ask at a time (`reader`); the relays, administration and whatever else
-//! runs in the background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
+//! connection, those of an event shared by all who ask at a time (`reader`); the relays and whatever else runs in the
+//! background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
 //! `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
@@ -145,6 +145,8 @@ pub struct Inventory {
 /// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
 pub struct Workers {
     tasks: JoinSet<()>,
+    /// Keep the connections to Redis for as long as any task may need them.
+    _keepers: JoinSet<()>,
 }
 
 impl Inventory {
@@ -153,17 +155,17 @@ impl Inventory {
     /// # Errors
     /// Where an address cannot be one, or a Kafka client cannot be made.
     pub fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let shards: Vec<Shard> = settings.shards.shards().collect();
         let shared = Arc::new(Shared {
-            background: Link::start(Users::Background, &settings, &mut tasks, shutdown)?,
+            background: Link::start(Users::Background, &settings, &mut keepers)?,
             log: DecisionLog::new(&settings)?,
             acknowledgements: Acknowledgements::new(&settings),
             pressure: Pressure::default(),
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
             settings,
         });
-        let link = Link::start(Users::Clients, &shared.settings, &mut tasks, shutdown)?;
+        let link = Link::start(Users::Clients, &shared.settings, &mut keepers)?;
         let inventory = Self {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
@@ -179,7 +181,7 @@ impl Inventory {
         for shard in shards {
             tasks.spawn(relay::serve(shared.clone(), shard, shutdown.clone()));
         }
-        Ok((inventory, Workers { tasks }))
+        Ok((inventory, Workers { tasks, _keepers: keepers }))
     }
 
     /// The shard of an event.
@@ -222,7 +224,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`]. Nothing is known to have been counted.
     pub async fn check_rates(&self, checks: Vec<RateCheck>) -> Result<Vec<Standing>, InventoryError> {
-        self.reachable()?;
+        // A Redis that is known to be away is not waited for.
+        self.link.health().map_err(InventoryError::RedisUnavailable)?;
         self.rates.check(checks).await
     }
 
@@ -279,15 +282,9 @@ impl Inventory {
         event: EventId,
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
-        self.reachable()?;
-        let (letter, json): (String, Vec<u8>) = self.shared.background.run(call).await?;
+        let (letter, json): (String, Vec<u8>) = self.link.run(call).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
         Ok(EventOutcome::parse(&letter, &json)?)
-    }
-
-    /// A Redis that is known to be away is not waited for.
-    fn reachable(&self) -> Result<(), InventoryError> {
-        self.link.health().map_err(InventoryError::RedisUnavailable)
     }
 
     /// Cheap: from memory.

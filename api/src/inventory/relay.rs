@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Acknowledge, InventoryError, Shared, expirer};
 
-/// Frames of one round: with batches of at most 128 decisions, a megabyte. Those of all shards come over one connection
-/// within one time-out.
+/// Frames of one round: with batches of at most 128 decisions, about a megabyte of ordinary bookings. Those of all shards
+/// come over one connection, each within its time-out.
 const FRAMES_MAX: usize = 32;
 
 /// How long a decision of another instance may wait to be seen; this instance's own wake the relay.
@@ -171,8 +171,8 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
     }
 }
 
-/// When the next rounds begin, those of all shards together: Redis answers them in one go, and flushes its file once for their
-/// trims.
+/// When the next rounds begin, those of all shards together: Redis answers them in one go, and flushes its file once for
+/// their trims.
 fn next_rounds() -> tokio::time::Instant {
     static FIRST: LazyLock<tokio::time::Instant> = LazyLock::new(tokio::time::Instant::now);
     let rounds = FIRST.elapsed().as_millis() / PACE.as_millis() + 1;

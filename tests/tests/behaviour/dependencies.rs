@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Server, address, gated};
@@ -44,6 +45,29 @@ async fn while_redis_is_away_bookings_are_refused_in_time_and_reads_say_that_the
     .await;
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+}
+
+/// The expiry of holds, which reads the event, and the relays of all shards share a connection.
+#[tokio::test]
+async fn what_nobody_can_read_in_redis_costs_the_others_no_connection() {
+    let (world, gate) = gated(Server::Redis, &[]).await;
+    let mut draft = World::draft(&[10]);
+    draft["hold_seconds"] = json!(1);
+    let unreadable = world.on_sale(&draft).await;
+    world.book(&unreadable.id, "k", &unreadable.hold("ann", 1)).await.expect(201);
+    let key = world.event_key(&unreadable);
+    let _: i64 = world.redis(redis::cmd("HSET").arg(key).arg("slots").arg("some")).await;
+    let mut event = world.on_sale(&draft).await;
+    while world.shard_of(&event) == world.shard_of(&unreadable) {
+        event = world.on_sale(&draft).await;
+    }
+    let before = gate.accepted();
+    // The second time shows that the hold that cannot be expired was tried again and again.
+    for key in ["first", "second"] {
+        world.book(&event.id, key, &event.hold("bob", 1)).await.expect(201);
+        eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, 0, 10) }).await;
+    }
+    assert_eq!(gate.accepted(), before);
 }
 
 #[tokio::test]

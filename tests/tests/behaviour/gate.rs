@@ -13,6 +13,7 @@ use crate::world::{Settings, World};
 pub struct Gate {
     pub address: String,
     state: Arc<watch::Sender<State>>,
+    accepted: Arc<AtomicUsize>,
     refused: Arc<AtomicUsize>,
 }
 
@@ -60,18 +61,24 @@ impl Gate {
         let address = listener.local_addr().unwrap();
         let protocol = protocol(address.port());
         let state = Arc::new(watch::Sender::new(State { target, flow: Flow::Open, era: 0 }));
-        let refused = Arc::new(AtomicUsize::new(0));
-        let (shared, counted) = (state.clone(), refused.clone());
+        let (accepted, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (shared, let_in, sent_away) = (state.clone(), accepted.clone(), refused.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if shared.borrow().flow == Flow::Shut {
-                    counted.fetch_add(1, Ordering::Relaxed);
+                    sent_away.fetch_add(1, Ordering::Relaxed);
                 } else {
+                    let_in.fetch_add(1, Ordering::Relaxed);
                     tokio::spawn(carry(client, protocol, shared.subscribe()));
                 }
             }
         });
-        Self { address: address.to_string(), state, refused }
+        Self { address: address.to_string(), state, accepted, refused }
+    }
+
+    /// How many connections were not closed at once so far.
+    pub fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// How many connections were closed at once so far, since the door was shut.
