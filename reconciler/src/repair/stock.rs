@@ -21,6 +21,7 @@ use crate::audit::{self, FindingKind};
 use crate::deep::Comparison;
 use crate::findings;
 use crate::repairs::{Kind, Outcome};
+use crate::snapshot;
 
 use super::{BOUNDS, Mender};
 
@@ -103,8 +104,17 @@ impl Mender<'_> {
     }
 
     /// Lets Redis say the event once more. Alarms about its counts are closed before: where they were right, applying
-    /// this raises them again.
+    /// this raises them again. Of a shard that is not certified none is closed. Redis would refuse, and its recovery must
+    /// see them meanwhile: they keep it from restoring what may be wrong, and it closes them where it is not.
     async fn say_event(&mut self, shard: Shard, event: EventId) -> anyhow::Result<Option<Position>> {
+        let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
+        if !live.get(&shard).is_some_and(|live| live.certified) {
+            self.notes.push(format!(
+                "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; nothing was \
+                 changed. Run this again if it stays closed"
+            ));
+            return Ok(None);
+        }
         let before = "Redis and PostgreSQL differ about the event, or cannot be compared at rest";
         let row = self.begin(Kind::Restate, shard, Some(event), before).await?;
         let resolved = findings::resolve_differing_counts(self.pool, event).await?;
