@@ -132,14 +132,12 @@ impl Link {
     }
 
     async fn connected(&self) -> Result<Connected, InventoryError> {
-        let mut now = self.state.borrow().clone();
-        if now.is_err() && !self.patience.is_zero() {
+        if !self.patience.is_zero() && self.state.borrow().is_err() {
             let mut state = self.state.subscribe();
             // Whether it comes in time or not, what is said is how things stand then.
             let _ = tokio::time::timeout(self.patience, state.wait_for(Result::is_ok)).await;
-            now.clone_from(&state.borrow());
         }
-        now.map_err(InventoryError::RedisUnavailable)
+        self.state.borrow().clone().map_err(InventoryError::RedisUnavailable)
     }
 
     /// A late word about an older connection says nothing of the present one.

@@ -110,8 +110,8 @@ impl Mender<'_> {
         let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
         if !live.get(&shard).is_some_and(|live| live.certified) {
             self.notes.push(format!(
-                "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; nothing was \
-                 changed. Run this again if it stays closed"
+                "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; the counters in \
+                 Redis were not changed. If it stays closed, `boxoffice-reconciler status` says why"
             ));
             return Ok(None);
         }
