@@ -94,11 +94,12 @@ impl BookingImage {
         if i64::try_from(prices.sum::<u128>()).is_err() {
             return bad("costs more than 2^63 - 1 minor units");
         }
-        let is_kept = |at: DateTime<Utc>| at.timestamp_millis() >= 0 && time::truncate(at) == at;
+        // A leap second, which RFC 3339 allows, is not kept: its milliseconds are those of the next second.
+        let is_kept = |at: DateTime<Utc>| time::from_millis(time::to_millis(at)) == Ok(at);
         // An image says by the beginning of 1970 that there is no hold.
         let is_hold = |at: DateTime<Utc>| is_kept(at) && at.timestamp_millis() > 0;
         if !is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_hold) {
-            return bad("has a time before 1970, or one between two milliseconds");
+            return bad("has a time that is no whole millisecond since 1970");
         }
         Ok(self)
     }
@@ -304,5 +305,19 @@ mod tests {
             assert_eq!(BookingImage::decode(&bytes), Ok(image));
             assert!(BookingImage::decode(&bytes[..bytes.len() - 1]).is_err());
         }
+    }
+
+    #[test]
+    fn a_time_that_redis_cannot_keep_is_none_of_a_booking() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+        // A leap second is the same millisecond as one of the next second.
+        let bad =
+            ["1969-12-31T23:59:59.999Z", "2025-11-21T10:00:00.1235Z", "2025-11-21T10:00:60.123Z"].map(at);
+        for time in bad {
+            assert!(BookingImage { created_at: time, ..image() }.bounded().is_err(), "created at {time}");
+            let held = BookingImage { hold_expires_at: Some(time), ..image() };
+            assert!(held.bounded().is_err(), "held until {time}");
+        }
+        assert!(image().bounded().is_ok());
     }
 }

@@ -12,7 +12,8 @@ process_start() {
     local stat
     { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
     read -ra stat <<<"${stat##*) }"
-    [[ ${stat[0]} != Z ]] && echo "${stat[19]}"
+    # The file of a process that is just ending may be empty.
+    [[ ${stat[0]:-Z} != Z ]] && echo "${stat[19]}"
 }
 
 # Prints the pid of the server that this stack started, as long as it lives.
