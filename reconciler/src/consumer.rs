@@ -15,7 +15,7 @@ use crate::decode::Fetched;
 use crate::kafka::{self, Watermarks};
 
 /// The most records of a batch.
-pub(crate) const BATCH_MAX: usize = 4_000;
+pub(crate) const BATCH_MAX: usize = 16_000;
 
 /// How long a batch gathers after its first record. Nobody waits for PostgreSQL during a sale, and a transaction for
 /// each handful of records would take the processors from those who are waited for.

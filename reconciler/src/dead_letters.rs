@@ -7,7 +7,7 @@ use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
 
-use crate::apply::write::{self, int4, int8};
+use crate::apply::write::{self, Look, int4, int8};
 use crate::decode::{Content, Fetched, decode};
 use crate::findings;
 use crate::fold::Changes;
@@ -180,7 +180,7 @@ async fn is_superseded(connection: &mut PgConnection, record: &Record) -> anyhow
 async fn apply(connection: &mut PgConnection, record: &Record) -> anyhow::Result<()> {
     let changes = Changes::of([record]);
     let mut savepoint = connection.begin().await?;
-    match write::write(&mut savepoint, &changes).await {
+    match write::write(&mut savepoint, &changes, Look::ForAll).await {
         // Redis' counts belong to the record's position, which may be long past: a difference proves nothing now.
         Ok(_) => Ok(savepoint.commit().await?),
         Err(error) if is_about_data(&error) => bail!("refused again: {error}"),

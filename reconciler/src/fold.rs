@@ -32,6 +32,8 @@ pub(crate) struct EventChange<'a> {
 
 #[derive(Debug)]
 pub(crate) struct BookingChange<'a> {
+    /// Whether the booking was made by one of the decisions, so that it should be no row yet.
+    pub(crate) is_new: bool,
     pub(crate) event_id: EventId,
     pub(crate) decided_at: DateTime<Utc>,
     pub(crate) image: &'a BookingImage,
@@ -51,8 +53,10 @@ impl<'a> Changes<'a> {
         let Some(event_id) = record.event_id else { return };
         match &record.change {
             Change::Booking(change) => {
-                let folded = BookingChange { event_id, decided_at: record.decided_at, image: &change.image };
-                self.bookings.insert(change.id, folded);
+                let before = self.bookings.get(&change.id);
+                let is_new = record.kind.makes_booking() || before.is_some_and(|before| before.is_new);
+                let (decided_at, image) = (record.decided_at, &change.image);
+                self.bookings.insert(change.id, BookingChange { is_new, event_id, decided_at, image });
                 for totals in &change.totals {
                     self.totals.insert(totals.ticket_type_id, (record.shard, event_id, *totals));
                 }
@@ -140,6 +144,7 @@ mod tests {
         assert_eq!(change.image.status, BookingStatus::Confirmed);
         assert_eq!(change.image.first_status, BookingStatus::Held);
         assert_eq!(change.image.position.sequence, 3);
+        assert!(change.is_new, "the first of both has made it");
         assert_eq!(only_delta(&changes, &rows(&changes, None)), Delta { held: 0, sold: 1 });
     }
 

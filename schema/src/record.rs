@@ -100,6 +100,11 @@ impl Kind {
             Self::Booked | Self::Held | Self::Confirmed | Self::Cancelled | Self::Expired | Self::Restated
         )
     }
+
+    /// Whether it is the first decision about a booking.
+    pub const fn makes_booking(self) -> bool {
+        matches!(self, Self::Booked | Self::Held)
+    }
 }
 
 /// One decision.

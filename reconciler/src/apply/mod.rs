@@ -19,11 +19,12 @@ use crate::postgres::is_about_data;
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
 
-use write::{int2, int4, int8};
+use write::{Look, int2, int4, int8};
 
 pub(crate) mod write;
 
-/// The most records that are applied one by one in one transaction.
+/// The pieces in which a batch is applied that violates a guard. The one that does is applied record by record, in one
+/// transaction.
 const PIECE_MAX: usize = 100;
 
 /// A batch of so many records is a backlog.
@@ -126,10 +127,13 @@ impl Applier {
         match self.try_until_done(batch, Mode::Together, shutdown).await? {
             Attempt::Done(done) => outcome.add(done),
             Attempt::Violated(error) => {
-                tracing::warn!(%error, records = batch.len(), "a record violates a guard; applying one by one");
-                // In pieces, so that no transaction grows long.
+                tracing::warn!(%error, records = batch.len(), "a record violates a guard; applying in pieces");
                 for piece in batch.chunks(PIECE_MAX) {
-                    if let Attempt::Done(done) = self.try_until_done(piece, Mode::OneByOne, shutdown).await? {
+                    let mut attempt = self.try_until_done(piece, Mode::Together, shutdown).await?;
+                    if matches!(attempt, Attempt::Violated(_)) {
+                        attempt = self.try_until_done(piece, Mode::OneByOne, shutdown).await?;
+                    }
+                    if let Attempt::Done(done) = attempt {
                         outcome.add(done);
                     }
                 }
@@ -172,7 +176,7 @@ impl Applier {
         let Judged { decisions, mut set_aside, stopped } =
             judge(&mut transaction, batch, &mut progress).await?;
         match mode {
-            Mode::Together => apply_together(&mut transaction, &decisions).await?,
+            Mode::Together => apply_together(&mut transaction, &decisions, Look::ForOld).await?,
             Mode::OneByOne => set_aside.extend(apply_one_by_one(&mut transaction, &decisions).await?),
         }
         for aside in &set_aside {
@@ -243,7 +247,7 @@ async fn apply_one_by_one<'a>(
     let mut refused = Vec::new();
     for (incoming, record) in decisions {
         let mut savepoint = connection.begin().await?;
-        let error = match apply_together(&mut savepoint, &[(incoming, record)]).await {
+        let error = match apply_together(&mut savepoint, &[(incoming, record)], Look::ForAll).await {
             Ok(()) => {
                 savepoint.commit().await?;
                 continue;
@@ -262,12 +266,13 @@ async fn apply_one_by_one<'a>(
 async fn apply_together(
     connection: &mut PgConnection,
     decisions: &[(&Incoming, &Record)],
+    look: Look,
 ) -> sqlx::Result<()> {
     if decisions.is_empty() {
         return Ok(());
     }
     let changes = Changes::of(decisions.iter().map(|(_, record)| *record));
-    for alarm in write::write(connection, &changes).await? {
+    for alarm in write::write(connection, &changes, look).await? {
         findings::raise(connection, &alarm).await?;
     }
     Ok(())

@@ -15,15 +15,29 @@ use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
 /// A booking with its last change.
 type Booking<'a> = (&'a BookingId, &'a BookingChange<'a>);
 
+/// Which bookings are looked for in the table before they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Those that the changes do not make. A booking is made once, and its position has come for the first time: should it
+    /// be a row all the same, the primary key refuses the changes.
+    ForOld,
+    /// All, because the changes may come a second time.
+    ForAll,
+}
+
 /// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs.
-pub(crate) async fn write(connection: &mut PgConnection, changes: &Changes<'_>) -> sqlx::Result<Vec<Alarm>> {
+pub(crate) async fn write(
+    connection: &mut PgConnection,
+    changes: &Changes<'_>,
+    look: Look,
+) -> sqlx::Result<Vec<Alarm>> {
     let mut capacities = HashMap::new();
     if !changes.events.is_empty() {
         capacities = write_events(connection, changes).await?;
     }
     let mut moved = HashMap::new();
     if !changes.bookings.is_empty() {
-        let rows = write_bookings(connection, changes).await?;
+        let rows = write_bookings(connection, changes, look).await?;
         #[cfg(feature = "mutants")]
         let rows = with_unchanged(changes, rows);
         moved = deltas(changes, &rows);
@@ -94,8 +108,10 @@ async fn write_events(
 async fn write_bookings(
     connection: &mut PgConnection,
     changes: &Changes<'_>,
+    look: Look,
 ) -> sqlx::Result<Vec<ChangedRow>> {
-    let before = read_statuses(connection, changes).await?;
+    let may_be_known = changes.bookings.iter().filter(|(_, change)| look == Look::ForAll || !change.is_new);
+    let before = read_statuses(connection, may_be_known.map(|(id, _)| id.as_uuid()).collect()).await?;
     let (known, new): (Vec<Booking<'_>>, Vec<Booking<'_>>) =
         changes.bookings.iter().partition(|(id, _)| before.contains_key(id));
     let mut rows = Vec::with_capacity(changes.bookings.len());
@@ -111,12 +127,14 @@ async fn write_bookings(
     Ok(rows)
 }
 
-/// The bookings that are rows already, with their statuses.
+/// Which of the bookings are rows already, with their statuses.
 async fn read_statuses(
     connection: &mut PgConnection,
-    changes: &Changes<'_>,
+    ids: Vec<Uuid>,
 ) -> sqlx::Result<HashMap<BookingId, BookingStatus>> {
-    let ids: Vec<Uuid> = changes.bookings.keys().map(BookingId::as_uuid).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows = sqlx::query("SELECT id, status FROM bookings WHERE id = ANY ($1)")
         .bind(ids)
         .fetch_all(connection)
@@ -133,7 +151,7 @@ async fn read_statuses(
 
 async fn insert_bookings(connection: &mut PgConnection, bookings: &[Booking<'_>]) -> sqlx::Result<()> {
     let mut rows = Rows::new(16, bookings.len(), 320);
-    for (id, BookingChange { event_id, decided_at, image }) in bookings {
+    for (id, BookingChange { event_id, decided_at, image, .. }) in bookings {
         rows.begin()
             .uuid(id.as_uuid())
             .uuid(event_id.as_uuid())

@@ -1,6 +1,6 @@
 //! Records that contradict what was applied are rows and alarms, and are never applied.
 
-use boxoffice_schema::record::Change;
+use boxoffice_schema::record::{Change, Kind};
 use boxoffice_schema::text::PaymentReference;
 
 use crate::sale::Sale;
@@ -97,6 +97,30 @@ async fn counts_that_differ_from_redis_at_the_same_position_are_one_alarm_and_ar
 
     assert_eq!(stack.words("SELECT kind FROM alarms").await, ["counts_differ"]);
     assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 3);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_that_is_made_a_second_time_is_one_row_that_counts_once() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, made) = (sale.publish(), sale.book("a", 2));
+    stack.append(&[published, made.clone()]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    let before = sale.book("b", 1);
+    let again = sale.decide(&made, Kind::Booked);
+    stack.append(&[before, again, sale.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 5).await;
+
+    let rows = stack.words("SELECT idempotency_key || ' ' || sequence FROM bookings ORDER BY 1").await;
+    assert_eq!(rows, ["a 4", "b 3", "c 5"]);
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 4);
+    assert_eq!(stack.number("SELECT count(*) FROM booking_items").await, 3);
+    assert_eq!(stack.number("SELECT count(*) FROM dead_letters").await, 0);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
     service.stop().await;
     stack.remove().await;
 }

@@ -13,6 +13,7 @@ mod link;
 mod preparing;
 mod rebuilding;
 mod recovering;
+mod references;
 mod relaying;
 mod repairing;
 mod sale;

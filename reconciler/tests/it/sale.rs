@@ -151,7 +151,7 @@ impl Sale {
         let quantity = i64::from(image.items[0].quantity);
         self.count(image.status, -quantity);
         image.status = match kind {
-            Kind::Confirmed => BookingStatus::Confirmed,
+            Kind::Booked | Kind::Confirmed => BookingStatus::Confirmed,
             Kind::Cancelled => BookingStatus::Cancelled,
             Kind::Expired => BookingStatus::Expired,
             _ => panic!("not a move of a booking"),
