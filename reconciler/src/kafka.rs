@@ -48,9 +48,10 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         // Little of each partition at a time, so that a batch of a backlog has records of all of them and its transactions
         // get about as much each.
         .set("max.partition.fetch.bytes", "131072")
-        // The brokers gather as well, instead of answering for each record.
-        .set("fetch.min.bytes", "65536")
-        .set("fetch.wait.max.ms", "20")
+        // The brokers gather as well, instead of answering for each record: a request looks at all partitions whenever
+        // anything is written to one of them. Less than a partition gives at once, or a backlog of one would wait each time.
+        .set("fetch.min.bytes", "98304")
+        .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.error.backoff.ms", "200")
         .create()
