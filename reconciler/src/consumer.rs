@@ -17,6 +17,9 @@ use crate::kafka::{self, Watermarks};
 /// The most records of a batch.
 pub(crate) const BATCH_MAX: usize = 16_000;
 
+/// A batch of so many bytes takes no further record: large ones are fewer.
+const BATCH_BYTES: usize = 12 << 20;
+
 /// How long a batch gathers after its first record. Nobody waits for PostgreSQL during a sale, and a transaction for
 /// each handful of records would take the processors from those who are waited for.
 const GATHER: Duration = Duration::from_millis(25);
@@ -30,6 +33,9 @@ const QUIET_MAX: Duration = Duration::from_secs(4);
 /// A reader of the partitions of some shards. It blocks: it belongs on a thread of its own.
 pub(crate) struct LogReader {
     consumer: BaseConsumer,
+    /// Asks the brokers where their partitions begin and end. On the consumer's connection each question would wait behind
+    /// a request for records, for as long as the brokers gather.
+    questions: BaseConsumer,
     topic: String,
     /// Where each assigned shard goes on.
     offsets: BTreeMap<Shard, i64>,
@@ -65,6 +71,7 @@ impl LogReader {
     pub(crate) fn new(config: &Config) -> Result<Self, KafkaError> {
         Ok(Self {
             consumer: kafka::consumer(config)?,
+            questions: kafka::consumer(config)?,
             topic: config.kafka_topic.clone(),
             offsets: BTreeMap::new(),
             pending: None,
@@ -77,7 +84,7 @@ impl LogReader {
     /// A new shard has offset 0, which is the beginning only if nothing was removed from the log.
     pub(crate) fn assign(&mut self, offsets: &[(Shard, i64)]) -> Result<Vec<LostOffset>, KafkaError> {
         let shards = offsets.iter().map(|(shard, _)| *shard);
-        let found = kafka::watermarks(&self.consumer, &self.topic, shards)?;
+        let found = kafka::watermarks(&self.questions, &self.topic, shards)?;
         let (mut begun, mut lost) = (Vec::new(), Vec::new());
         let mut list = TopicPartitionList::new();
         for ((shard, wanted), (_, found)) in offsets.iter().copied().zip(found) {
@@ -107,15 +114,16 @@ impl LogReader {
 
     /// What comes within a moment, up to a batch; waits a little where nothing does.
     pub(crate) fn read(&mut self) -> Result<Read, KafkaError> {
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         let mut until = Instant::now() + POLL_TIMEOUT;
-        while self.pending.is_none() && records.len() < BATCH_MAX {
+        while self.pending.is_none() && records.len() < BATCH_MAX && bytes < BATCH_BYTES {
             match self.consumer.poll(until.saturating_duration_since(Instant::now())) {
                 None => break,
                 Some(Ok(message)) => {
                     if records.is_empty() {
                         until = Instant::now() + GATHER;
                     }
+                    bytes += message.payload_len();
                     records.extend(fetched(&message));
                 }
                 // What was read before the error comes first.
@@ -143,7 +151,7 @@ impl LogReader {
         if self.offsets.is_empty() || self.heard_at.elapsed() < QUIET_MAX {
             return false;
         }
-        let found = kafka::watermarks(&self.consumer, &self.topic, self.offsets.keys().copied());
+        let found = kafka::watermarks(&self.questions, &self.topic, self.offsets.keys().copied());
         let is_at_end = found.is_ok_and(|found| {
             found.iter().all(|(shard, found)| self.offsets.get(shard).is_some_and(|at| *at >= found.high))
         });
@@ -154,7 +162,7 @@ impl LogReader {
 
     /// The client says that an offset is out of range, and not which: the brokers are asked.
     fn find_lost(&mut self) -> Result<Read, KafkaError> {
-        let found = kafka::watermarks(&self.consumer, &self.topic, self.offsets.keys().copied())?;
+        let found = kafka::watermarks(&self.questions, &self.topic, self.offsets.keys().copied())?;
         let lost: Vec<_> = found
             .into_iter()
             .filter_map(|(shard, found)| {

@@ -41,8 +41,8 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        // What the client reads ahead, over all partitions: three batches. Each small record takes as much again beside
-        // what is counted here, and the memory is not given back when the backlog ends.
+        // What the client reads ahead, over all partitions. Each small record takes as much again beside what is counted
+        // here, and the memory is not given back when the backlog ends.
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.max.bytes", "8388608")
         // Little of each partition at a time, so that a batch of a backlog has records of all of them and its transactions

@@ -54,7 +54,7 @@ pub fn serve_metrics(listen: SocketAddr) -> anyhow::Result<()> {
         .set_buckets(&[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0])?
         .set_buckets_for_metric(
             metrics_exporter_prometheus::Matcher::Full(name::BATCH_RECORDS.to_owned()),
-            &[1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 2_000.0],
+            &[1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 2_000.0, 4_000.0, 16_000.0],
         )?
         .with_http_listener(listen)
         .install()

@@ -1,6 +1,9 @@
 -- That bookings belong to events, and items to bookings and ticket types, is checked once a statement and no longer once a
 -- row. The reconciler adds a thousand rows at a time, and three foreign keys were half of what PostgreSQL did for each
 -- (docs/adr/0024). What is refused is the same, and an item whose ticket type is another event's besides.
+
+-- A reconciler at work takes rows of this table first, and what is locked below in an order of its own.
+LOCK TABLE shards IN EXCLUSIVE MODE;
 ALTER TABLE bookings DROP CONSTRAINT bookings_event_id_fkey;
 ALTER TABLE booking_items
     DROP CONSTRAINT booking_items_booking_id_fkey,
@@ -10,7 +13,7 @@ ALTER TABLE booking_items
 -- a booking has items. All three are looked up by their keys: what the planner believes of a table that is just being
 -- filled would have it read all of it.
 CREATE FUNCTION items_belong() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     stray record;
 BEGIN
@@ -37,10 +40,15 @@ CREATE TRIGGER items_still_belong AFTER UPDATE ON booking_items
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION items_belong();
 
 -- No booking and no ticket type goes before the items that name it. Whoever adds items meanwhile waits, and then finds out.
-CREATE FUNCTION items_are_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+-- In a transaction whose snapshot is older than the lock, items could be overlooked.
+CREATE FUNCTION items_are_kept() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     left_behind uuid;
 BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE invalid_transaction_state USING
+            MESSAGE = format('rows of %s are removed in READ COMMITTED only', TG_TABLE_NAME);
+    END IF;
     LOCK TABLE booking_items IN SHARE ROW EXCLUSIVE MODE;
     IF TG_OP = 'TRUNCATE' THEN
         SELECT booking_id INTO left_behind FROM booking_items LIMIT 1;

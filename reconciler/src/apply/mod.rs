@@ -23,8 +23,8 @@ use write::{Look, int2, int4, int8};
 
 pub(crate) mod write;
 
-/// The pieces in which a batch is applied that violates a guard. The one that does is applied record by record, in one
-/// transaction.
+/// The most records of a piece. A batch that violates a guard, or takes too long, is applied in pieces; a piece that violates
+/// one, record by record.
 const PIECE_MAX: usize = 100;
 
 /// A batch of so many records is a backlog.
@@ -62,8 +62,8 @@ impl Outcome {
 /// How a transaction ended.
 enum Attempt {
     Done(Outcome),
-    /// A record violates a guard of the tables; nothing was written.
-    Violated(sqlx::Error),
+    /// Nothing was written, and nothing will be by trying the same again.
+    TooMuch(ApplyError),
 }
 
 /// What the positions say of a batch.
@@ -82,6 +82,16 @@ enum ApplyError {
     DeadLetterTopic(#[from] SendError),
     #[error("the transaction did not end within {} s", TRANSACTION_TIMEOUT.as_secs())]
     Timeout,
+}
+
+impl ApplyError {
+    /// Whether smaller transactions may succeed where one with so many records failed.
+    fn calls_for_pieces(&self, records: usize) -> bool {
+        match self {
+            Self::Postgres(error) => is_about_data(error),
+            Self::DeadLetterTopic(_) | Self::Timeout => records > PIECE_MAX,
+        }
+    }
 }
 
 /// How the records of a batch are written.
@@ -123,26 +133,32 @@ impl Applier {
             return Some(Outcome::default());
         }
         let start = Instant::now();
-        let mut outcome = Outcome::default();
-        match self.try_until_done(batch, Mode::Together, shutdown).await? {
-            Attempt::Done(done) => outcome.add(done),
-            Attempt::Violated(error) => {
-                tracing::warn!(%error, records = batch.len(), "a record violates a guard; applying in pieces");
-                for piece in batch.chunks(PIECE_MAX) {
-                    let mut attempt = self.try_until_done(piece, Mode::Together, shutdown).await?;
-                    if matches!(attempt, Attempt::Violated(_)) {
-                        attempt = self.try_until_done(piece, Mode::OneByOne, shutdown).await?;
-                    }
-                    if let Attempt::Done(done) = attempt {
-                        outcome.add(done);
-                    }
-                }
+        let outcome = match self.try_until_done(batch, Mode::Together, shutdown).await? {
+            Attempt::Done(outcome) => outcome,
+            Attempt::TooMuch(error) => {
+                tracing::warn!(%error, records = batch.len(), "a batch cannot be applied whole; applying it in pieces");
+                self.apply_in_pieces(batch, shutdown).await?
             }
-        }
+        };
         metrics::histogram!(name::BATCH_RECORDS)
             .record(f64::from(u32::try_from(batch.len()).unwrap_or(u32::MAX)));
         metrics::histogram!(name::APPLY_SECONDS).record(start.elapsed().as_secs_f64());
         metrics::counter!(name::APPLIED_RECORDS).increment(outcome.applied);
+        Some(outcome)
+    }
+
+    async fn apply_in_pieces(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
+        let mut outcome = Outcome::default();
+        for piece in batch.chunks(PIECE_MAX) {
+            // A batch of one piece was tried just now.
+            if batch.len() > PIECE_MAX
+                && let Attempt::Done(done) = self.try_until_done(piece, Mode::Together, shutdown).await?
+            {
+                outcome.add(done);
+            } else if let Attempt::Done(done) = self.try_until_done(piece, Mode::OneByOne, shutdown).await? {
+                outcome.add(done);
+            }
+        }
         Some(outcome)
     }
 
@@ -157,12 +173,12 @@ impl Applier {
             let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.apply_once(batch, mode));
             let error = match shutdown.run_until_cancelled(attempt).await? {
                 Ok(Ok(outcome)) => return Some(Attempt::Done(outcome)),
-                Ok(Err(ApplyError::Postgres(error))) if mode == Mode::Together && is_about_data(&error) => {
-                    return Some(Attempt::Violated(error));
-                }
                 Ok(Err(error)) => error,
                 Err(_) => ApplyError::Timeout,
             };
+            if mode == Mode::Together && error.calls_for_pieces(batch.len()) {
+                return Some(Attempt::TooMuch(error));
+            }
             tracing::warn!(%error, records = batch.len(), "a batch was not applied; trying again");
             if !backoff.wait(shutdown).await {
                 return None;

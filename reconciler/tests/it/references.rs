@@ -1,4 +1,4 @@
-//! What refers to what, in tables that refuse it once a statement.
+//! References that triggers check once a statement.
 
 use boxoffice_schema::ids::TicketTypeId;
 use boxoffice_schema::record::Change;
@@ -65,6 +65,12 @@ async fn nothing_is_removed_or_renamed_that_an_item_names() {
     }
     assert_eq!(stack.number("SELECT count(*) FROM bookings JOIN booking_items ON id = booking_id").await, 1);
     stack.execute("DELETE FROM booking_items").await;
+    let mut old_snapshot = stack.pool.begin().await.unwrap();
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ").execute(&mut *old_snapshot).await.unwrap();
+    let error =
+        sqlx::query("DELETE FROM bookings").execute(&mut *old_snapshot).await.unwrap_err().to_string();
+    assert!(error.contains("READ COMMITTED only"), "{error}");
+    old_snapshot.rollback().await.unwrap();
     stack.execute("DELETE FROM bookings").await;
     stack.execute("DELETE FROM ticket_types").await;
     stack.remove().await;

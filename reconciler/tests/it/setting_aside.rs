@@ -5,7 +5,7 @@ use boxoffice_schema::record::{Change, Kind, Record};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 
 use crate::sale::Sale;
-use crate::stack::{FIRST, Stack};
+use crate::stack::{FIRST, Stack, wait_until};
 
 const OPEN: &str = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
 
@@ -204,6 +204,29 @@ async fn a_text_that_postgresql_cannot_hold_is_refused() {
     stack.wait_for_sequence(FIRST, 3).await;
     assert_eq!(stack.words("SELECT kind FROM dead_letters").await, ["refused"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["c"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_large_batch_the_rest_is_applied_up_to_the_gap_where_one_record_is_refused() {
+    let stack = Stack::prepare().await;
+    let mut sale = Sale::new(FIRST, 300);
+    let mut log = vec![sale.publish()];
+    log.extend((0..249).map(|number| sale.book(&number.to_string(), 1)));
+    let Change::Booking(change) = &mut log[150].change else { unreachable!() };
+    change.image.items[0].ticket_type_id = boxoffice_schema::ids::TicketTypeId::new();
+    log.remove(220);
+    stack.append(&log).await;
+    let service = stack.start();
+    stack.wait_for_sequence(FIRST, 220).await;
+    wait_until("the gap is a row", async || stack.number("SELECT count(*) FROM gaps").await == 1).await;
+
+    assert_eq!(stack.number("SELECT count(*) FROM bookings").await, 218);
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 218);
+    assert_eq!(stack.words("SELECT kind || ' ' || sequence FROM dead_letters").await, ["refused 151"]);
+    let gap = stack.words("SELECT from_sequence || '-' || to_sequence FROM gaps").await;
+    assert_eq!(gap, ["221-221"]);
     service.stop().await;
     stack.remove().await;
 }

@@ -1,8 +1,8 @@
 //! The floor beside a backlog: the same rows, copied into twins of the same tables by the same PostgreSQL.
 //!
 //! A twin has the columns, defaults, checks, primary key, unique constraint and indexes of its table, and no foreign keys.
-//! Rows go in by binary `COPY`, a transaction for every 4,000 bookings and their items: the size of a reconciler's batch.
-//! They are read before the clock starts, and nothing is decoded, judged or counted.
+//! Rows go in by binary `COPY`, a transaction for every 4,000 bookings and their items, as many as one of the
+//! reconciler's in a backlog. They are read before the clock starts, and nothing is decoded, judged or counted.
 
 use anyhow::{Context, Result};
 use sqlx::postgres::PgPoolCopyExt;
