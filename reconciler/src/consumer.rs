@@ -15,7 +15,7 @@ use crate::decode::Fetched;
 use crate::kafka::{self, Watermarks};
 
 /// The most records of a batch.
-pub(crate) const BATCH_MAX: usize = 16_000;
+const BATCH_MAX: usize = 16_000;
 
 /// A batch of so many bytes takes no further record: large ones are fewer.
 const BATCH_BYTES: usize = 12 << 20;

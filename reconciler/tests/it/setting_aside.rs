@@ -1,11 +1,11 @@
 //! What cannot be read or applied is set aside: a row, a record in the dead-letter topic, and a command.
 
-use boxoffice_schema::ids::EventId;
+use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::record::{Change, Kind, Record};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 
 use crate::sale::Sale;
-use crate::stack::{FIRST, Stack, wait_until};
+use crate::stack::{FIRST, Stack};
 
 const OPEN: &str = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
 
@@ -215,12 +215,12 @@ async fn of_a_large_batch_the_rest_is_applied_up_to_the_gap_where_one_record_is_
     let mut log = vec![sale.publish()];
     log.extend((0..249).map(|number| sale.book(&number.to_string(), 1)));
     let Change::Booking(change) = &mut log[150].change else { unreachable!() };
-    change.image.items[0].ticket_type_id = boxoffice_schema::ids::TicketTypeId::new();
+    change.image.items[0].ticket_type_id = TicketTypeId::new();
     log.remove(220);
     stack.append(&log).await;
     let service = stack.start();
     stack.wait_for_sequence(FIRST, 220).await;
-    wait_until("the gap is a row", async || stack.number("SELECT count(*) FROM gaps").await == 1).await;
+    stack.wait_for_number("the gap is found", "SELECT count(*) FROM gaps", 1).await;
 
     assert_eq!(stack.number("SELECT count(*) FROM bookings").await, 218);
     assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 218);

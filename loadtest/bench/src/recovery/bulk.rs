@@ -1,6 +1,7 @@
 //! The floor beside a backlog: the same rows, copied into twins of the same tables by the same PostgreSQL.
 //!
-//! A twin has the columns, defaults, checks, primary key, unique constraint and indexes of its table, and no foreign keys.
+//! A twin has the columns, defaults, checks, primary key, unique constraint and indexes of its table, and neither foreign keys
+//! nor triggers.
 //! Rows go in by binary `COPY`, a transaction for every 4,000 bookings and their items, as many as one of the
 //! reconciler's in a backlog. They are read before the clock starts, and nothing is decoded, judged or counted.
 
