@@ -1,4 +1,4 @@
--- Stands between prelude.lua, rates.lua and book.lua where requests of the batch are subject to rate limits: the
+-- Stands between inventory.lua, rates.lua and book.lua where requests of the batch are subject to rate limits: the
 -- limits are decided in the very call that books.
 --
 -- KEYS beyond those of book.lua   one a subject and quota, see rates.lua
@@ -12,19 +12,19 @@
 
 local decide_unlimited = decide_batch
 
-local function decide_batch(shard, count, decide_one)
+local function decide_batch(shard, decide_one)
   local beyond = tonumber(ARGV[#ARGV])
   local rates = open_rates(ARGV[#ARGV - 1], { unpack(KEYS, #KEYS - beyond + 1) })
-  local function admit(keys, subject, idempotency, ...)
+  local function admit(event_at, slot_at, subject, request)
     local found, all_fit = look_at_rates(rates)
-    local replays = read_slot(keys, idempotency)
+    local replays = read_slot(event_at, slot_at, string.sub(request, REST_AT, REST_AT + 15))
     if not (all_fit or replays) then return leave_rates(found) .. 'T' end
-    local reply = decide_one(keys, subject, idempotency, ...)
+    local reply = decide_one(event_at, slot_at, subject, request)
     local outcome = string.sub(reply, 1, 1)
     if replays or outcome == 'O' or outcome == 'U' then return string.char(0) .. reply end
     return take_rates(rates, found) .. reply
   end
-  local replies = decide_unlimited(shard, count, admit, beyond)
+  local replies = decide_unlimited(shard, admit)
   -- Nothing was decided of a shard that has lost a key, so that nothing is counted either.
   if not replies.err then write_rates(rates) end
   return replies

@@ -16,14 +16,12 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local flat = redis.call('HGETALL', KEYS[5])
-local event = {}
-for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
+local event = read_whole(KEYS[5])
 if not (event.status and event.types) then return { 'U', '' } end
 
 if ARGV[5] ~= '' and ARGV[5] ~= event.updated then return { 'S', cjson.encode(event) } end
 
-local STATUS_KIND = { paused = 'paused', on_sale = 'resumed', closed = 'closed' }
+local STATUS_KIND = { paused = PAUSED_KIND, on_sale = RESUMED_KIND, closed = CLOSED_KIND }
 local before = cjson.encode(event)
 local amended, capacity_changed, status_kind = false, false, nil
 for i = 6, #ARGV, 2 do
@@ -41,7 +39,7 @@ for i = 6, #ARGV, 2 do
       amended = true
     end
     event[field] = value
-    write(KEYS[5], field, value)
+    changed[field] = value
   end
 end
 if event.open ~= '' and event.close ~= '' and tonumber(event.close) <= tonumber(event.open) then
@@ -49,18 +47,18 @@ if event.open ~= '' and event.close ~= '' and tonumber(event.close) <= tonumber(
 end
 
 local kinds = {}
-if amended then kinds[#kinds + 1] = 'amended' end
-if capacity_changed then kinds[#kinds + 1] = 'capacity_changed' end
+if amended then kinds[#kinds + 1] = AMENDED_KIND end
+if capacity_changed then kinds[#kinds + 1] = CAPACITY_CHANGED_KIND end
 if status_kind then kinds[#kinds + 1] = status_kind end
 if #kinds == 0 then return { 'P', before } end
 if shard.outbox_full then return { 'O', '' } end
 
 -- Never twice the same: by this time a writer knows that nobody was faster.
 event.updated = string.format('%d', math.max(shard.now, tonumber(event.updated) + 1))
-write(KEYS[5], 'updated', event.updated)
+changed.updated = event.updated
 local image = cjson.encode(event)
 for _, kind in ipairs(kinds) do
   next_sequence(shard)
-  decide(shard, kind, ARGV[4], struct.pack('>I4', #image), image)
+  decide(shard, kind, ARGV[4], image, '')
 end
-return commit(shard, { 'C', image })
+return commit(shard, { 'C', image }, write_changed)

@@ -1,8 +1,7 @@
 -- Cancels bookings, held or confirmed: a batch of requests for one shard, in order, in one atomic step.
 --
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
--- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = request, from 0)
--- ARGV[4 + i]   event id .. booking id (32 bytes)
+-- KEYS[5..], ARGV[4..]    see inventory.lua
 --
 -- Returns one string a request, its first byte the outcome, an image after C and P:
 -- C cancelled, P was cancelled or expired already, M no such booking, O outbox full, U an inventory key is missing.
@@ -12,13 +11,13 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function cancel(keys, subject)
-  local image = read_slot(keys, string.sub(subject, 17))
+local function cancel(event_at, slot_at, subject)
+  local image = read_slot(event_at, slot_at, string.sub(subject, 17))
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CANCELLED or booking.state == EXPIRED then return 'P' .. image end
   if shard.outbox_full then return 'O' end
-  return release(shard, keys, subject, booking, CANCELLED, 'cancelled')
+  return release(shard, event_at, slot_at, subject, booking, CANCELLED, CANCELLED_KIND)
 end
 
-return decide_batch(shard, 1, cancel)
+return decide_batch(shard, cancel)

@@ -4,9 +4,7 @@
 -- expiry must pass the checks of a new booking; where its tickets were not yet returned, they count as its own.
 --
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
--- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = request, from 0)
--- ARGV[4 + 2i]  event id .. booking id (32 bytes)
--- ARGV[5 + 2i]  payment reference
+-- KEYS[5..], ARGV[4..]    see inventory.lua; of each request the script's own part is the payment reference
 --
 -- Returns one string a request, its first byte the outcome, an image after C, P, X and E:
 -- C confirmed, P was confirmed already, X cancelled, E expired and not to be had again, M no such booking,
@@ -16,16 +14,17 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function confirm(keys, subject, payment)
+local function confirm(event_at, slot_at, subject, request)
   local booking_id = string.sub(subject, 17)
-  local image = read_slot(keys, booking_id)
+  local image = read_slot(event_at, slot_at, booking_id)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CONFIRMED then return 'P' .. image end
   if booking.state == CANCELLED then return 'X' .. image end
-  if not load_inventory(keys, booking) then return 'U' end
+  local event = load_inventory(event_at, booking)
+  if not event then return 'U' end
   if booking.state == EXPIRED or shard.now >= booking.expires then
-    local refusal = check_take(shard, keys, booking.customer, booking.items, booking.state == HELD)
+    local refusal = check_take(shard, event, booking.customer, booking.taken, booking.state == HELD)
     if refusal == 'U' then return 'U' end
     if refusal then return 'E' .. image end
   end
@@ -33,18 +32,18 @@ local function confirm(keys, subject, payment)
 
   next_sequence(shard)
   if booking.state == HELD then
-    move_stock(keys, booking.items, 'held', -1)
+    move_stock(event, booking.taken, 'held', -1)
   else
-    move_allowance(keys, booking.customer, booking.items, 1)
+    move_allowance(event, booking.customer, booking.taken, 1)
   end
-  move_stock(keys, booking.items, 'sold', 1)
+  move_stock(event, booking.taken, 'sold', 1)
   unschedule[subject] = true
   booking.state = CONFIRMED
-  booking.payment = payment
+  booking.payment = string.sub(request, REST_AT)
   image = pack_image(shard, booking)
-  write(keys.slot, booking_id, image)
-  decide_booking(shard, 'confirmed', subject, image, keys, booking.items)
+  write_slot(event, slot_at, booking_id, image)
+  decide_booking(shard, CONFIRMED_KIND, subject, image, event, booking.taken)
   return 'C' .. image
 end
 
-return decide_batch(shard, 2, confirm)
+return decide_batch(shard, confirm)

@@ -2,8 +2,7 @@
 -- expiry set; whether each is due is decided here, by the shard's clock.
 --
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
--- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = candidate, from 0)
--- ARGV[4 + i]   event id .. booking id (32 bytes)
+-- KEYS[5..], ARGV[4..]    see inventory.lua; a request is a candidate
 --
 -- Returns one string a candidate, its first byte the outcome, an image after C and P:
 -- C expired, P not due or no longer held (its entry in the expiry set is removed in the second case),
@@ -13,8 +12,8 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function expire(keys, subject)
-  local image = read_slot(keys, string.sub(subject, 17))
+local function expire(event_at, slot_at, subject)
+  local image = read_slot(event_at, slot_at, string.sub(subject, 17))
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state ~= HELD then
@@ -23,7 +22,7 @@ local function expire(keys, subject)
   end
   if shard.now < booking.expires then return 'P' .. image end
   if shard.outbox_full then return 'O' end
-  return release(shard, keys, subject, booking, EXPIRED, 'expired')
+  return release(shard, event_at, slot_at, subject, booking, EXPIRED, EXPIRED_KIND)
 end
 
-return decide_batch(shard, 1, expire)
+return decide_batch(shard, expire)

@@ -15,7 +15,7 @@
 
 local shard = open_shard()
 if not shard then return unverified() end
-local event = read_whole(KEYS[5])
+local event = read_restated()
 if not event then return refuse('U') end
 if shard.epoch ~= tonumber(ARGV[5]) or event.stated ~= ARGV[6] then return refuse('X') end
 if shard.outbox_full then return refuse('O') end
@@ -27,7 +27,7 @@ for i = 7, #ARGV, 3 do
   if held < 0 or sold < 0 or held + sold > tonumber(capacity) then return refuse('K') end
   for field, value in pairs({ ['held' .. ARGV[i]] = held, ['sold' .. ARGV[i]] = sold }) do
     event[field] = string.format('%d', value)
-    write(KEYS[5], field, event[field])
+    changed[field] = event[field]
   end
 end
-return restate_event(shard, 'repaired', ARGV[4], event)
+return restate_event(shard, REPAIRED_KIND, ARGV[4], event)

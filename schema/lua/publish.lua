@@ -11,20 +11,12 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function as_object(flat)
-  local object = {}
-  for i = 1, #flat, 2 do object[flat[i]] = flat[i + 1] end
-  return object
-end
-
 local has_event, has_customers = redis.call('EXISTS', KEYS[5]) == 1, redis.call('EXISTS', KEYS[6]) == 1
 if has_event ~= has_customers then return fence_lost(KEYS[1], KEYS[2], has_event and KEYS[6] or KEYS[5]) end
-if has_event then
-  return { 'P', cjson.encode(as_object(redis.call('HGETALL', KEYS[5]))) }
-end
+if has_event then return { 'P', cjson.encode(read_whole(KEYS[5])) } end
 if shard.outbox_full then return { 'O', '' } end
 
-local event = {}
+local event = changed
 for i = 5, #ARGV, 2 do event[ARGV[i]] = ARGV[i + 1] end
 event.status = 'on_sale'
 event.updated = string.format('%d', shard.now)
@@ -32,10 +24,11 @@ for ordinal = 0, tonumber(event.types) - 1 do
   event['held' .. ordinal] = '0'
   event['sold' .. ordinal] = '0'
 end
-for field, value in pairs(event) do write(KEYS[5], field, value) end
-write(KEYS[6], '', '0')
 
 next_sequence(shard)
 local image = cjson.encode(event)
-decide(shard, 'published', ARGV[4], struct.pack('>I4', #image), image)
-return commit(shard, { 'C', image })
+decide(shard, PUBLISHED_KIND, ARGV[4], image, '')
+return commit(shard, { 'C', image }, function()
+  write_changed()
+  redis.call('HSET', KEYS[6], '', '0')
+end)

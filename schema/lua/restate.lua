@@ -3,8 +3,7 @@
 -- about it gets it by the normal way.
 --
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
--- KEYS[5 + 3i]  event hash      KEYS[6 + 3i]  slot hash      KEYS[7 + 3i]  customers hash      (i = request, from 0)
--- ARGV[4 + i]   event id .. booking id (32 bytes)
+-- KEYS[5..], ARGV[4..]    see inventory.lua
 --
 -- Returns one string a request, its first byte the outcome, an image after C:
 -- C restated, M no such booking, O outbox full, U an inventory key is missing. Only C writes.
@@ -13,19 +12,20 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function restate(keys, subject)
+local function restate(event_at, slot_at, subject)
   local booking_id = string.sub(subject, 17)
-  local image = read_slot(keys, booking_id)
+  local image = read_slot(event_at, slot_at, booking_id)
   if not image then return 'M' end
   local booking = parse_image(image)
-  if not load_inventory(keys, booking) then return 'U' end
+  local event = load_inventory(event_at, booking)
+  if not event then return 'U' end
   if shard.outbox_full then return 'O' end
 
   next_sequence(shard)
   image = pack_image(shard, booking)
-  write(keys.slot, booking_id, image)
-  decide_booking(shard, 'restated', subject, image, keys, booking.items)
+  write_slot(event, slot_at, booking_id, image)
+  decide_booking(shard, RESTATED_KIND, subject, image, event, booking.taken)
   return 'C' .. image
 end
 
-return decide_batch(shard, 1, restate)
+return decide_batch(shard, restate)

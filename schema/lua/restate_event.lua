@@ -11,7 +11,7 @@
 
 local shard = open_shard()
 if not shard then return unverified() end
-local event = read_whole(KEYS[5])
+local event = read_restated()
 if not event then return refuse('U') end
 if shard.outbox_full then return refuse('O') end
-return restate_event(shard, 'event_restated', ARGV[4], event)
+return restate_event(shard, EVENT_RESTATED_KIND, ARGV[4], event)

@@ -1,11 +1,9 @@
--- What restate_event.lua and mend_stock.lua share: an event that is said once more. It is placed between prelude.lua
--- and the script's own text.
+-- What restate_event.lua and mend_stock.lua share: an event that is said once more. It is placed between
+-- whole_event.lua and the script's own text.
 
 -- The event as a table, or nil where its hash is missing.
-local function read_whole(key)
-  local flat = redis.call('HGETALL', key)
-  local event = {}
-  for i = 1, #flat, 2 do event[flat[i]] = flat[i + 1] end
+local function read_restated()
+  local event = read_whole(KEYS[5])
   return event.status and event.types and event or nil
 end
 
@@ -16,8 +14,8 @@ local function refuse(outcome) return { outcome, '', 0, 0 } end
 local function restate_event(shard, kind, event_id, event)
   next_sequence(shard)
   event.stated = string.format('%d', shard.seq)
-  write(KEYS[5], 'stated', event.stated)
+  changed.stated = event.stated
   local image = cjson.encode(event)
-  decide(shard, kind, event_id, struct.pack('>I4', #image), image)
-  return commit(shard, { 'C', image, shard.epoch, shard.seq })
+  decide(shard, kind, event_id, image, '')
+  return commit(shard, { 'C', image, shard.epoch, shard.seq }, write_changed)
 end

@@ -1,5 +1,7 @@
 //! `book.lua`, `confirm.lua`, `cancel.lua` and `expire.lua`: batches of decisions about bookings of one shard.
 
+use std::collections::HashMap;
+
 use crate::DecodeError;
 use crate::fingerprint::{CustomerHash, Fingerprint, IdempotencyField};
 use crate::ids::{BookingId, EventId};
@@ -41,11 +43,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// The member of the expiry set that stands for the booking; [`Target::parse_subject`] reads it.
-    fn subject(&self) -> Vec<u8> {
-        subject(self.event_id, self.booking_id)
-    }
-
     /// Reads a member of the expiry set.
     ///
     /// # Errors
@@ -70,8 +67,8 @@ pub trait Decision {
     /// Which booking it is about.
     fn target(&self) -> &Target;
 
-    /// Its own arguments, after the subject.
-    fn args(&self, out: &mut Vec<Vec<u8>>);
+    /// Its own part of the packed request, after the subject.
+    fn pack(&self, out: &mut Vec<u8>);
 
     /// The rate limits that are decided with it.
     fn rates(&self) -> &[RateCheck] {
@@ -138,17 +135,19 @@ impl Decision for Book {
         &self.target
     }
 
-    fn args(&self, out: &mut Vec<Vec<u8>>) {
-        out.push(self.idempotency.as_bytes().to_vec());
-        out.push(decimal(self.hold_ms));
-        let mut items = Vec::with_capacity(3 * self.items.len());
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.idempotency.as_bytes());
+        out.extend_from_slice(self.customer_hash.as_bytes());
+        out.extend_from_slice(self.fingerprint.as_bytes());
+        out.extend_from_slice(&self.hold_ms.to_be_bytes());
+        out.push(u8::try_from(3 * self.items.len()).expect("a booking has at most 20 items"));
         for item in &self.items {
-            items.push(item.ordinal);
-            items.extend_from_slice(&item.quantity.to_be_bytes());
+            out.push(item.ordinal);
+            out.extend_from_slice(&item.quantity.to_be_bytes());
         }
-        out.push(items);
-        out.push([self.customer_hash.as_bytes().as_slice(), self.fingerprint.as_bytes()].concat());
-        out.push(self.tail.clone());
+        let tail = u16::try_from(self.tail.len()).expect("a tail has less than 3 KiB");
+        out.extend_from_slice(&tail.to_be_bytes());
+        out.extend_from_slice(&self.tail);
     }
 
     fn rates(&self) -> &[RateCheck] {
@@ -173,8 +172,8 @@ impl Decision for Confirm {
         &self.target
     }
 
-    fn args(&self, out: &mut Vec<Vec<u8>>) {
-        out.push(self.payment_reference.as_str().as_bytes().to_vec());
+    fn pack(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.payment_reference.as_str().as_bytes());
     }
 }
 
@@ -193,7 +192,7 @@ impl Decision for Cancel {
         &self.target
     }
 
-    fn args(&self, _: &mut Vec<Vec<u8>>) {}
+    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// A hold to be expired if it is due.
@@ -211,7 +210,7 @@ impl Decision for Expire {
         &self.target
     }
 
-    fn args(&self, _: &mut Vec<Vec<u8>>) {}
+    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// Reads a booking's image; replies none where there is no such booking, and UNVERIFIED where the shard is not
@@ -249,16 +248,22 @@ pub fn decision_call<'a, D: Decision + 'a>(
     batch: impl IntoIterator<Item = &'a D>,
 ) -> Call {
     let mut call = open_call(D::script(), keys, shard, bounds);
+    let count_at = call.args.len();
+    call.args.push(Vec::new());
     let mut rates = PackedRates::default();
+    let mut places = Places { keys, shard, events: HashMap::new(), slots: HashMap::new() };
     for request in batch {
         rates.add(request.rates());
         let target = request.target();
-        call.keys.push(keys.event(shard, target.event_id));
-        call.keys.push(keys.slot_of(shard, target.event_id, target.booking_id, target.slots));
-        call.keys.push(keys.customers(shard, target.event_id));
-        call.args.push(target.subject());
-        request.args(&mut call.args);
+        let mut packed = Vec::with_capacity(REQUEST_BYTES);
+        packed.extend_from_slice(&places.event(target, &mut call.keys).to_be_bytes());
+        packed.extend_from_slice(&places.slot(target, &mut call.keys).to_be_bytes());
+        packed.extend_from_slice(target.event_id.as_bytes());
+        packed.extend_from_slice(target.booking_id.as_bytes());
+        request.pack(&mut packed);
+        call.args.push(packed);
     }
+    call.args[count_at] = decimal(call.args.len() - count_at - 1);
     let (rate_keys, packed) = rates.finish();
     if !rate_keys.is_empty() {
         call.script = &BOOK_LIMITED;
@@ -266,6 +271,43 @@ pub fn decision_call<'a, D: Decision + 'a>(
         call.keys.extend(rate_keys);
     }
     call
+}
+
+/// Of an ordinary booking; others take another piece of memory.
+const REQUEST_BYTES: usize = 192;
+
+/// Which key of a call is which event's and which slot's: each is named once, and by its place in every request.
+struct Places<'a> {
+    keys: &'a Keys,
+    shard: Shard,
+    events: HashMap<EventId, u16>,
+    slots: HashMap<(EventId, u32), u16>,
+}
+
+impl Places<'_> {
+    /// The event's hash; its customers' is the next one.
+    fn event(&mut self, target: &Target, into: &mut Vec<String>) -> u16 {
+        *self.events.entry(target.event_id).or_insert_with(|| {
+            let place = next_place(into);
+            into.push(self.keys.event(self.shard, target.event_id));
+            into.push(self.keys.customers(self.shard, target.event_id));
+            place
+        })
+    }
+
+    fn slot(&mut self, target: &Target, into: &mut Vec<String>) -> u16 {
+        let slot = target.booking_id.slot(target.slots);
+        *self.slots.entry((target.event_id, slot)).or_insert_with(|| {
+            let place = next_place(into);
+            into.push(self.keys.slot(self.shard, target.event_id, slot));
+            place
+        })
+    }
+}
+
+/// Of the next key, counted from 1 as Lua does.
+fn next_place(keys: &[String]) -> u16 {
+    u16::try_from(keys.len() + 1).expect("a batch of 128 requests has at most 388 keys")
 }
 
 /// What every deciding script has in front: the shard's four keys and the bounds of its outbox.

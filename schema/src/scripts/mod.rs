@@ -66,19 +66,29 @@ macro_rules! script {
     };
 }
 
-script!(BOOK, "book", "", ["identity", "prelude", "book"]);
-script!(BOOK_LIMITED, "book", "", ["identity", "prelude", "rates", "admit", "book"]);
+script!(BOOK, "book", "", ["identity", "prelude", "inventory", "book"]);
+script!(BOOK_LIMITED, "book", "", ["identity", "prelude", "inventory", "rates", "admit", "book"]);
 script!(CHECK_RATES, "check_rates", "", ["rates", "check_rates"]);
-script!(CONFIRM, "confirm", "", ["identity", "prelude", "confirm"]);
-script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "release", "cancel"]);
+script!(CONFIRM, "confirm", "", ["identity", "prelude", "inventory", "confirm"]);
+script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "inventory", "release", "cancel"]);
 script!(DUE, "due", " flags=allow-oom", ["identity", "due"]);
-script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "release", "expire"]);
-script!(PUBLISH, "publish", "", ["identity", "prelude", "publish"]);
-script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "amend"]);
-script!(RESTATE, "restate", "", ["identity", "prelude", "restate"]);
-script!(RESTATE_FENCED, "restate", " flags=allow-oom", ["identity", "prelude", "fenced", "restate"]);
-script!(RESTATE_EVENT, "restate_event", "", ["identity", "prelude", "restating", "restate_event"]);
-script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "restating", "mend_stock"]);
+script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "inventory", "release", "expire"]);
+script!(PUBLISH, "publish", "", ["identity", "prelude", "whole_event", "publish"]);
+script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "whole_event", "amend"]);
+script!(RESTATE, "restate", "", ["identity", "prelude", "inventory", "restate"]);
+script!(
+    RESTATE_FENCED,
+    "restate",
+    " flags=allow-oom",
+    ["identity", "prelude", "inventory", "fenced", "restate"]
+);
+script!(
+    RESTATE_EVENT,
+    "restate_event",
+    "",
+    ["identity", "prelude", "whole_event", "restating", "restate_event"]
+);
+script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);

@@ -27,7 +27,7 @@ impl Decision for Restate {
         &self.target
     }
 
-    fn args(&self, _: &mut Vec<Vec<u8>>) {}
+    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// Says bookings once more while their shard is fenced by the recovery that calls this, in its epoch; replies as

@@ -1,0 +1,278 @@
+-- What the scripts that decide about bookings share: events with their stock and allowances, slots with their bookings,
+-- each as the batch sees it. Everything is read once a call, changed here, and written by `write_inventory`.
+--
+-- KEYS[5..]  event hashes, each followed by its customers hash; and slot hashes; each once, in any order
+-- ARGV[4]    how many requests
+-- ARGV[5..]  one packed string a request: which key is its event's (u16), which its slot's (u16), event id .. booking id
+--            (32 bytes), and what the script says
+--
+-- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then.
+
+local IMAGE_VERSION = 1
+local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
+local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
+local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
+local CUSTOMER_FIELD = 12        -- so many bytes of the customer hash name the customer's counters
+local NO_PAYMENT = '\0\0'
+local REST_AT = 37               -- where the script's own part of a request begins
+
+local events, slots = {}, {}
+local lost
+
+-- What the fields of a ticket type are called in the event's hash. Each name is joined once a call: writing a number costs
+-- more than what is done with the field.
+local TYPE_FIELDS = {}
+local function type_fields(ordinal)
+  local fields = TYPE_FIELDS[ordinal]
+  if not fields then
+    fields = { cap = 'cap' .. ordinal, held = 'held' .. ordinal, sold = 'sold' .. ordinal, limit = 'limit' .. ordinal }
+    TYPE_FIELDS[ordinal] = fields
+  end
+  return fields
+end
+
+-- Redis has '' for a limit that is none, and for a time that is none.
+local function optional(text) return text ~= '' and tonumber(text) or nil end
+
+-- Notes the counters of a ticket type; nil where one of them is missing.
+local function note_stock(event, ordinal, cap, held, sold, limit)
+  if cap and held and sold and limit then
+    local stock = { cap = tonumber(cap), held = tonumber(held), sold = tonumber(sold), limit = optional(limit) }
+    event.stock[ordinal] = stock
+    return stock
+  end
+  if ordinal < event.types then lost = event.key end
+end
+
+-- The counters of a ticket type; nil where one of them is missing.
+local function load_stock(event, ordinal)
+  local stock = event.stock[ordinal]
+  if stock then return stock end
+  local of = type_fields(ordinal)
+  return note_stock(event, ordinal, unpack(redis.call('HMGET', event.key, of.cap, of.held, of.sold, of.limit)))
+end
+
+-- The event at a key, with the counters of one ticket type; nil where a key of the inventory is missing. An event of which
+-- nothing is there was not lost: one that is long over is not restored.
+local function load_event(at, ordinal)
+  local event = events[at]
+  if event then return event end
+  local key, customers, of = KEYS[at], KEYS[at + 1], type_fields(ordinal)
+  local read = redis.call('HMGET', key, 'status', 'open', 'close', 'limit', 'types', of.cap, of.held, of.sold, of.limit)
+  if not (read[1] and read[2] and read[3] and read[4] and read[5]) then
+    if redis.call('EXISTS', key, customers) > 0 then lost = key end
+    return nil
+  end
+  event = {
+    key = key, customers = customers, status = read[1], open = optional(read[2]), close = optional(read[3]),
+    limit = optional(read[4]), types = tonumber(read[5]), stock = {}, changed = {}, used = {}, moved = {},
+  }
+  note_stock(event, ordinal, unpack(read, 6))
+  events[at] = event
+  return event
+end
+
+-- How many tickets a customer has, of the event (its field) or of one type (field .. ordinal). The empty field is written
+-- at publication: where it is missing, the counters are lost and nil is the answer.
+local function allowance_used(event, field)
+  local used = event.used[field]
+  if used then return used end
+  if event.has_customers then
+    used = redis.call('HGET', event.customers, field)
+  else
+    local read = redis.call('HMGET', event.customers, '', field)
+    if not read[1] then
+      lost = event.customers
+      return nil
+    end
+    event.has_customers, used = true, read[2]
+  end
+  used = tonumber(used or 0)
+  event.used[field] = used
+  return used
+end
+
+-- The number of a slot, which is the field of the customers hash that says whether the slot was ever written.
+local function slot_number(at) return string.match(KEYS[at], '^.*:(%d+)$') end
+
+-- The value of a field of a slot, or nil where there is none. Each slot that was written has an empty field, too: where
+-- that is missing, the slot is lost, and an absent field says nothing.
+local function read_slot(event_at, at, field)
+  local slot = slots[at]
+  local value
+  if slot then
+    value = slot.fields[field]
+    if value == nil then value = redis.call('HGET', KEYS[at], field) end
+  else
+    local read = redis.call('HMGET', KEYS[at], '', field)
+    slot = { was_written = read[1], fields = {}, set = { 'HSET', KEYS[at] } }
+    slots[at] = slot
+    value = read[2]
+  end
+  slot.fields[field] = value
+  if value then return value end
+  if not slot.was_written and redis.call('HEXISTS', KEYS[event_at + 1], slot_number(at)) == 1 then lost = KEYS[at] end
+end
+
+-- Behind read_slot. With the first booking that is written into a slot, the event notes that the slot is there.
+local function write_slot(event, at, field, value)
+  local slot = slots[at]
+  local set = slot.set
+  if not slot.was_written then
+    slot.was_written = true
+    set[3], set[4] = '', '1'
+    event.first_written = event.first_written or {}
+    event.first_written[#event.first_written + 1] = slot_number(at)
+  end
+  slot.fields[field] = value
+  local n = #set
+  set[n + 1], set[n + 2] = field, value
+end
+
+local function on_sale(event, now)
+  return event.status == 'on_sale' and (not event.open or now >= event.open) and (not event.close or now < event.close)
+end
+
+-- Items as a list: ordinal, quantity, ordinal, quantity ...
+local function parse_items(items)
+  local taken = {}
+  for at = 1, #items, 3 do
+    local ordinal, high, low = string.byte(items, at, at + 2)
+    local n = #taken
+    taken[n + 1], taken[n + 2] = ordinal, high * 256 + low
+  end
+  return taken
+end
+
+-- Whether the items may be taken now: nil, or the letter of the refusal. Changes nothing. `counted` says that the
+-- stock and the allowance hold these very items already.
+local function check_take(shard, event, customer, taken, counted)
+  if not on_sale(event, shard.now) then return 'N' end
+  local total, used = 0, allowance_used(event, customer)
+  if not used then return 'U' end
+  for i = 1, #taken, 2 do
+    local stock = load_stock(event, taken[i])
+    if not stock then return 'U' end
+    local extra = counted and 0 or taken[i + 1]
+    total = total + extra
+    if stock.limit and allowance_used(event, customer .. string.char(taken[i])) + extra > stock.limit then return 'L' end
+  end
+  if event.limit and used + total > event.limit then return 'L' end
+  if counted then return nil end
+  for i = 1, #taken, 2 do
+    local stock = event.stock[taken[i]]
+    if stock.cap - stock.held - stock.sold < taken[i + 1] then return 'S' end
+  end
+end
+
+-- The event, where everything that a change of a booking touches is there; otherwise nil.
+local function load_inventory(event_at, booking)
+  local event = load_event(event_at, booking.taken[1])
+  if not event or not allowance_used(event, booking.customer) then return nil end
+  for i = 1, #booking.taken, 2 do
+    if not load_stock(event, booking.taken[i]) then return nil end
+  end
+  return event
+end
+
+local function move(event, field, amount)
+  event.used[field] = allowance_used(event, field) + amount
+  event.moved[field] = true
+end
+
+-- Moves a customer's allowance by sign * the items.
+local function move_allowance(event, customer, taken, sign)
+  local total = 0
+  for i = 1, #taken, 2 do
+    total = total + taken[i + 1]
+    if event.stock[taken[i]].limit then move(event, customer .. string.char(taken[i]), sign * taken[i + 1]) end
+  end
+  move(event, customer, sign * total)
+end
+
+-- counter is 'held' or 'sold'.
+local function move_stock(event, taken, counter, sign)
+  for i = 1, #taken, 2 do
+    local stock = event.stock[taken[i]]
+    stock[counter] = stock[counter] + sign * taken[i + 1]
+    event.changed[type_fields(taken[i])[counter]] = stock[counter]
+  end
+end
+
+-- Appends a decision about a booking: its whole image, and the totals of the ticket types that it touched.
+local function decide_booking(shard, kind, subject, image, event, taken)
+  local totals = ''
+  for i = 1, #taken, 2 do
+    local stock = event.stock[taken[i]]
+    totals = totals .. struct.pack('>I4I4I4', stock.cap, stock.held, stock.sold)
+  end
+  decide(shard, kind, subject, image, totals)
+end
+
+local function parse_image(image)
+  local version, state, first, count, created, expires = struct.unpack(HEADER, image)
+  local items_end = ITEMS_AT + 3 * count - 1
+  local items = string.sub(image, ITEMS_AT, items_end)
+  return {
+    state = state, first = first, count = count, created = created, expires = expires,
+    customer = string.sub(image, 33, 32 + CUSTOMER_FIELD), identity = string.sub(image, 33, 64),
+    items = items, taken = parse_items(items),
+    payment = struct.unpack('>Hc0', image, items_end + 1),
+    tail = string.sub(image, items_end + 3 + struct.unpack('>H', image, items_end + 1)),
+  }
+end
+
+-- The image with the position of this change.
+local function pack_image(shard, booking)
+  return struct.pack(HEADER, IMAGE_VERSION, booking.state, booking.first, booking.count,
+      booking.created, booking.expires, shard.epoch, shard.seq)
+    .. booking.identity .. booking.items .. struct.pack('>Hc0', #booking.payment, booking.payment) .. booking.tail
+end
+
+local schedule, unschedule = {}, {}
+
+-- Counters of customers that reach zero are removed. Redis would write a number with 17 digits, which takes it longer.
+local function write_event(event)
+  local set = { 'HSET', event.key }
+  for field, count in pairs(event.changed) do
+    local n = #set
+    set[n + 1], set[n + 2] = field, string.format('%d', count)
+  end
+  if #set > 2 then redis.call(unpack(set)) end
+  local used, gone = { 'HSET', event.customers }, { 'HDEL', event.customers }
+  for field in pairs(event.moved) do
+    local count = event.used[field]
+    if count > 0 then
+      local n = #used
+      used[n + 1], used[n + 2] = field, string.format('%d', count)
+    else
+      gone[#gone + 1] = field
+    end
+  end
+  for _, number in ipairs(event.first_written or {}) do
+    local n = #used
+    used[n + 1], used[n + 2] = number, '1'
+  end
+  if #used > 2 then redis.call(unpack(used)) end
+  if #gone > 2 then redis.call(unpack(gone)) end
+end
+
+local function write_inventory()
+  for _, slot in pairs(slots) do if #slot.set > 2 then redis.call(unpack(slot.set)) end end
+  for _, event in pairs(events) do write_event(event) end
+  for member, score in pairs(schedule) do redis.call('ZADD', KEYS[4], score, member) end
+  for member in pairs(unschedule) do redis.call('ZREM', KEYS[4], member) end
+end
+
+-- Decides every request of a batch, in order, and commits. A request is given to `decide_one` as the places of its event's
+-- and its slot's keys, its subject, and the packed string.
+local function decide_batch(shard, decide_one)
+  local replies = {}
+  for i = 1, tonumber(ARGV[4]) do
+    local request = ARGV[4 + i]
+    local event_at, slot_at, subject = struct.unpack('>HHc32', request)
+    replies[i] = decide_one(event_at, slot_at, subject, request)
+  end
+  if lost and not shard.is_fenced then return fence_lost(KEYS[1], KEYS[2], lost) end
+  return commit(shard, replies, write_inventory)
+end
