@@ -8,7 +8,7 @@ use boxoffice_schema::scripts::{Call, Script};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind,
+    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
 };
 use secrecy::ExposeSecret;
 
@@ -81,6 +81,11 @@ impl RedisLink {
         let Some(script) = calls.script else { return Ok(Vec::new()) };
         self.load(script).await?;
         self.heard(calls.pipeline.query_async(&mut self.connection()).await)
+    }
+
+    /// Runs commands that take effect, or read, at one moment: `MULTI` and `EXEC`.
+    pub(crate) async fn run_step(&self, step: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
+        self.heard(step.query_async(&mut self.connection()).await)
     }
 
     async fn load(&self, script: &Script) -> Result<(), RedisError> {

@@ -1,6 +1,6 @@
 //! What PostgreSQL and Redis say of a shard, each with the position at which it is so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use boxoffice_schema::DecodeError;
@@ -8,9 +8,9 @@ use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::scripts::{EventReply, EventSnapshot, read_event};
+use boxoffice_schema::scripts::{EventReply, read_event};
 use boxoffice_schema::shard::Shard;
-use redis::RedisError;
+use redis::{RedisError, Value};
 use serde::Serialize;
 use sqlx::{PgPool, Row};
 
@@ -108,24 +108,45 @@ pub(crate) fn live_counts(image: &EventImage) -> EventCounts {
         .collect()
 }
 
-/// The most events that are read in one round trip.
+/// The most events that are read in one step, which keeps Redis from everybody else.
 const READ_MAX: usize = 64;
 
+/// An event in Redis, and the position of its shard at that moment.
+#[derive(Clone, Debug)]
+pub(crate) struct LiveEvent {
+    /// None where Redis has never seen the shard, or lost it.
+    pub(crate) position: Option<Position>,
+    /// None where Redis does not hold it.
+    pub(crate) event: Option<EventImage>,
+}
+
 /// Reads events from Redis, each at one moment with its shard's position. An event whose hash is not what the scripts
-/// write is an error of its own.
+/// write is an error of its own. Without a script: a sale of a thousand events is audited too, and one would have to take
+/// each hash apart and put it together again.
 pub(crate) async fn live(
     redis: &RedisLink,
     keys: &Keys,
     shard: Shard,
     events: &[EventId],
-) -> Result<Vec<(EventId, Result<EventSnapshot, DecodeError>)>, RedisError> {
-    let mut snapshots = Vec::with_capacity(events.len());
+) -> Result<Vec<(EventId, Result<LiveEvent, DecodeError>)>, RedisError> {
+    let mut found = Vec::with_capacity(events.len());
     for events in events.chunks(READ_MAX) {
-        let calls: Calls = events.iter().map(|event| read_event(keys, shard, *event)).collect();
-        let replies: Vec<EventReply> = redis.run_all(calls).await?;
-        snapshots.extend(events.iter().copied().zip(replies.iter().map(EventSnapshot::parse)));
+        let mut step = redis::pipe();
+        step.atomic().cmd("HMGET").arg(keys.shard(shard)).arg("epoch").arg("seq");
+        for event in events {
+            step.cmd("HGETALL").arg(keys.event(shard, *event));
+        }
+        let mut replies = redis.run_step(&step).await?.into_iter();
+        let (epoch, sequence): (Option<u32>, Option<u64>) =
+            redis::from_redis_value(replies.next().unwrap_or(Value::Nil))?;
+        let position = epoch.zip(sequence).map(|(epoch, sequence)| Position { epoch, sequence });
+        for (event, reply) in events.iter().zip(replies) {
+            let fields: HashMap<String, String> = redis::from_redis_value(reply)?;
+            let image = (!fields.is_empty()).then(|| EventImage::from_fields(&fields)).transpose();
+            found.push((*event, image.map(|event| LiveEvent { position, event })));
+        }
     }
-    Ok(snapshots)
+    Ok(found)
 }
 
 /// A shard in Redis, without its events.

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::EventSnapshot;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::deep::Sources;
-use crate::snapshot::{self, EventCounts, Recorded, live_counts};
+use crate::snapshot::{self, EventCounts, LiveEvent, Recorded, live_counts};
 
 use super::{AuditError, Finding, FindingKind, Scope, Totals};
 
@@ -27,7 +26,7 @@ pub(super) struct Compared {
     pub(super) findings: Vec<Finding>,
 }
 
-type Snapshots = BTreeMap<EventId, EventSnapshot>;
+type Snapshots = BTreeMap<EventId, LiveEvent>;
 
 pub(super) async fn shard(
     sources: Sources<'_>,
@@ -132,12 +131,7 @@ fn settle(
 }
 
 /// What is wrong with an event whose position is the same in both stores.
-fn differences(
-    shard: Shard,
-    event: EventId,
-    recorded: &EventCounts,
-    snapshot: &EventSnapshot,
-) -> Vec<Finding> {
+fn differences(shard: Shard, event: EventId, recorded: &EventCounts, snapshot: &LiveEvent) -> Vec<Finding> {
     let finding = |ticket_type_id, kind, detail, drift| Finding {
         shard,
         event_id: Some(event),
