@@ -423,3 +423,46 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn booking(event: u8, customer: &str) -> Book {
+        let key = IdempotencyKey::parse(customer.as_bytes()).unwrap();
+        let item = ImageItem {
+            ordinal: 0,
+            quantity: 1,
+            ticket_type_id: crate::ids::TicketTypeId::from_bytes([9; 16]),
+            unit_price: 4_500,
+        };
+        let event = EventId::from_bytes([event; 16]);
+        let customer = Customer::try_from(customer.to_owned()).unwrap();
+        let currency = Currency::parse("EUR").unwrap();
+        Book::new(event, 4, &Caller::anonymous(), &key, &customer, currency, 0, vec![item])
+    }
+
+    #[test]
+    fn a_call_names_each_key_once_and_each_request_finds_its_own() {
+        let keys = Keys::new("bo:");
+        let shard = Shard::from_number(3);
+        let bounds = OutboxBounds { frames: 1, bytes: 1, age_ms: 1 };
+        let batch: Vec<Book> = (0..128_u8).map(|n| booking(n % 3, &format!("c{n}"))).collect();
+        let call = decision_call(&keys, shard, bounds, &batch);
+        assert_eq!(call.keys.iter().collect::<HashSet<_>>().len(), call.keys.len());
+        assert_eq!(call.keys.len(), 4 + 3 * (2 + 4), "events, customers, and all slots of each event");
+        assert_eq!(call.args[3], b"128");
+        for (request, book) in call.args[4..].iter().zip(&batch) {
+            // Lua counts from 1.
+            let place = |at: usize| usize::from(u16::from_be_bytes([request[at], request[at + 1]])) - 1;
+            let Target { event_id, booking_id, slots } = book.target;
+            assert_eq!(call.keys[place(0)], keys.event(shard, event_id));
+            assert_eq!(call.keys[place(0) + 1], keys.customers(shard, event_id));
+            assert_eq!(call.keys[place(2)], keys.slot_of(shard, event_id, booking_id, slots));
+            assert_eq!(request[4..20], *event_id.as_bytes());
+            assert_eq!(request[20..36], *booking_id.as_bytes());
+        }
+    }
+}
