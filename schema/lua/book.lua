@@ -41,8 +41,8 @@ local function book(event_at, slot_at, subject, request)
   local is_hold = hold_ms > 0
   local state, expires = CONFIRMED, 0
   if is_hold then state, expires = HELD, shard.now + hold_ms end
-  local image = struct.pack(HEADER, IMAGE_VERSION, state, state, #items / 3, shard.now, expires, shard.epoch,
-    next_sequence(shard)) .. identity .. items .. NO_PAYMENT .. tail
+  next_sequence(shard)
+  local image = pack_image(shard, state, state, shard.now, expires, identity, items, '', tail)
   local booking_id = string.sub(subject, 17)
   write_slot(event, slot_at, idempotency, booking_id)
   write_slot(event, slot_at, booking_id, image)

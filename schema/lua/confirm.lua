@@ -40,7 +40,7 @@ local function confirm(event_at, slot_at, subject, request)
   unschedule[subject] = true
   booking.state = CONFIRMED
   booking.payment = string.sub(request, REST_AT)
-  image = pack_image(shard, booking)
+  image = repack_image(shard, booking)
   write_slot(event, slot_at, booking_id, image)
   decide_booking(shard, CONFIRMED_KIND, subject, image, event, booking.taken)
   return 'C' .. image

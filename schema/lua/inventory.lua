@@ -13,7 +13,6 @@ local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created,
 local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
 local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
 local CUSTOMER_FIELD = 12        -- so many bytes of the customer hash name the customer's counters
-local NO_PAYMENT = '\0\0'
 local REST_AT = 37               -- where the script's own part of a request begins
 
 local events, slots = {}, {}
@@ -214,7 +213,7 @@ local function parse_image(image)
   local items_end = ITEMS_AT + 3 * count - 1
   local items = string.sub(image, ITEMS_AT, items_end)
   return {
-    state = state, first = first, count = count, created = created, expires = expires,
+    state = state, first = first, created = created, expires = expires,
     customer = string.sub(image, 33, 32 + CUSTOMER_FIELD), identity = string.sub(image, 33, 64),
     items = items, taken = parse_items(items),
     payment = struct.unpack('>Hc0', image, items_end + 1),
@@ -222,11 +221,16 @@ local function parse_image(image)
   }
 end
 
--- The image with the position of this change.
-local function pack_image(shard, booking)
-  return struct.pack(HEADER, IMAGE_VERSION, booking.state, booking.first, booking.count,
-      booking.created, booking.expires, shard.epoch, shard.seq)
-    .. booking.identity .. booking.items .. struct.pack('>Hc0', #booking.payment, booking.payment) .. booking.tail
+-- An image with the position of this change.
+local function pack_image(shard, state, first, created, expires, identity, items, payment, tail)
+  return struct.pack(HEADER, IMAGE_VERSION, state, first, #items / 3, created, expires, shard.epoch, shard.seq)
+    .. identity .. items .. struct.pack('>Hc0', #payment, payment) .. tail
+end
+
+-- The image of a booking that was there before, as it is now.
+local function repack_image(shard, booking)
+  return pack_image(shard, booking.state, booking.first, booking.created, booking.expires, booking.identity,
+    booking.items, booking.payment, booking.tail)
 end
 
 local schedule, unschedule = {}, {}

@@ -11,7 +11,7 @@ local function release(shard, event_at, slot_at, subject, booking, state, kind)
   move_allowance(event, booking.customer, booking.taken, -1)
   unschedule[subject] = true
   booking.state = state
-  local image = pack_image(shard, booking)
+  local image = repack_image(shard, booking)
   write_slot(event, slot_at, string.sub(subject, 17), image)
   decide_booking(shard, kind, subject, image, event, booking.taken)
   return 'C' .. image

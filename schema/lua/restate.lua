@@ -22,7 +22,7 @@ local function restate(event_at, slot_at, subject)
   if shard.outbox_full then return 'O' end
 
   next_sequence(shard)
-  image = pack_image(shard, booking)
+  image = repack_image(shard, booking)
   write_slot(event, slot_at, booking_id, image)
   decide_booking(shard, RESTATED_KIND, subject, image, event, booking.taken)
   return 'C' .. image
