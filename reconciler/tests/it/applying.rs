@@ -128,7 +128,8 @@ async fn a_capacity_that_shrinks_behind_cancellations_violates_nothing() {
 /// The service is killed again and again while it applies; positions, offsets and rows must always belong together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_reconciler_counts_nothing_twice() {
-    const BOOKINGS: u16 = 10_000;
+    // More than two batches, so that the first kill always leaves some.
+    const BOOKINGS: u16 = 40_000;
     let stack = Stack::prepare().await;
     let service = stack.start();
     stack.wait_until_certified().await;
