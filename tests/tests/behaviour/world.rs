@@ -19,7 +19,7 @@ use crate::private_redis::PrivateRedis;
 /// Enough to tell shards apart, few enough for a hundred worlds on one broker.
 pub const SHARDS: u16 = 2;
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub base: String,
@@ -296,7 +296,7 @@ impl Drop for World {
     }
 }
 
-/// Asks again and again until the answer is yes, for 30 seconds at most.
+/// Asks again and again until the answer is yes, for a minute at most.
 pub async fn eventually<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
     let started = Instant::now();
     while !ask().await {
