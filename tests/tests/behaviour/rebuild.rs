@@ -1,12 +1,14 @@
 //! Redis rebuilt in the middle of a sale, by the service that runs anyway.
 
 use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
 
 use crate::http::Event;
 use crate::world::{World, eventually};
 
 const CLIENTS: usize = 8;
-const BOOKINGS_EACH: usize = 30;
+/// While rebuilds are under way, at most.
+const BOOKINGS_EACH_MAX: usize = 5_000;
 
 /// Asks for a rebuild of the event, as the command does, and waits until it is done.
 async fn rebuild(world: &World, event: &Event) {
@@ -31,10 +33,19 @@ async fn rebuild(world: &World, event: &Event) {
     .await;
 }
 
-/// Books one after another, each with its key until it is acknowledged; returns how often it was refused meanwhile.
-async fn buy(world: &World, event: &Event, client: usize) -> (Vec<(String, Vec<u8>)>, usize) {
+/// Books one after another until the token is cancelled, each with its key until it is acknowledged; returns how often it
+/// was refused meanwhile.
+async fn buy(
+    world: &World,
+    event: &Event,
+    client: usize,
+    enough: &CancellationToken,
+) -> (Vec<(String, Vec<u8>)>, usize) {
     let (mut acknowledged, mut refused) = (Vec::new(), 0);
-    for n in 0..BOOKINGS_EACH {
+    for n in 0..BOOKINGS_EACH_MAX {
+        if enough.is_cancelled() {
+            break;
+        }
         let key = format!("client-{client}-{n}");
         loop {
             let reply = world.book(&event.id, &key, &event.request(&key, 1)).await;
@@ -53,22 +64,25 @@ async fn buy(world: &World, event: &Event, client: usize) -> (Vec<(String, Vec<u
 #[tokio::test]
 async fn a_rebuild_in_the_middle_of_a_sale_keeps_every_acknowledged_booking_and_sales_go_on() {
     let world = World::start().await;
-    let event = world.on_sale(&World::draft(&[1_000])).await;
+    let event = world.on_sale(&World::draft(&[100_000])).await;
+    let enough = CancellationToken::new();
     let rebuilds = async {
         for _ in 0..2 {
             rebuild(&world, &event).await;
         }
+        enough.cancel();
     };
-    let (bought, ()) =
-        tokio::join!(join_all((0..CLIENTS).map(|client| buy(&world, &event, client))), rebuilds);
+    let clients = (0..CLIENTS).map(|client| buy(&world, &event, client, &enough));
+    let (bought, ()) = tokio::join!(join_all(clients), rebuilds);
     assert!(bought.iter().any(|(_, refused)| *refused > 0), "no rebuild came in the middle of the sale");
     for (key, body) in bought.iter().flat_map(|(acknowledged, _)| acknowledged) {
         let replay = world.book(&event.id, key, &event.request(key, 1)).await;
         assert_eq!((replay.status, &replay.body), (201, body), "{key}");
     }
     world.drained(&event).await;
-    let sold = i64::try_from(CLIENTS * BOOKINGS_EACH).unwrap();
+    let sold =
+        i64::try_from(bought.iter().map(|(acknowledged, _)| acknowledged.len()).sum::<usize>()).unwrap();
     assert_eq!(world.rows_counted(&event, 0).await, (0, sold));
     assert_eq!(world.rows_of(&event).await, sold);
-    assert_eq!(world.counts(&event, 0).await, (0, sold, 1_000 - sold));
+    assert_eq!(world.counts(&event, 0).await, (0, sold, 100_000 - sold));
 }
