@@ -149,18 +149,21 @@ local function check_take(shard, event, customer, taken, counted)
   if not on_sale(event, shard.now) then return 'N' end
   local total, used = 0, allowance_used(event, customer)
   if not used then return 'U' end
+  local is_short = false
   for i = 1, #taken, 2 do
     local stock = load_stock(event, taken[i])
     if not stock then return 'U' end
-    local extra = counted and 0 or taken[i + 1]
-    total = total + extra
-    if stock.limit and allowance_used(event, customer .. string.char(taken[i])) + extra > stock.limit then return 'L' end
+    if not counted then
+      total = total + taken[i + 1]
+      is_short = is_short or stock.cap - stock.held - stock.sold < taken[i + 1]
+    end
   end
+  if is_short then return 'S' end
   if event.limit and used + total > event.limit then return 'L' end
-  if counted then return nil end
   for i = 1, #taken, 2 do
-    local stock = event.stock[taken[i]]
-    if stock.cap - stock.held - stock.sold < taken[i + 1] then return 'S' end
+    local limit = event.stock[taken[i]].limit
+    local extra = counted and 0 or taken[i + 1]
+    if limit and allowance_used(event, customer .. string.char(taken[i])) + extra > limit then return 'L' end
   end
 end
 

@@ -9,6 +9,7 @@
 
 mod acknowledge;
 mod batcher;
+mod crowd;
 mod expirer;
 mod guarantees;
 mod link;
@@ -17,6 +18,7 @@ mod pressure;
 mod rates;
 mod reader;
 mod relay;
+mod sold_out;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ use log::DecisionLog;
 use pressure::Pressure;
 use rates::Rates;
 use reader::Reader;
+use sold_out::SoldOut;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -139,6 +142,7 @@ pub struct Inventory {
     confirmations: Arc<Batcher<Confirm>>,
     cancellations: Arc<Batcher<Cancel>>,
     reader: Arc<Reader>,
+    sold_out: Arc<SoldOut>,
     rates: Rates,
 }
 
@@ -171,6 +175,7 @@ impl Inventory {
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             reader: Arc::new(Reader::start(&shared, &link, &mut tasks)),
+            sold_out: Arc::new(SoldOut::start(&shared, &link, &mut tasks)),
             rates: Rates::start(&shared.settings, &link, &mut tasks),
             shared: shared.clone(),
             link,
@@ -197,8 +202,16 @@ impl Inventory {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
+        let event = request.target().event_id;
+        let Some(request) = self.sold_out.refuse(request).await? else {
+            return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() });
+        };
         let known = self.known(&request);
-        self.acknowledged(known, self.bookings.decide(request).await?).await
+        let decided = self.acknowledged(known, self.bookings.decide(request).await?).await?;
+        if decided.outcome == Outcome::SoldOut {
+            self.sold_out.note(event);
+        }
+        Ok(decided)
     }
 
     /// Confirms a hold.

@@ -119,6 +119,16 @@ impl Book {
         }
     }
 
+    /// What its key is called in its slot.
+    pub fn idempotency(&self) -> &IdempotencyField {
+        &self.idempotency
+    }
+
+    /// What it asks for.
+    pub fn items(&self) -> &[ImageItem] {
+        &self.items
+    }
+
     /// The same, decided together with at most [`super::RATES_MAX`] rate limits.
     #[must_use]
     pub fn limited_by(self, rates: Vec<RateCheck>) -> Self {

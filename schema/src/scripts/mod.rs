@@ -10,6 +10,7 @@ use sha1::{Digest, Sha1};
 mod booking;
 mod event;
 mod lease;
+mod look;
 mod rate;
 mod recovery;
 mod repair;
@@ -21,6 +22,7 @@ pub use booking::{
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
+pub use look::{Look, LookReply, look};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
 pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
@@ -89,6 +91,9 @@ script!(
     ["identity", "prelude", "whole_event", "restating", "restate_event"]
 );
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
+// It writes nothing, and yet has no flag: a Redis that may not take writes, an old master without replicas for instance, refuses it
+// as it refuses `book`.
+script!(LOOK, "look", "", ["identity", "inventory", "look"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);

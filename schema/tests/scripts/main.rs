@@ -5,6 +5,7 @@
 
 mod fence;
 mod golden;
+mod look;
 mod lost;
 mod model;
 mod properties;

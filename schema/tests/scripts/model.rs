@@ -101,6 +101,14 @@ impl Model {
             return Some(Answer::NotOnSale);
         }
         let extra = |quantity: u16| if counted { 0 } else { u32::from(quantity) };
+        let short = request.items.iter().any(|(ordinal, quantity)| {
+            let taken = self.count(event, *ordinal, BookingStatus::Held)
+                + self.count(event, *ordinal, BookingStatus::Confirmed);
+            e.types[usize::from(*ordinal)].capacity - taken < extra(*quantity)
+        });
+        if short {
+            return Some(Answer::SoldOut);
+        }
         for (ordinal, quantity) in &request.items {
             let used = self.used_by(event, request.customer, Some(*ordinal));
             if e.types[usize::from(*ordinal)].limit.is_some_and(|limit| used + extra(*quantity) > limit) {
@@ -111,12 +119,7 @@ impl Model {
         if e.limit.is_some_and(|limit| self.used_by(event, request.customer, None) + total > limit) {
             return Some(Answer::LimitExceeded);
         }
-        let short = request.items.iter().any(|(ordinal, quantity)| {
-            let taken = self.count(event, *ordinal, BookingStatus::Held)
-                + self.count(event, *ordinal, BookingStatus::Confirmed);
-            e.types[usize::from(*ordinal)].capacity - taken < extra(*quantity)
-        });
-        short.then_some(Answer::SoldOut)
+        None
     }
 
     pub fn book(&mut self, event: usize, key: u8, request: &Request) -> Answer {

@@ -7,7 +7,7 @@ use crate::http::{Event, Reply, id};
 use crate::world::{World, eventually};
 
 impl World {
-    async fn delete(&self, key: &str) {
+    pub async fn delete(&self, key: &str) {
         let deleted: i64 = self.redis(redis::cmd("DEL").arg(key)).await;
         assert_eq!(deleted, 1, "{key}");
     }

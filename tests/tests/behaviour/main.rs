@@ -31,6 +31,7 @@ mod rebuild;
 mod records;
 mod recovery;
 mod semantics;
+mod sold_out;
 mod strict;
 mod takeover;
 mod temporary;

@@ -1,0 +1,43 @@
+-- Looks at an event for a crowd that wants what was sold out: what is left, and whether anything was booked in the crowd's
+-- slots since their fields were read last. While a shard is certified, fields are only ever added to a slot, so that as
+-- many fields are the same fields. Writes nothing.
+--
+-- KEYS[1] shard   KEYS[2] certificate   KEYS[3] event hash   KEYS[4] customers hash   KEYS[5..] slots of the event
+-- ARGV[1] ordinals of ticket types, a byte each
+-- ARGV[2..] of each slot, how many of its fields are known
+--
+-- Returns {epoch, tickets left of each ticket type, of each slot nil where nothing was added or else its fields}; no fields
+-- where there are more slots to be read than one call should take. Returns nil where the event may not be sold just now, for
+-- whatever reason: book.lua says which, and closes a shard that has lost a key.
+
+local SLOTS_READ_MAX = 16
+
+local shard = redis.call('HMGET', KEYS[1], 'epoch', 'clock')
+if not (shard[1] and shard[2] and is_certified(KEYS[2], shard[1])) then return false end
+local time = redis.call('TIME')
+local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(shard[2]))
+local event = load_event(3, 0)
+if not event or redis.call('HEXISTS', KEYS[4], '') == 0 or not on_sale(event, now) then return false end
+
+local left = {}
+for i = 1, #ARGV[1] do
+  local stock = load_stock(event, string.byte(ARGV[1], i))
+  if not stock then return false end
+  left[i] = math.max(0, stock.cap - stock.held - stock.sold)
+end
+
+local slots_read, reads = {}, 0
+for i = 2, #ARGV do
+  local at = i + 3
+  local fields = redis.call('HLEN', KEYS[at])
+  if fields == 0 and redis.call('HEXISTS', KEYS[4], slot_number(at)) == 1 then return false end
+  if fields == tonumber(ARGV[i]) then
+    slots_read[i - 1] = false
+  elseif reads < SLOTS_READ_MAX then
+    reads = reads + 1
+    slots_read[i - 1] = redis.call('HKEYS', KEYS[at])
+  else
+    slots_read[i - 1] = {}
+  end
+end
+return { tonumber(shard[1]), left, slots_read }
