@@ -7,6 +7,8 @@
 --            (32 bytes), and what the script says
 --
 -- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then.
+--
+-- look.lua, which decides nothing, has keys of its own and no prelude: it reads events by their places alone.
 
 local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence

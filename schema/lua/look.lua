@@ -7,10 +7,10 @@
 -- ARGV[2..] of each slot, how many of its fields are known
 --
 -- Returns {epoch, tickets left of each ticket type, of each slot nil where nothing was added or else its fields}; no fields
--- where there are more slots to be read than one call should take. Returns nil where the event may not be sold just now, for
--- whatever reason: book.lua says which, and closes a shard that has lost a key.
+-- where one call would read more of them than it should. Returns nil where the event may not be sold just now, for whatever
+-- reason: book.lua says which, and closes a shard that has lost a key.
 
-local SLOTS_READ_MAX = 16
+local FIELDS_READ_MAX = 4096
 
 local shard = redis.call('HMGET', KEYS[1], 'epoch', 'clock')
 if not (shard[1] and shard[2] and is_certified(KEYS[2], shard[1])) then return false end
@@ -26,15 +26,15 @@ for i = 1, #ARGV[1] do
   left[i] = math.max(0, stock.cap - stock.held - stock.sold)
 end
 
-local slots_read, reads = {}, 0
+local slots_read, fields_read = {}, 0
 for i = 2, #ARGV do
   local at = i + 3
   local fields = redis.call('HLEN', KEYS[at])
   if fields == 0 and redis.call('HEXISTS', KEYS[4], slot_number(at)) == 1 then return false end
   if fields == tonumber(ARGV[i]) then
     slots_read[i - 1] = false
-  elseif reads < SLOTS_READ_MAX then
-    reads = reads + 1
+  elseif fields_read + fields <= FIELDS_READ_MAX then
+    fields_read = fields_read + fields
     slots_read[i - 1] = redis.call('HKEYS', KEYS[at])
   else
     slots_read[i - 1] = {}

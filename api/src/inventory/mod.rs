@@ -1,6 +1,7 @@
 //! The only code that talks to Redis about stock.
 //!
-//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has
+//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`), behind a look at
+//! what was sold out before, which all who want it share, and which refuses most of them (`sold_out`, `crowd`); what has
 //! gathered leaves, as one script call a shard, over the held connection (`link`); the decision waits in the
 //! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
 //! connection, those of an event shared by all who ask at a time (`reader`); the relays and whatever else runs in the
@@ -49,7 +50,7 @@ use log::DecisionLog;
 use pressure::Pressure;
 use rates::Rates;
 use reader::Reader;
-use sold_out::SoldOut;
+use sold_out::{SoldOut, Verdict};
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -202,14 +203,16 @@ impl Inventory {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
-        let event = request.target().event_id;
-        let Some(request) = self.sold_out.refuse(request).await? else {
-            return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() });
+        let request = match self.sold_out.judge(request).await? {
+            Verdict::SoldOut => return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() }),
+            Verdict::Open(request) => request,
         };
         let known = self.known(&request);
+        let (event, ordinals) = (request.target().event_id, request.items().iter().map(|item| item.ordinal));
+        let ordinals: Vec<u8> = ordinals.collect();
         let decided = self.acknowledged(known, self.bookings.decide(request).await?).await?;
         if decided.outcome == Outcome::SoldOut {
-            self.sold_out.note(event);
+            self.sold_out.note(event, &ordinals);
         }
         Ok(decided)
     }

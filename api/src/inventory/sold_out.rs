@@ -7,11 +7,12 @@
 //! many fields. Whoever has a known key, or can be served, or asks of a slot that is not known, is decided as ever.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::{Book, Decision, Look, LookReply, look};
+use boxoffice_schema::scripts::{Book, Decision, Look, LookReply, Outcome, Sight, SlotSight, look};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -23,26 +24,31 @@ use super::{InventoryError, Shared};
 /// The most requests that share a look, and so the most slots that one look asks for.
 const CROWD_MAX: usize = 128;
 
-/// The most keys of slots that are remembered, eight bytes each; past it all are forgotten, and read anew.
-const KEYS_MAX: usize = 1_000_000;
+/// Past so many fields of slots, eight bytes each and two of them a booking, events that nobody has just asked for are
+/// forgotten; and while they are as many of those that somebody has, no further slot is read.
+const FIELDS_MAX: usize = 1_000_000;
 
-/// The most events of which anything is remembered; past it all are forgotten.
+/// The most events of which is remembered what was left; past it all are forgotten, and refused as ever at first.
 const EVENTS_MAX: usize = 10_000;
 
-/// What was left of each ticket type, by ordinal, when the event was looked at last. What is not in it is not known.
-type Left = HashMap<u8, u32>;
+/// How a look names itself in metrics.
+const LOOK: &str = "look";
 
-/// The events that were sold out, as they were seen last. It only says who joins a look: what may be had is decided by
-/// Redis.
-#[derive(Default)]
-struct Seen(RwLock<HashMap<EventId, Left>>);
+/// What becomes of a request.
+pub(super) enum Verdict {
+    /// It wants more than is left, and its key has made no booking.
+    SoldOut,
+    /// It must be decided.
+    Open(Book),
+}
 
 struct Waiting {
     request: Book,
-    answer: oneshot::Sender<Option<Book>>,
+    answer: oneshot::Sender<Verdict>,
 }
 
-/// The queue of those who want what was sold out when it was looked at last.
+/// The queue, for all shards, of those who want what was sold out when it was looked at last. Where it is full the rest is
+/// decided as ever.
 pub(super) struct SoldOut {
     seen: Arc<Seen>,
     queue: mpsc::Sender<Waiting>,
@@ -53,62 +59,75 @@ impl SoldOut {
     /// The task ends when the queue is dropped and all who waited were answered.
     pub(super) fn start(shared: &Arc<Shared>, link: &Link, tasks: &mut JoinSet<()>) -> Self {
         let (queue, waiting) = mpsc::channel(shared.settings.queue);
-        let (seen, crowd) = (Arc::<Seen>::default(), Arc::<Crowd>::default());
+        let (seen, crowd) = (Arc::<Seen>::default(), Arc::new(Crowd::new(CROWD_MAX)));
         let looker = Looker {
             shared: shared.clone(),
             link: link.clone(),
             seen: seen.clone(),
             known: HashMap::new(),
-            keys: 0,
+            fields: 0,
+            is_failing: AtomicBool::new(false),
         };
         tasks.spawn(looker.serve(waiting, crowd.clone()));
         Self { seen, queue, crowd }
     }
 
-    /// Refuses the request, or gives it back to be decided. What rate limits count must be decided.
+    /// Refuses the request where a look allows it. What rate limits count must be decided. A look takes no longer than
+    /// Redis' time-out, and its queue is bounded by the call's own.
     ///
     /// # Errors
     /// Where the inventory is about to end.
-    pub(super) async fn refuse(&self, request: Book) -> Result<Option<Book>, InventoryError> {
-        if !request.rates().is_empty() || !self.seen.lacks(&request) {
-            return Ok(Some(request));
+    pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
+        if !request.rates().is_empty() || !self.seen.is_short_of(&request) {
+            return Ok(Verdict::Open(request));
         }
-        let (answer, refused) = oneshot::channel();
+        let (answer, verdict) = oneshot::channel();
         self.crowd.join();
         if let Err(error) = self.queue.try_send(Waiting { request, answer }) {
             self.crowd.leave(1);
-            return Ok(Some(error.into_inner().request));
+            return Ok(Verdict::Open(error.into_inner().request));
         }
-        refused.await.map_err(|_| InventoryError::Overloaded)
+        verdict.await.map_err(|_| InventoryError::Overloaded)
     }
 
-    /// Redis has refused a request for this event as sold out.
-    pub(super) fn note(&self, event: EventId) {
-        let mut seen = self.seen.0.write().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() >= EVENTS_MAX {
-            seen.clear();
-        }
-        seen.insert(event, Left::new());
+    /// Redis has refused a request for these ticket types as sold out.
+    pub(super) fn note(&self, event: EventId, ordinals: &[u8]) {
+        self.seen.update(event, ordinals.iter().map(|ordinal| (*ordinal, 0)));
     }
 }
 
+/// What was left of each ticket type, by ordinal, when it was seen last. Of what is not in it, enough.
+type Left = HashMap<u8, u32>;
+
+fn is_short(left: &Left, request: &Book) -> bool {
+    request
+        .items()
+        .iter()
+        .any(|item| left.get(&item.ordinal).is_some_and(|left| *left < item.quantity.into()))
+}
+
+/// The events that were sold out, as they were seen last. It only says who joins a look: what may be had is decided by
+/// Redis.
+#[derive(Default)]
+struct Seen(RwLock<HashMap<EventId, Left>>);
+
 impl Seen {
-    /// Whether less was left than the request wants, or it is not known how much.
-    fn lacks(&self, request: &Book) -> bool {
+    fn is_short_of(&self, request: &Book) -> bool {
         let seen = self.0.read().unwrap_or_else(PoisonError::into_inner);
         seen.get(&request.target().event_id).is_some_and(|left| is_short(left, request))
     }
 
-    fn update(&self, event: EventId, left: &Left) {
+    fn update(&self, event: EventId, left: impl IntoIterator<Item = (u8, u32)>) {
         let mut seen = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = seen.get_mut(&event) {
-            known.extend(left);
+        if seen.len() >= EVENTS_MAX {
+            seen.clear();
         }
+        seen.entry(event).or_default().extend(left);
     }
-}
 
-fn is_short(left: &Left, request: &Book) -> bool {
-    request.items().iter().any(|item| left.get(&item.ordinal).is_none_or(|left| *left < item.quantity.into()))
+    fn forget(&self, event: EventId) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&event);
+    }
 }
 
 /// The first half of each field of a slot, sorted: the keys that made bookings, and the ids of these. Whoever meets another
@@ -120,8 +139,8 @@ type Fields = Box<[u64]>;
 struct Known {
     epoch: u32,
     slots: HashMap<u32, Fields>,
-    /// How many in all slots.
-    keys: usize,
+    /// How many fields, and a slot counts as one more.
+    size: usize,
 }
 
 struct Looker {
@@ -129,8 +148,9 @@ struct Looker {
     link: Link,
     seen: Arc<Seen>,
     known: HashMap<EventId, Known>,
-    /// How many are known of all events.
-    keys: usize,
+    /// The sizes of all that is known.
+    fields: usize,
+    is_failing: AtomicBool,
 }
 
 impl Looker {
@@ -152,16 +172,16 @@ impl Looker {
             let remembered = || (self.known.remove(&event).unwrap_or_default(), Vec::new());
             events.entry(event).or_insert_with(remembered).1.push(waiting);
         }
-        let before: usize = events.values().map(|(known, _)| known.keys).sum();
+        let before: usize = events.values().map(|(known, _)| known.size).sum();
         let looks = events.into_iter().map(|(event, (known, crowd))| self.answer(event, known, crowd));
         let known = join_all(looks).await;
-        let after: usize = known.iter().map(|(_, known)| known.keys).sum();
-        self.keys = self.keys - before + after;
-        self.known.extend(known);
-        if self.keys > KEYS_MAX || self.known.len() > EVENTS_MAX {
+        let after: usize = known.iter().map(|(_, known)| known.size).sum();
+        self.fields = self.fields - before + after;
+        if self.fields > FIELDS_MAX || self.known.len() > EVENTS_MAX {
             self.known.clear();
-            self.keys = 0;
+            self.fields = after;
         }
+        self.known.extend(known);
     }
 
     /// What is known of the event afterwards.
@@ -169,77 +189,104 @@ impl Looker {
         let left = self.look(event, &mut known, &crowd).await;
         let mut refused = 0;
         for Waiting { request, answer } in crowd {
-            let refuses = left.as_ref().is_some_and(|left| is_short(left, &request) && known.lacks(&request));
-            refused += u64::from(refuses);
+            let is_gone = left.as_ref().is_some_and(|left| is_short(left, &request));
+            let verdict = if is_gone && known.rules_out(&request) {
+                refused += 1;
+                Verdict::SoldOut
+            } else {
+                Verdict::Open(request)
+            };
             // One that is gone retries with its key.
-            let _ = answer.send((!refuses).then_some(request));
+            let _ = answer.send(verdict);
         }
-        metrics::counter!("boxoffice_decisions_total", "script" => "book", "outcome" => "sold_out")
+        metrics::counter!("boxoffice_decisions_total", "script" => LOOK, "outcome" => Outcome::SoldOut.label())
             .increment(refused);
         (event, known)
     }
 
-    /// What is left of the ticket types that the crowd wants; none where Redis does not say so.
+    /// What is left of the ticket types that the crowd wants; none where Redis does not say so, and each request is told why
+    /// when it is decided.
     async fn look(&self, event: EventId, known: &mut Known, crowd: &[Waiting]) -> Option<Left> {
-        let wanted = known.question(crowd);
+        let question = known.question(crowd, self.fields <= FIELDS_MAX);
         let shard = self.shared.settings.shards.shard_of(event);
-        let call = look(&self.shared.settings.keys, shard, event, &wanted);
+        let call = look(&self.shared.settings.keys, shard, event, &question);
         let started = Instant::now();
         let reply = self.link.run::<LookReply>(&call).await;
-        metrics::histogram!("boxoffice_script_seconds", "script" => "look").record(started.elapsed());
+        metrics::histogram!("boxoffice_script_seconds", "script" => LOOK).record(started.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "a crowd has at most 128 requests")]
-        metrics::histogram!("boxoffice_batch_requests", "script" => "look").record(crowd.len() as f64);
-        // Where Redis does not answer, each request finds out why when it is to be decided.
-        let (epoch, left, fields) = reply.ok().flatten()?;
-        known.learn(epoch, &wanted, fields);
-        let left = wanted.ordinals.into_iter().zip(left).collect();
-        self.seen.update(event, &left);
-        Some(left)
+        metrics::histogram!("boxoffice_batch_requests", "script" => LOOK).record(crowd.len() as f64);
+        let sight = reply.and_then(|reply| Ok(Sight::parse(&question, reply)?));
+        let was_failing = self.is_failing.swap(sight.is_err(), Ordering::Relaxed);
+        match sight {
+            Ok(Some(Sight { epoch, left, slots })) => {
+                known.learn(epoch, slots);
+                self.seen.update(event, left.iter().copied());
+                Some(left.into_iter().collect())
+            }
+            // Nobody is sent to another look before Redis has said again that it is sold out.
+            Ok(None) => {
+                self.seen.forget(event);
+                None
+            }
+            Err(error) => {
+                if !was_failing {
+                    tracing::warn!(%error, "cannot look at what is sold out; until that works each request is decided");
+                }
+                None
+            }
+        }
     }
 }
 
 impl Known {
-    fn question(&self, crowd: &[Waiting]) -> Look {
+    fn question(&self, crowd: &[Waiting], may_learn: bool) -> Look {
         let (mut ordinals, mut slots) = (HashSet::new(), HashSet::new());
         for Waiting { request, .. } in crowd {
             ordinals.extend(request.items().iter().map(|item| item.ordinal));
             slots.insert(slot_of(request));
         }
-        let fields = |slot| self.slots.get(&slot).map_or(0, |fields| fields.len());
+        let fields = |slot| match self.slots.get(&slot) {
+            Some(fields) => Some((slot, fields.len())),
+            None => may_learn.then_some((slot, 0)),
+        };
         Look {
             ordinals: ordinals.into_iter().collect(),
-            slots: slots.into_iter().map(|slot| (slot, fields(slot))).collect(),
+            slots: slots.into_iter().filter_map(fields).collect(),
         }
     }
 
     /// A recovery may have restored a slot with as many other fields: what is known of another epoch is forgotten.
-    fn learn(&mut self, epoch: u32, asked: &Look, read: Vec<Option<Vec<Vec<u8>>>>) {
+    fn learn(&mut self, epoch: u32, seen: Vec<(u32, SlotSight)>) {
         let is_same = self.epoch == epoch;
         if !is_same {
             *self = Self { epoch, ..Self::default() };
         }
-        for ((slot, fields), read) in asked.slots.iter().zip(read) {
-            match read {
-                Some(read) => self.replace(*slot, &read),
-                // As many as are known, and perhaps none at all.
-                None if is_same || *fields == 0 => drop(self.slots.entry(*slot).or_default()),
-                None => {}
+        for (slot, seen) in seen {
+            match seen {
+                SlotSight::Same if is_same && self.slots.contains_key(&slot) => {}
+                SlotSight::Same => self.replace(slot, is_same.then(Fields::default)),
+                SlotSight::Fields(fields) => {
+                    let mut halves: Fields = fields.iter().map(|field| half(field)).collect();
+                    halves.sort_unstable();
+                    self.replace(slot, Some(halves));
+                }
+                SlotSight::Unread => self.replace(slot, None),
             }
         }
     }
 
-    /// No fields were read of a slot whose turn will come.
-    fn replace(&mut self, slot: u32, read: &[Vec<u8>]) {
-        let mut fields: Fields = read.iter().map(|field| half(field)).collect();
-        fields.sort_unstable();
-        self.keys += fields.len();
-        let forgotten =
-            if fields.is_empty() { self.slots.remove(&slot) } else { self.slots.insert(slot, fields) };
-        self.keys -= forgotten.map_or(0, |fields| fields.len());
+    fn replace(&mut self, slot: u32, fields: Option<Fields>) {
+        let size = |fields: &Fields| fields.len() + 1;
+        self.size += fields.as_ref().map_or(0, size);
+        let forgotten = match fields {
+            Some(fields) => self.slots.insert(slot, fields),
+            None => self.slots.remove(&slot),
+        };
+        self.size -= forgotten.as_ref().map_or(0, size);
     }
 
     /// Whether the request's key is known to have made no booking.
-    fn lacks(&self, request: &Book) -> bool {
+    fn rules_out(&self, request: &Book) -> bool {
         let fields = self.slots.get(&slot_of(request));
         fields.is_some_and(|fields| fields.binary_search(&half(request.idempotency().as_bytes())).is_err())
     }
@@ -273,48 +320,54 @@ mod tests {
         Book::new(event, 1, &Caller::anonymous(), &key, &customer, currency, 0, vec![item])
     }
 
-    /// What a look reads of the slot in which this one key made a booking.
-    fn fields_of(made: &Book) -> Vec<Option<Vec<Vec<u8>>>> {
+    /// What a look reads of the only slot, in which this key made a booking.
+    fn fields_of(made: &Book) -> Vec<(u32, SlotSight)> {
         let booking = made.target().booking_id.as_bytes().to_vec();
-        vec![Some(vec![Vec::new(), made.idempotency().as_bytes().to_vec(), booking])]
-    }
-
-    fn asked(known: &Known) -> Look {
-        let slots = vec![(0, known.slots.get(&0).map_or(0, |fields| fields.len()))];
-        Look { ordinals: vec![0], slots }
+        vec![(0, SlotSight::Fields(vec![Vec::new(), made.idempotency().as_bytes().to_vec(), booking]))]
     }
 
     #[test]
-    fn only_a_key_that_is_not_among_a_slots_fields_is_lacking() {
+    fn only_a_key_that_is_not_among_a_slots_fields_is_ruled_out() {
         let (made, other) = (request("made"), request("other"));
         let mut known = Known::default();
-        assert!(!known.lacks(&other), "nothing is known of the slot yet");
-        known.learn(1, &asked(&known), fields_of(&made));
-        assert!(known.lacks(&other) && !known.lacks(&made));
-        known.learn(1, &asked(&known), vec![None]);
-        assert!(known.lacks(&other) && !known.lacks(&made));
-        assert_eq!(known.keys, 3);
-        known.learn(1, &asked(&known), vec![Some(Vec::new())]);
-        assert!(!known.lacks(&other), "the slot has more fields, and was not read");
-        assert_eq!(known.keys, 0);
+        assert!(!known.rules_out(&other), "nothing is known of the slot yet");
+        known.learn(1, fields_of(&made));
+        assert!(known.rules_out(&other) && !known.rules_out(&made));
+        known.learn(1, vec![(0, SlotSight::Same)]);
+        assert!(known.rules_out(&other) && !known.rules_out(&made));
+        assert_eq!(known.size, 4);
+        known.learn(1, vec![(0, SlotSight::Unread)]);
+        assert!(!known.rules_out(&other), "the slot has more fields, and was not read");
+        assert_eq!(known.size, 0);
     }
 
     #[test]
     fn as_many_fields_of_another_epoch_are_not_the_same_ones() {
         let (made, other) = (request("made"), request("other"));
         let mut known = Known::default();
-        known.learn(1, &asked(&known), fields_of(&made));
-        known.learn(2, &asked(&known), vec![None]);
-        assert!(!known.lacks(&other) && !known.lacks(&made));
-        assert_eq!(known.keys, 0);
-        known.learn(2, &asked(&known), fields_of(&other));
-        assert!(known.lacks(&made) && !known.lacks(&other));
+        known.learn(1, fields_of(&made));
+        known.learn(2, vec![(0, SlotSight::Same)]);
+        assert!(!known.rules_out(&other) && !known.rules_out(&made));
+        assert_eq!(known.size, 0);
+        known.learn(2, fields_of(&other));
+        assert!(known.rules_out(&made) && !known.rules_out(&other));
     }
 
     #[test]
-    fn a_slot_that_was_never_written_lacks_every_key() {
+    fn a_slot_that_was_never_written_rules_out_every_key() {
+        let mut known = Known { epoch: 1, ..Known::default() };
+        known.learn(1, vec![(0, SlotSight::Same)]);
+        assert!(known.rules_out(&request("any")));
+        assert_eq!(known.size, 1);
+    }
+
+    #[test]
+    fn a_memory_that_is_full_asks_of_no_further_slot() {
+        let waiting = |key| Waiting { request: request(key), answer: oneshot::channel().0 };
         let mut known = Known::default();
-        known.learn(1, &asked(&known), vec![None]);
-        assert!(known.lacks(&request("any")));
+        assert_eq!(known.question(&[waiting("a")], true).slots, [(0, 0)]);
+        assert_eq!(known.question(&[waiting("a")], false).slots, []);
+        known.learn(1, fields_of(&request("made")));
+        assert_eq!(known.question(&[waiting("a"), waiting("b")], false).slots, [(0, 3)]);
     }
 }

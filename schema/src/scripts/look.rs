@@ -1,5 +1,6 @@
 //! `look.lua`: one look at an event for all who want what was sold out.
 
+use crate::DecodeError;
 use crate::ids::EventId;
 use crate::keys::Keys;
 use crate::shard::Shard;
@@ -7,7 +8,7 @@ use crate::shard::Shard;
 use super::{Call, LOOK, decimal};
 
 /// What a crowd wants to know of an event.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Look {
     /// Ticket types, by their ordinals, each once.
     pub ordinals: Vec<u8>,
@@ -15,10 +16,30 @@ pub struct Look {
     pub slots: Vec<(u32, usize)>,
 }
 
-/// The reply as Redis sends it: epoch, how many are left of each ticket type, and of each slot its fields, none where what
-/// is known of it is all; no fields where they were too many to be read at once. No reply at all where the event may not
-/// be sold just now, which `book.lua` explains.
+/// The reply as Redis sends it: epoch, tickets left, fields of the slots. None where the event may not be sold just now.
 pub type LookReply = Option<(u32, Vec<u32>, Vec<Option<Vec<Vec<u8>>>>)>;
+
+/// What a look saw at one moment, of a certified shard and an event on sale.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// The shard's epoch.
+    pub epoch: u32,
+    /// How many tickets are left of each ticket type, by ordinal.
+    pub left: Vec<(u8, u32)>,
+    /// What is in each slot.
+    pub slots: Vec<(u32, SlotSight)>,
+}
+
+/// What a look saw of a slot.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SlotSight {
+    /// As many fields as were known: within an epoch, the same ones.
+    Same,
+    /// Its fields: the keys that made bookings, the ids of these, and an empty one.
+    Fields(Vec<Vec<u8>>),
+    /// More fields than one look reads, together with those of the slots in front of it.
+    Unread,
+}
 
 /// Looks at an event.
 pub fn look(keys: &Keys, shard: Shard, event: EventId, look: &Look) -> Call {
@@ -37,4 +58,28 @@ pub fn look(keys: &Keys, shard: Shard, event: EventId, look: &Look) -> Call {
         call.args.push(decimal(fields));
     }
     call
+}
+
+impl Sight {
+    /// Reads the reply to a look; none where the event may not be sold just now, which `book.lua` explains.
+    ///
+    /// # Errors
+    /// Where the script never answers so.
+    pub fn parse(look: &Look, reply: LookReply) -> Result<Option<Self>, DecodeError> {
+        let Some((epoch, left, slots)) = reply else { return Ok(None) };
+        if (left.len(), slots.len()) != (look.ordinals.len(), look.slots.len()) {
+            return Err(DecodeError::new(
+                "reply to a look",
+                "says of fewer or more things than were asked for",
+            ));
+        }
+        let seen = |fields: Option<Vec<_>>| match fields {
+            None => SlotSight::Same,
+            Some(fields) if fields.is_empty() => SlotSight::Unread,
+            Some(fields) => SlotSight::Fields(fields),
+        };
+        let slots = look.slots.iter().zip(slots).map(|((slot, _), fields)| (*slot, seen(fields)));
+        let left = look.ordinals.iter().copied().zip(left);
+        Ok(Some(Self { epoch, left: left.collect(), slots: slots.collect() }))
+    }
 }

@@ -22,7 +22,7 @@ pub use booking::{
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
-pub use look::{Look, LookReply, look};
+pub use look::{Look, LookReply, Sight, SlotSight, look};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
 pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
@@ -92,7 +92,7 @@ script!(
 );
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
 // It writes nothing, and yet has no flag: a Redis that may not take writes, an old master without replicas for instance, refuses it
-// as it refuses `book`.
+// as it refuses `book`. Of the inventory it only reads, and so needs no prelude.
 script!(LOOK, "look", "", ["identity", "inventory", "look"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);

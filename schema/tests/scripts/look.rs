@@ -1,28 +1,37 @@
 //! A look says what is left and what is new in the slots, or nothing at all where `book.lua` must say why not.
 
 use boxoffice_schema::event::EventImage;
-use boxoffice_schema::scripts::{Decision, EventChange, Look, LookReply, Outcome, look};
+use boxoffice_schema::scripts::{
+    Cancel, Decision, EventChange, Look, LookReply, Outcome, Sight, SlotSight, Target, look,
+};
 use boxoffice_schema::status::EventStatus;
 use chrono::Duration;
 
 use crate::fence::dump;
 use crate::shard::{START_MS, TestShard, book, event};
 
-/// An event with a booking in one of its four slots, and that slot.
-fn shard_with_a_booking() -> (TestShard, EventImage, u32) {
+/// An event with a booking in one of its four slots.
+fn booked() -> (TestShard, EventImage, Target) {
     let mut shard = TestShard::certified();
     let event = event(&[5, 7]);
     shard.publish(&event);
     let request = book(&event, "k", "ann", 0, &[(0, 2)]);
-    let slot = request.target().booking_id.slot(event.slots);
+    let target = *request.target();
     assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Changed(_)]));
-    (shard, event, slot)
+    (shard, event, target)
+}
+
+/// The same, with that slot.
+fn shard_with_a_booking() -> (TestShard, EventImage, u32) {
+    let (shard, event, target) = booked();
+    (shard, event, target.booking_id.slot(target.slots))
 }
 
 impl TestShard {
-    fn look(&mut self, event: &EventImage, ordinals: &[u8], slots: &[(u32, usize)]) -> LookReply {
+    fn look(&mut self, event: &EventImage, ordinals: &[u8], slots: &[(u32, usize)]) -> Option<Sight> {
         let wanted = Look { ordinals: ordinals.to_vec(), slots: slots.to_vec() };
-        self.run(&look(&self.keys, self.shard, event.id, &wanted)).unwrap()
+        let reply: LookReply = self.run(&look(&self.keys, self.shard, event.id, &wanted)).unwrap();
+        Sight::parse(&wanted, reply).unwrap()
     }
 
     fn sees_nothing(&mut self, event: &EventImage, why: &str) {
@@ -34,7 +43,8 @@ impl TestShard {
 fn a_look_says_what_is_left_of_the_types_that_it_asks_for_in_their_order() {
     let (mut shard, event, _) = shard_with_a_booking();
     let before = dump(&mut shard, &event);
-    assert_eq!(shard.look(&event, &[1, 0], &[]), Some((1, vec![7, 3], vec![])));
+    let sight = Sight { epoch: 1, left: vec![(1, 7), (0, 3)], slots: Vec::new() };
+    assert_eq!(shard.look(&event, &[1, 0], &[]), Some(sight));
     assert_eq!(dump(&mut shard, &event), before);
 }
 
@@ -42,40 +52,62 @@ fn a_look_says_what_is_left_of_the_types_that_it_asks_for_in_their_order() {
 fn a_look_reads_the_slots_of_which_not_all_is_known() {
     let (mut shard, event, slot) = shard_with_a_booking();
     let other = (slot + 1) % event.slots;
-    let (_, _, read) = shard.look(&event, &[0], &[(other, 0), (slot, 0)]).unwrap();
-    let [None, Some(fields)] = &read[..] else { panic!("{read:?}") };
+    let sight = shard.look(&event, &[0], &[(other, 0), (slot, 0)]).unwrap();
+    let [(first, SlotSight::Same), (second, SlotSight::Fields(fields))] = &sight.slots[..] else {
+        panic!("{sight:?}")
+    };
+    assert_eq!((*first, *second), (other, slot));
     let request = book(&event, "k", "ann", 0, &[(0, 2)]);
     assert_eq!(fields.len(), 3, "the key, its booking, and the field that every slot has");
     assert!(fields.contains(&request.idempotency().as_bytes().to_vec()));
-    let (_, _, read) = shard.look(&event, &[0], &[(slot, 3)]).unwrap();
-    assert_eq!(read, [None]);
+    assert_eq!(shard.look(&event, &[0], &[(slot, 3)]).unwrap().slots, [(slot, SlotSight::Same)]);
 
-    // Cancelling frees the ticket and keeps the key; another booking in the slot shows.
     let more = (0..).map(|n| book(&event, &format!("k{n}"), "bob", 0, &[(0, 1)]));
     let more = more.into_iter().find(|more| more.target().booking_id.slot(event.slots) == slot).unwrap();
     let key = more.idempotency().as_bytes().to_vec();
     shard.decide(&[more]).unwrap();
-    let (_, left, read) = shard.look(&event, &[0], &[(slot, 3)]).unwrap();
-    assert_eq!(left, [2]);
-    assert!(read[0].as_ref().unwrap().contains(&key));
+    let sight = shard.look(&event, &[0], &[(slot, 3)]).unwrap();
+    assert_eq!(sight.left, [(0, 2)]);
+    assert!(matches!(&sight.slots[..], [(_, SlotSight::Fields(fields))] if fields.contains(&key)));
 }
 
 #[test]
-fn a_look_reads_no_more_slots_than_one_call_should_take() {
-    const SLOTS_READ_MAX: usize = 16;
+fn a_cancelled_booking_leaves_its_fields_in_the_slot() {
+    let (mut shard, event, target) = booked();
+    let slot = target.booking_id.slot(target.slots);
+    assert!(matches!(shard.decide(&[Cancel { target }]).unwrap()[..], [Outcome::Changed(_)]));
+    let sight = shard.look(&event, &[0], &[(slot, 3)]).unwrap();
+    assert_eq!((sight.left, sight.slots), (vec![(0, 5)], vec![(slot, SlotSight::Same)]));
+}
+
+#[test]
+fn a_look_reads_no_more_fields_than_one_call_should() {
+    const FIELDS_READ_MAX: usize = 4_096;
     let mut shard = TestShard::certified();
-    let event = EventImage { slots: 64, ..event(&[1_000]) };
+    let event = EventImage { slots: 2, ..event(&[10_000]) };
     shard.publish(&event);
-    let batch: Vec<_> = (0..100).map(|n| book(&event, &format!("k{n}"), "ann", 0, &[(0, 1)])).collect();
-    let written: std::collections::BTreeSet<u32> =
-        batch.iter().map(|request| request.target().booking_id.slot(event.slots)).collect();
-    assert!(written.len() > SLOTS_READ_MAX);
-    shard.decide(&batch).unwrap();
-    let slots: Vec<_> = written.into_iter().map(|slot| (slot, 0)).collect();
-    let (_, _, read) = shard.look(&event, &[0], &slots).unwrap();
-    let is_read = |fields: &Option<Vec<Vec<u8>>>| fields.as_ref().map(|fields| !fields.is_empty());
-    assert!(read[..SLOTS_READ_MAX].iter().all(|fields| is_read(fields) == Some(true)));
-    assert!(read[SLOTS_READ_MAX..].iter().all(|fields| is_read(fields) == Some(false)));
+    let mut count_of = [0; 2];
+    for batch in 0..20 {
+        let batch: Vec<_> =
+            (0..120).map(|n| book(&event, &format!("k{batch}-{n}"), "ann", 0, &[(0, 1)])).collect();
+        batch.iter().for_each(|request| count_of[request.target().booking_id.slot(2) as usize] += 1);
+        shard.decide(&batch).unwrap();
+    }
+    let fields_of = |slot: usize| 2 * count_of[slot] + 1;
+    assert!(fields_of(0) <= FIELDS_READ_MAX && fields_of(0) + fields_of(1) > FIELDS_READ_MAX);
+    let sight = shard.look(&event, &[0], &[(0, 0), (1, 0)]).unwrap();
+    let [(0, SlotSight::Fields(fields)), (1, SlotSight::Unread)] = &sight.slots[..] else { panic!() };
+    assert_eq!(fields.len(), fields_of(0));
+    let sight = shard.look(&event, &[0], &[(0, fields_of(0)), (1, 0)]).unwrap();
+    assert!(matches!(&sight.slots[..], [(0, SlotSight::Same), (1, SlotSight::Fields(_))]));
+}
+
+#[test]
+fn a_reply_that_does_not_fit_the_question_is_no_sight() {
+    let wanted = Look { ordinals: vec![0, 1], slots: vec![(0, 0)] };
+    assert!(Sight::parse(&wanted, Some((1, vec![5], vec![None]))).is_err());
+    assert!(Sight::parse(&wanted, Some((1, vec![5, 7], vec![]))).is_err());
+    assert!(Sight::parse(&wanted, Some((1, vec![5, 7], vec![None]))).unwrap().is_some());
 }
 
 #[test]

@@ -110,6 +110,46 @@ async fn whoever_is_too_late_for_a_sale_that_is_paused_hears_of_the_pause() {
 }
 
 #[tokio::test]
+async fn whoever_is_too_late_for_a_sale_that_is_closed_hears_that_it_is() {
+    let world = World::start().await;
+    let (event, _) = world.sold_out().await;
+    world.patch(&event.id, &json!({"status": "closed"})).await.expect(200);
+    for n in 0..3 {
+        let reply = world.book(&event.id, &format!("closed-{n}"), &event.request("bob", 1)).await;
+        reply.refused(409, "not_on_sale");
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_is_left_nobody_hears_of_their_limit() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[1]);
+    draft["per_customer_limit"] = json!(1);
+    let event = world.on_sale(&draft).await;
+    world.book(&event.id, "taken", &event.request("ann", 1)).await.expect(201);
+    for n in 0..3 {
+        let reply = world.book(&event.id, &format!("more-{n}"), &event.request("ann", 1)).await;
+        reply.refused(409, "sold_out");
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_may_not_take_writes_never_reads_as_sold_out() {
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let (event, _) = world.sold_out().await;
+    let need_replicas = async |count: u8| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("min-replicas-to-write").arg(count);
+        world.redis::<()>(&command).await;
+    };
+    need_replicas(1).await;
+    world.book(&event.id, "k", &event.request("bob", 1)).await.refused(503, "redis_unavailable");
+    need_replicas(0).await;
+    world.is_sold_out(&event, "k").await;
+}
+
+#[tokio::test]
 async fn a_redis_that_has_lost_something_of_the_event_never_reads_as_sold_out() {
     let world = World::start().await;
     let (event, _) = world.sold_out().await;
