@@ -31,7 +31,8 @@ impl Crowd {
         // Either this sees that they are waited for, or `gather` sees them: both orders are one order.
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         let awaited = self.awaited.load(Ordering::SeqCst);
-        if (1..=waiting).contains(&awaited) {
+        // One of those who are enough says so: a second word would end the next wait before it began.
+        if (1..=waiting).contains(&awaited) && self.awaited.swap(0, Ordering::SeqCst) != 0 {
             self.enough.notify_one();
         }
     }
