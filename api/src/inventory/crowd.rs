@@ -91,6 +91,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn those_who_come_beyond_enough_do_not_end_the_next_wait() {
+        let crowd = crowd_of(0);
+        let others = async { (0..8).for_each(|_| crowd.join()) };
+        tokio::join!(crowd.gather(8), others);
+        crowd.leave(8);
+        let started = Instant::now();
+        crowd.gather(8).await;
+        assert!(started.elapsed() >= PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_turn_begins_without_those_who_do_not_come() {
         let (crowd, started) = (crowd_of(4), Instant::now());
         crowd.gather(8).await;
