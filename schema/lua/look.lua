@@ -1,12 +1,12 @@
 -- Looks at an event for a crowd that wants what was sold out: what is left, and whether anything was booked in the crowd's
--- slots since their fields were read last. While a shard is certified, fields are only ever added to a slot, so that as
--- many fields are the same fields. Writes nothing.
+-- slots since their fields were read last. Under one certificate fields are only ever added to a slot, so that as many
+-- fields are the same fields. Writes nothing.
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3] event hash   KEYS[4] customers hash   KEYS[5..] slots of the event
 -- ARGV[1] ordinals of ticket types, a byte each
 -- ARGV[2..] of each slot, how many of its fields are known
 --
--- Returns {epoch, tickets left of each ticket type, of each slot nil where nothing was added or else its fields}; no fields
+-- Returns {certificate, tickets left of each ticket type, of each slot nil where nothing was added or else its fields}; no fields
 -- where one call would read more of them than it should. Returns nil where the event may not be sold just now, for whatever
 -- reason: book.lua says which, and closes a shard that has lost a key.
 
@@ -40,4 +40,4 @@ for i = 2, #ARGV do
     slots_read[i - 1] = {}
   end
 end
-return { tonumber(shard[1]), left, slots_read }
+return { redis.call('GET', KEYS[2]), left, slots_read }

@@ -65,7 +65,7 @@ impl Keys {
 
     /// Hash: some of an event's bookings, and the idempotency records that lead to them. Small hashes are stored
     /// compactly, which is why an event has many slots. An empty field is in each slot that was ever written. Fields are
-    /// only ever added: within an epoch, as many are the same ones.
+    /// only ever added: under one certificate, as many are the same ones.
     pub fn slot(&self, shard: Shard, event: EventId, slot: u32) -> String {
         self.of_shard(shard, &format!("slot:{event}:{slot}"))
     }

@@ -31,7 +31,7 @@ impl Crowd {
         // Either this sees that they are waited for, or `gather` sees them: both orders are one order.
         let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
         let awaited = self.awaited.load(Ordering::SeqCst);
-        // One of those who are enough says so: a second word would end the next wait before it began.
+        // One of those who are enough says so.
         if (1..=waiting).contains(&awaited) && self.awaited.swap(0, Ordering::SeqCst) != 0 {
             self.enough.notify_one();
         }
@@ -48,11 +48,18 @@ impl Crowd {
     pub(super) async fn gather(&self, served: usize) {
         let awaited = (served + self.waiting.load(Ordering::SeqCst)) * 3 / 4;
         let awaited = awaited.min(self.turn_max);
-        self.awaited.store(awaited, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) < awaited {
-            // Whether they come or not, the turn begins. A word that came too late for the last turn ends this wait early.
-            let _ = tokio::time::timeout(PATIENCE, self.enough.notified()).await;
-        }
+        let come = async {
+            loop {
+                self.awaited.store(awaited, Ordering::SeqCst);
+                if self.waiting.load(Ordering::SeqCst) >= awaited {
+                    return;
+                }
+                // A word may be left over from the last turn: whether they are there is looked at again.
+                self.enough.notified().await;
+            }
+        };
+        // Whether they come or not, the turn begins.
+        let _ = tokio::time::timeout(PATIENCE, come).await;
         self.awaited.store(0, Ordering::SeqCst);
     }
 }

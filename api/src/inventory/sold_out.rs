@@ -7,7 +7,6 @@
 //! many fields. Whoever has a known key, or can be served, or asks of a slot that is not known, is decided as ever.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -30,6 +29,10 @@ const FIELDS_MAX: usize = 1_000_000;
 
 /// The most events of which is remembered what was left; past it all are forgotten, and refused as ever at first.
 const EVENTS_MAX: usize = 10_000;
+
+/// So many requests for an event are worth a look where others are asked for in the same turn: each event costs a call, and
+/// `book.lua` decides those of several events of a shard in one.
+const WORTH_A_LOOK: usize = 4;
 
 /// How a look names itself in metrics.
 const LOOK: &str = "look";
@@ -66,14 +69,13 @@ impl SoldOut {
             seen: seen.clone(),
             known: HashMap::new(),
             fields: 0,
-            is_failing: AtomicBool::new(false),
         };
         tasks.spawn(looker.serve(waiting, crowd.clone()));
         Self { seen, queue, crowd }
     }
 
-    /// Refuses the request where a look allows it. What rate limits count must be decided. A look takes no longer than
-    /// Redis' time-out, and its queue is bounded by the call's own.
+    /// Refuses the request where a look allows it. What rate limits count must be decided. How long this takes is bounded by
+    /// the handler's time; whoever gave up is not looked for.
     ///
     /// # Errors
     /// Where the inventory is about to end.
@@ -137,10 +139,13 @@ type Fields = Box<[u64]>;
 /// What is remembered of an event.
 #[derive(Default)]
 struct Known {
-    epoch: u32,
+    /// Under which it is so.
+    certificate: String,
     slots: HashMap<u32, Fields>,
     /// How many fields, and a slot counts as one more.
     size: usize,
+    /// Whether the last look failed.
+    is_failing: bool,
 }
 
 struct Looker {
@@ -150,7 +155,6 @@ struct Looker {
     known: HashMap<EventId, Known>,
     /// The sizes of all that is known.
     fields: usize,
-    is_failing: AtomicBool,
 }
 
 impl Looker {
@@ -173,7 +177,11 @@ impl Looker {
             events.entry(event).or_insert_with(remembered).1.push(waiting);
         }
         let before: usize = events.values().map(|(known, _)| known.size).sum();
-        let looks = events.into_iter().map(|(event, (known, crowd))| self.answer(event, known, crowd));
+        let is_alone = events.len() == 1;
+        let looks = events.into_iter().map(|(event, (known, crowd))| {
+            let is_looked_at = is_alone || crowd.len() >= WORTH_A_LOOK;
+            self.answer(event, known, crowd, is_looked_at)
+        });
         let known = join_all(looks).await;
         let after: usize = known.iter().map(|(_, known)| known.size).sum();
         self.fields = self.fields - before + after;
@@ -185,8 +193,14 @@ impl Looker {
     }
 
     /// What is known of the event afterwards.
-    async fn answer(&self, event: EventId, mut known: Known, crowd: Vec<Waiting>) -> (EventId, Known) {
-        let left = self.look(event, &mut known, &crowd).await;
+    async fn answer(
+        &self,
+        event: EventId,
+        mut known: Known,
+        crowd: Vec<Waiting>,
+        is_looked_at: bool,
+    ) -> (EventId, Known) {
+        let left = if is_looked_at { self.look(event, &mut known, &crowd).await } else { None };
         let mut refused = 0;
         for Waiting { request, answer } in crowd {
             let is_gone = left.as_ref().is_some_and(|left| is_short(left, &request));
@@ -216,10 +230,10 @@ impl Looker {
         #[expect(clippy::cast_precision_loss, reason = "a crowd has at most 128 requests")]
         metrics::histogram!("boxoffice_batch_requests", "script" => LOOK).record(crowd.len() as f64);
         let sight = reply.and_then(|reply| Ok(Sight::parse(&question, reply)?));
-        let was_failing = self.is_failing.swap(sight.is_err(), Ordering::Relaxed);
+        let was_failing = std::mem::replace(&mut known.is_failing, sight.is_err());
         match sight {
-            Ok(Some(Sight { epoch, left, slots })) => {
-                known.learn(epoch, slots);
+            Ok(Some(Sight { certificate, left, slots })) => {
+                known.learn(certificate, slots);
                 self.seen.update(event, left.iter().copied());
                 Some(left.into_iter().collect())
             }
@@ -230,7 +244,7 @@ impl Looker {
             }
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(%error, "cannot look at what is sold out; until that works each request is decided");
+                    tracing::warn!(%event, %error, "cannot look at what is sold out; until that works each request is decided");
                 }
                 None
             }
@@ -255,11 +269,11 @@ impl Known {
         }
     }
 
-    /// A recovery may have restored a slot with as many other fields: what is known of another epoch is forgotten.
-    fn learn(&mut self, epoch: u32, seen: Vec<(u32, SlotSight)>) {
-        let is_same = self.epoch == epoch;
+    /// A recovery may have restored a slot with as many other fields: what is known under another certificate is forgotten.
+    fn learn(&mut self, certificate: String, seen: Vec<(u32, SlotSight)>) {
+        let is_same = self.certificate == certificate;
         if !is_same {
-            *self = Self { epoch, ..Self::default() };
+            *self = Self { certificate, ..Self::default() };
         }
         for (slot, seen) in seen {
             match seen {
@@ -331,32 +345,32 @@ mod tests {
         let (made, other) = (request("made"), request("other"));
         let mut known = Known::default();
         assert!(!known.rules_out(&other), "nothing is known of the slot yet");
-        known.learn(1, fields_of(&made));
+        known.learn("1".to_owned(), fields_of(&made));
         assert!(known.rules_out(&other) && !known.rules_out(&made));
-        known.learn(1, vec![(0, SlotSight::Same)]);
+        known.learn("1".to_owned(), vec![(0, SlotSight::Same)]);
         assert!(known.rules_out(&other) && !known.rules_out(&made));
         assert_eq!(known.size, 4);
-        known.learn(1, vec![(0, SlotSight::Unread)]);
+        known.learn("1".to_owned(), vec![(0, SlotSight::Unread)]);
         assert!(!known.rules_out(&other), "the slot has more fields, and was not read");
         assert_eq!(known.size, 0);
     }
 
     #[test]
-    fn as_many_fields_of_another_epoch_are_not_the_same_ones() {
+    fn as_many_fields_under_another_certificate_are_not_the_same_ones() {
         let (made, other) = (request("made"), request("other"));
         let mut known = Known::default();
-        known.learn(1, fields_of(&made));
-        known.learn(2, vec![(0, SlotSight::Same)]);
+        known.learn("1".to_owned(), fields_of(&made));
+        known.learn("2".to_owned(), vec![(0, SlotSight::Same)]);
         assert!(!known.rules_out(&other) && !known.rules_out(&made));
         assert_eq!(known.size, 0);
-        known.learn(2, fields_of(&other));
+        known.learn("2".to_owned(), fields_of(&other));
         assert!(known.rules_out(&made) && !known.rules_out(&other));
     }
 
     #[test]
     fn a_slot_that_was_never_written_rules_out_every_key() {
-        let mut known = Known { epoch: 1, ..Known::default() };
-        known.learn(1, vec![(0, SlotSight::Same)]);
+        let mut known = Known { certificate: "1".to_owned(), ..Known::default() };
+        known.learn("1".to_owned(), vec![(0, SlotSight::Same)]);
         assert!(known.rules_out(&request("any")));
         assert_eq!(known.size, 1);
     }
@@ -367,7 +381,7 @@ mod tests {
         let mut known = Known::default();
         assert_eq!(known.question(&[waiting("a")], true).slots, [(0, 0)]);
         assert_eq!(known.question(&[waiting("a")], false).slots, []);
-        known.learn(1, fields_of(&request("made")));
+        known.learn("1".to_owned(), fields_of(&request("made")));
         assert_eq!(known.question(&[waiting("a"), waiting("b")], false).slots, [(0, 3)]);
     }
 }

@@ -16,14 +16,14 @@ pub struct Look {
     pub slots: Vec<(u32, usize)>,
 }
 
-/// The reply as Redis sends it: epoch, tickets left, fields of the slots. None where the event may not be sold just now.
-pub type LookReply = Option<(u32, Vec<u32>, Vec<Option<Vec<Vec<u8>>>>)>;
+/// The reply as Redis sends it: certificate, tickets left, fields of the slots. None where the event may not be sold just now.
+pub type LookReply = Option<(String, Vec<u32>, Vec<Option<Vec<Vec<u8>>>>)>;
 
 /// What a look saw at one moment, of a certified shard and an event on sale.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// The shard's epoch.
-    pub epoch: u32,
+    /// The shard's certificate: it names the Redis and the epoch.
+    pub certificate: String,
     /// How many tickets are left of each ticket type, by ordinal.
     pub left: Vec<(u8, u32)>,
     /// What is in each slot.
@@ -33,7 +33,7 @@ pub struct Sight {
 /// What a look saw of a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SlotSight {
-    /// As many fields as were known: within an epoch, the same ones.
+    /// As many fields as were known: under the same certificate, the same ones.
     Same,
     /// Its fields: the keys that made bookings, the ids of these, and an empty one.
     Fields(Vec<Vec<u8>>),
@@ -66,7 +66,7 @@ impl Sight {
     /// # Errors
     /// Where the script never answers so.
     pub fn parse(look: &Look, reply: LookReply) -> Result<Option<Self>, DecodeError> {
-        let Some((epoch, left, slots)) = reply else { return Ok(None) };
+        let Some((certificate, left, slots)) = reply else { return Ok(None) };
         if (left.len(), slots.len()) != (look.ordinals.len(), look.slots.len()) {
             return Err(DecodeError::new(
                 "reply to a look",
@@ -80,6 +80,6 @@ impl Sight {
         };
         let slots = look.slots.iter().zip(slots).map(|((slot, _), fields)| (*slot, seen(fields)));
         let left = look.ordinals.iter().copied().zip(left);
-        Ok(Some(Self { epoch, left: left.collect(), slots: slots.collect() }))
+        Ok(Some(Self { certificate, left: left.collect(), slots: slots.collect() }))
     }
 }

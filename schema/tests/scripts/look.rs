@@ -43,7 +43,9 @@ impl TestShard {
 fn a_look_says_what_is_left_of_the_types_that_it_asks_for_in_their_order() {
     let (mut shard, event, _) = shard_with_a_booking();
     let before = dump(&mut shard, &event);
-    let sight = Sight { epoch: 1, left: vec![(1, 7), (0, 3)], slots: Vec::new() };
+    let key = shard.keys.certificate(shard.shard);
+    let certificate: String = redis::cmd("GET").arg(key).query(&mut shard.redis).unwrap();
+    let sight = Sight { certificate, left: vec![(1, 7), (0, 3)], slots: Vec::new() };
     assert_eq!(shard.look(&event, &[1, 0], &[]), Some(sight));
     assert_eq!(dump(&mut shard, &event), before);
 }
@@ -105,9 +107,9 @@ fn a_look_reads_no_more_fields_than_one_call_should() {
 #[test]
 fn a_reply_that_does_not_fit_the_question_is_no_sight() {
     let wanted = Look { ordinals: vec![0, 1], slots: vec![(0, 0)] };
-    assert!(Sight::parse(&wanted, Some((1, vec![5], vec![None]))).is_err());
-    assert!(Sight::parse(&wanted, Some((1, vec![5, 7], vec![]))).is_err());
-    assert!(Sight::parse(&wanted, Some((1, vec![5, 7], vec![None]))).unwrap().is_some());
+    assert!(Sight::parse(&wanted, Some((String::new(), vec![5], vec![None]))).is_err());
+    assert!(Sight::parse(&wanted, Some((String::new(), vec![5, 7], vec![]))).is_err());
+    assert!(Sight::parse(&wanted, Some((String::new(), vec![5, 7], vec![None]))).unwrap().is_some());
 }
 
 #[test]
