@@ -19,6 +19,16 @@ struct Confirmed {
     ours: AtomicBool,
 }
 
+/// What became of a wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Reached {
+    /// Kafka has it.
+    Confirmed,
+    /// A recovery began a later epoch, which confirms nothing by itself: it may have found that Redis had lost this very
+    /// decision, and its sequence number may be another's by now. Only what Redis still shows after it is in Kafka.
+    LaterEpoch,
+}
+
 pub(super) struct Acknowledgements(HashMap<Shard, Confirmed>);
 
 impl Acknowledgements {
@@ -37,19 +47,18 @@ impl Acknowledgements {
     }
 
     /// Waits until the shard's confirmed position has reached this one. `known` is how far it was confirmed before
-    /// Redis was asked.
+    /// Redis was asked: what is shown of an earlier epoch was shown after its recovery.
     ///
-    /// A later epoch confirms nothing by itself: the recovery that began it may have found that Redis had lost this
-    /// very decision, and its sequence number may be another's by now. Only what Redis still shows after such a
-    /// recovery is in Kafka; whoever asked before it asks again.
+    /// # Errors
+    /// Where Kafka has not confirmed it in time.
     pub(super) async fn reached(
         &self,
         shard: Shard,
         known: Position,
         position: Position,
-    ) -> Result<(), InventoryError> {
+    ) -> Result<Reached, InventoryError> {
         if position.epoch < known.epoch {
-            return Ok(());
+            return Ok(Reached::Confirmed);
         }
         let confirmed = &self.0[&shard];
         let mut receiver = confirmed.position.subscribe();
@@ -57,7 +66,8 @@ impl Acknowledgements {
         let reached = tokio::time::timeout(WAIT_MAX, receiver.wait_for(|now| *now >= position)).await;
         confirmed.waiting.fetch_sub(1, Ordering::Relaxed);
         match reached {
-            Ok(Ok(now)) if now.epoch == position.epoch => Ok(()),
+            Ok(Ok(now)) if now.epoch == position.epoch => Ok(Reached::Confirmed),
+            Ok(Ok(_)) => Ok(Reached::LaterEpoch),
             _ => Err(InventoryError::KafkaUnavailable),
         }
     }
@@ -118,30 +128,30 @@ mod tests {
         Position { epoch, sequence }
     }
 
-    /// Whether a decision is acknowledged that was shown at `shown`, where this was known before, and that later.
-    async fn is_acknowledged(known: Position, shown: Position, later: Position) -> bool {
+    /// What becomes of a decision that was shown at `shown`, where this was known before, and that later.
+    async fn awaited(known: Position, shown: Position, later: Position) -> Reached {
         let acknowledgements = acknowledgements();
         acknowledgements.note(SHARD, known);
         let known = acknowledgements.known(SHARD);
         acknowledgements.note(SHARD, later);
-        acknowledgements.reached(SHARD, known, shown).await.is_ok()
+        acknowledgements.reached(SHARD, known, shown).await.unwrap()
     }
 
     #[tokio::test]
     async fn what_kafka_has_confirmed_is_acknowledged() {
-        assert!(is_acknowledged(position(2, 40), position(2, 41), position(2, 41)).await);
-        assert!(is_acknowledged(position(2, 40), position(2, 41), position(2, 50)).await);
-        assert!(is_acknowledged(position(2, 40), position(2, 7), position(2, 40)).await);
+        assert_eq!(awaited(position(2, 40), position(2, 41), position(2, 41)).await, Reached::Confirmed);
+        assert_eq!(awaited(position(2, 40), position(2, 41), position(2, 50)).await, Reached::Confirmed);
+        assert_eq!(awaited(position(2, 40), position(2, 7), position(2, 40)).await, Reached::Confirmed);
     }
 
     #[tokio::test]
     async fn a_later_epoch_does_not_confirm_what_its_recovery_may_have_found_lost() {
-        assert!(!is_acknowledged(position(2, 40), position(2, 41), position(3, 40)).await);
-        assert!(!is_acknowledged(position(2, 40), position(2, 41), position(3, 90)).await);
+        assert_eq!(awaited(position(2, 40), position(2, 41), position(3, 40)).await, Reached::LaterEpoch);
+        assert_eq!(awaited(position(2, 40), position(2, 41), position(3, 90)).await, Reached::LaterEpoch);
     }
 
     #[tokio::test]
     async fn what_redis_shows_after_a_recovery_is_confirmed() {
-        assert!(is_acknowledged(position(3, 40), position(2, 41), position(3, 40)).await);
+        assert_eq!(awaited(position(3, 40), position(2, 41), position(3, 40)).await, Reached::Confirmed);
     }
 }

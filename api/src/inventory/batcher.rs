@@ -56,14 +56,13 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
         Self { queues, shared: shared.clone() }
     }
 
-    /// The outcome with the shard that decided it.
-    pub(super) async fn decide(&self, request: D) -> Result<(Shard, Decided), InventoryError> {
+    pub(super) async fn decide(&self, request: D) -> Result<Decided, InventoryError> {
         let shard = self.shared.settings.shards.shard_of(request.target().event_id);
         let (answer, outcome) = oneshot::channel();
         let waiting = Waiting { request, since: Instant::now(), answer };
         self.queues[&shard].try_send(waiting).map_err(|_| InventoryError::Overloaded)?;
         match tokio::time::timeout(WAIT_MAX, outcome).await {
-            Ok(Ok(decided)) => Ok((shard, decided?)),
+            Ok(Ok(decided)) => decided,
             Ok(Err(_)) | Err(_) => Err(InventoryError::Overloaded),
         }
     }

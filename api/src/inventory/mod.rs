@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use guarantees::refuse_unsafe;
 
-use acknowledge::Acknowledgements;
+use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
 use link::{Link, Users};
 use log::DecisionLog;
@@ -207,12 +207,11 @@ impl Inventory {
             Verdict::SoldOut => return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() }),
             Verdict::Open(request) => request,
         };
-        let known = self.known(&request);
-        let (event, ordinals) = (request.target().event_id, request.items().iter().map(|item| item.ordinal));
-        let ordinals: Vec<u8> = ordinals.collect();
-        let decided = self.acknowledged(known, self.bookings.decide(request).await?).await?;
+        let (target, known) = (*request.target(), self.known(&request));
+        let ordinals: Vec<u8> = request.items().iter().map(|item| item.ordinal).collect();
+        let decided = self.acknowledged(known, target, self.bookings.decide(request).await?).await?;
         if decided.outcome == Outcome::SoldOut {
-            self.sold_out.note(event, &ordinals);
+            self.sold_out.note(target.event_id, &ordinals);
         }
         Ok(decided)
     }
@@ -222,8 +221,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
-        let known = self.known(&request);
-        Ok(self.acknowledged(known, self.confirmations.decide(request).await?).await?.outcome)
+        let (target, known) = (*request.target(), self.known(&request));
+        Ok(self.acknowledged(known, target, self.confirmations.decide(request).await?).await?.outcome)
     }
 
     /// Cancels a booking.
@@ -231,8 +230,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
-        let known = self.known(&request);
-        Ok(self.acknowledged(known, self.cancellations.decide(request).await?).await?.outcome)
+        let (target, known) = (*request.target(), self.known(&request));
+        Ok(self.acknowledged(known, target, self.cancellations.decide(request).await?).await?.outcome)
     }
 
     /// Counts a request against rate limits where it is not a booking: how it stands with each, in their order.
@@ -250,14 +249,17 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        let shard = self.shard_of(target.event_id);
-        let known = self.shared.acknowledgements.known(shard);
-        let call = scripts::read_booking(&self.shared.settings.keys, shard, target);
-        let bytes: Option<Vec<u8>> = self.link.run(&call).await?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let image = BookingImage::decode(&bytes)?;
-        self.wait_for(shard, known, image.position).await?;
+        let known = self.shared.acknowledgements.known(self.shard_of(target.event_id));
+        let Some(image) = self.shown(target).await? else { return Ok(None) };
+        self.wait_for(known, target, image.position).await?;
         Ok(Some(image))
+    }
+
+    /// The booking as Redis holds it, whether Kafka has it or not.
+    async fn shown(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+        let call = scripts::read_booking(&self.shared.settings.keys, self.shard_of(target.event_id), target);
+        let bytes: Option<Vec<u8>> = self.link.run(&call).await?;
+        Ok(bytes.map(|bytes| BookingImage::decode(&bytes)).transpose()?)
     }
 
     /// The event, its stock and its shard, as they stand at one moment.
@@ -321,14 +323,18 @@ impl Inventory {
     async fn acknowledged(
         &self,
         known: Position,
-        (shard, decided): (Shard, Decided),
+        target: Target,
+        decided: Decided,
     ) -> Result<Decided, InventoryError> {
         match &decided.outcome {
+            Outcome::Replayed(booking_id, image) => {
+                let target = Target { booking_id: *booking_id, ..target };
+                self.wait_for(known, target, image.position).await?;
+            }
             Outcome::Changed(image)
-            | Outcome::Replayed(_, image)
             | Outcome::Unchanged(image)
             | Outcome::AlreadyCancelled(image)
-            | Outcome::HoldExpired(image) => self.wait_for(shard, known, image.position).await?,
+            | Outcome::HoldExpired(image) => self.wait_for(known, target, image.position).await?,
             Outcome::OutboxFull => return Err(InventoryError::OutboxFull),
             Outcome::Unverified => return Err(InventoryError::Unverified),
             _ => {}
@@ -336,19 +342,29 @@ impl Inventory {
         Ok(decided)
     }
 
+    /// Waits until Kafka has what Redis has shown of a booking.
     async fn wait_for(
         &self,
-        shard: Shard,
         known: Position,
+        target: Target,
         position: Position,
     ) -> Result<(), InventoryError> {
         #[cfg(feature = "mutants")]
         if boxoffice_schema::mutants::is_off("ack-before-write") {
             return Ok(());
         }
-        match self.shared.settings.acknowledge {
-            Acknowledge::Redis => Ok(()),
-            Acknowledge::Kafka => self.shared.acknowledgements.reached(shard, known, position).await,
+        if self.shared.settings.acknowledge == Acknowledge::Redis {
+            return Ok(());
+        }
+        let shard = self.shard_of(target.event_id);
+        match self.shared.acknowledgements.reached(shard, known, position).await? {
+            Reached::Confirmed => Ok(()),
+            // This instance had not heard of the recovery when it asked Redis, or asked before it. Whatever stands in the
+            // way of asking again: the client was shown nothing, and the decision may stand.
+            Reached::LaterEpoch => match self.shown(target).await {
+                Ok(Some(image)) if image.position == position => Ok(()),
+                _ => Err(InventoryError::KafkaUnavailable),
+            },
         }
     }
 }

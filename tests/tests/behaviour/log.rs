@@ -7,7 +7,9 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use tokio_util::sync::CancellationToken;
 
+use crate::gate::{Server, gated};
 use crate::http::id;
+use crate::private_redis::PrivateRedis;
 use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
@@ -142,4 +144,53 @@ async fn with_ack_kafka_what_a_restoration_says_after_the_lease_was_taken_is_hea
     second.book(&event.id, "a", &event.request("ann", 1)).await.refused(503, "kafka_unavailable");
     note(confirmed.0, confirmed.1).await;
     second.book(&event.id, "a", &event.request("ann", 1)).await.expect(201);
+}
+
+/// Redis shows the booking under the epoch that made it, and the first thing that this instance hears of Kafka is of a later
+/// one.
+#[tokio::test]
+async fn with_ack_kafka_an_instance_that_has_not_heard_of_a_recovery_shows_what_was_booked_before_it() {
+    let kafka = ["--ack", "kafka"];
+    let redis = PrivateRedis::start().await;
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = redis.url();
+    let world = World::start_in(settings, &kafka).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booked = world.book(&event.id, "a", &event.request("ann", 1)).await;
+    let booking = id(&booked.expect(201));
+    world.drained(&event).await;
+    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
+    eventually("sales to go on in a new epoch", || async {
+        world.book(&event.id, "b", &event.request("bob", 1)).await.status == 201
+    })
+    .await;
+
+    // Each of them asks of the shard for the first time.
+    let second = World::around(world.settings.clone(), &kafka, CancellationToken::new()).await;
+    let replay = second.book(&event.id, "a", &event.request("ann", 1)).await;
+    assert_eq!((replay.status, replay.body), (201, booked.body));
+    let third = World::around(world.settings.clone(), &kafka, CancellationToken::new()).await;
+    assert_eq!(third.booking(&event.id, &booking).await.expect(200)["status"], "confirmed");
+}
+
+/// A client that is told that the inventory is being verified takes it that nothing was decided.
+#[tokio::test]
+async fn with_ack_kafka_a_recovery_that_comes_between_leaves_what_was_decided_in_doubt() {
+    let (world, gate) = gated(Server::Kafka, &["--ack", "kafka"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.drained(&event).await;
+    let (shard, certificate) = (world.shard_key(&event), world.keys.certificate(world.shard_of(&event)));
+    let sequence = async || world.redis::<u64>(redis::cmd("HGET").arg(&shard).arg("seq")).await;
+    let before = sequence().await;
+    gate.freeze();
+    let recovery = async {
+        eventually("the decision", || async { sequence().await > before }).await;
+        // As it stands between the restoration of a shard and its certificate.
+        let _: i64 = world.redis(redis::cmd("DEL").arg(&certificate)).await;
+        let mut command = redis::cmd("HSET");
+        let _: i64 = world.redis(command.arg(&shard).arg("conf_epoch").arg(9).arg("conf_seq").arg(0)).await;
+    };
+    let request = event.request("ann", 1);
+    let (reply, ()) = tokio::join!(world.book(&event.id, "a", &request), recovery);
+    reply.refused(503, "kafka_unavailable");
 }
