@@ -129,11 +129,13 @@ pub(crate) fn enough_partitions(topic: &str, found: usize, shards: ShardCount) -
     }
 }
 
-/// A record that was not delivered.
+/// What the log did not do for its writer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SendError {
+pub(crate) enum LogError {
     #[error("Kafka refused a record: {0}")]
     Refused(#[from] KafkaError),
+    #[error("Kafka does not tell where a shard's log ends: {0}")]
+    EndUnknown(KafkaError),
     #[error("the producer was replaced while a record was under way")]
     Replaced,
 }
@@ -174,7 +176,7 @@ impl LogWriter {
     }
 
     /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all.
-    pub(crate) async fn append(&self, records: &[Record]) -> Result<(), SendError> {
+    pub(crate) async fn append(&self, records: &[Record]) -> Result<(), LogError> {
         let producer = self.producer().await?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
@@ -192,8 +194,16 @@ impl LogWriter {
         confirmed(deliveries).await
     }
 
+    /// The offset behind the last record of a shard's partition.
+    pub(crate) async fn end_of(&self, shard: Shard) -> Result<i64, LogError> {
+        let (producer, topic) = (self.producer().await?, self.topic.clone());
+        let ask = move || producer.client().fetch_watermarks(&topic, shard.partition(), REQUEST_TIMEOUT);
+        let asked = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
+        asked.map(|(_, end)| end).map_err(LogError::EndUnknown)
+    }
+
     /// Sends what was put aside to the dead-letter topic; returns when the brokers have confirmed all of it.
-    pub(crate) async fn put_aside(&self, set_aside: &[SetAside<'_>]) -> Result<(), SendError> {
+    pub(crate) async fn put_aside(&self, set_aside: &[SetAside<'_>]) -> Result<(), LogError> {
         if set_aside.is_empty() {
             return Ok(());
         }
@@ -225,7 +235,7 @@ impl LogWriter {
     }
 
     /// The producer; a new one where the last met an error after which it sends nothing any more.
-    async fn producer(&self) -> Result<FutureProducer, SendError> {
+    async fn producer(&self) -> Result<FutureProducer, LogError> {
         let mut producer = self.producer.lock().await;
         if producer.client().fatal_error().is_some() {
             *producer = self.config.create()?;
@@ -238,7 +248,7 @@ impl LogWriter {
 async fn enqueue(
     producer: &FutureProducer,
     mut message: FutureRecord<'_, String, [u8]>,
-) -> Result<DeliveryFuture, SendError> {
+) -> Result<DeliveryFuture, LogError> {
     loop {
         match producer.send_result(message) {
             Ok(delivery) => return Ok(delivery),
@@ -251,12 +261,12 @@ async fn enqueue(
     }
 }
 
-async fn confirmed(deliveries: Vec<DeliveryFuture>) -> Result<(), SendError> {
+async fn confirmed(deliveries: Vec<DeliveryFuture>) -> Result<(), LogError> {
     let each = deliveries.into_iter().map(|delivery| async {
         match delivery.await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(SendError::Refused(error)),
-            Err(_) => Err(SendError::Replaced),
+            Ok(Err((error, _))) => Err(LogError::Refused(error)),
+            Err(_) => Err(LogError::Replaced),
         }
     });
     try_join_all(each).await.map(|_| ())

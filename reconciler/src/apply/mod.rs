@@ -14,7 +14,7 @@ use crate::decode::{Content, Incoming};
 use crate::epochs::Epochs;
 use crate::findings::{self, Alarm, SetAside};
 use crate::fold::Changes;
-use crate::kafka::{LogWriter, SendError};
+use crate::kafka::{LogError, LogWriter};
 use crate::postgres::is_about_data;
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
@@ -79,7 +79,7 @@ enum ApplyError {
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] sqlx::Error),
     #[error("dead-letter topic: {0}")]
-    DeadLetterTopic(#[from] SendError),
+    DeadLetterTopic(#[from] LogError),
     #[error("the transaction did not end within {} s", TRANSACTION_TIMEOUT.as_secs())]
     Timeout,
 }

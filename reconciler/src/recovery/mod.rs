@@ -1,6 +1,6 @@
 //! Certifies shards: none may sell before Redis was found to hold what PostgreSQL holds.
 //!
-//! The order, for each shard: take an epoch in PostgreSQL; write it to Redis, which fences the shard; drain the
+//! The order, for each shard: apply the log to its end; take an epoch in PostgreSQL; write it to Redis, which fences the shard; drain the
 //! outbox into Kafka; append a barrier; wait until the log is applied up to the barrier; compare; where Redis lost
 //! something, restore it from PostgreSQL; certify. Each step checks that the epoch is still the one being recovered,
 //! so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a new epoch and ends
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::apply::write::{int2, int4};
 use crate::findings::{self, Alarm};
-use crate::kafka::{LogWriter, SendError};
+use crate::kafka::{LogError, LogWriter};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
 
@@ -38,10 +38,10 @@ mod watch;
 pub(crate) use scope::Scope;
 pub(crate) use watch::run;
 
-/// The longest that the log may stand still before the barrier is taken for lost.
+/// The longest that the application of the log may stand still before what is waited for is taken for lost.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often PostgreSQL is asked whether the barrier is applied.
+/// How often PostgreSQL is asked how far the log is applied.
 const APPLIED_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The most shards that are restored at the same time.
@@ -55,14 +55,14 @@ pub(crate) enum RecoveryError {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error("{0}")]
-    Kafka(#[from] SendError),
+    Kafka(#[from] LogError),
     #[error("outbox entry {id} cannot be read: {error}")]
     Outbox { id: String, error: DecodeError },
     #[error("the shard has {gaps} open gaps and {poisoned} open poisoned records")]
     Blocked { gaps: i64, poisoned: i64 },
     #[error("another recovery took the shard over")]
     TakenOver,
-    #[error("the log was not applied up to the barrier")]
+    #[error("the application of the log does not get on; `boxoffice-reconciler status` says where it stands")]
     Stalled,
     #[error("Redis lost decisions: its last one is {redis}, that of PostgreSQL {postgres}")]
     RedisLost { redis: Position, postgres: Position },
@@ -118,6 +118,7 @@ impl Recoverer<'_> {
             // A shard that sells is not closed for a rebuild that would be refused.
             self.check_restorable(shard).await?;
         }
+        self.catch_up(shard).await?;
         let epoch = self.take_epoch(shard, recovery_epoch).await?;
         let start = self.ask(&begin_recovery(self.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
@@ -129,7 +130,7 @@ impl Recoverer<'_> {
             return Err(RecoveryError::TakenOver);
         }
         self.append_barrier(shard, epoch, start.last).await?;
-        self.wait_until_applied(shard, epoch).await?;
+        self.wait_for_barrier(shard, epoch).await?;
         let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
         let call = certify(self.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
@@ -176,8 +177,29 @@ impl Recoverer<'_> {
         taken.and_then(|epoch| u32::try_from(epoch).ok()).ok_or(RecoveryError::TakenOver)
     }
 
-    /// Waits for the reconciler's own application of the log, as long as it gets on.
-    async fn wait_until_applied(&self, shard: Shard, epoch: u32) -> Result<(), RecoveryError> {
+    /// Waits until everything is applied that the log has by now. A PostgreSQL that was restored from a backup knows nothing
+    /// of the epochs that were taken since: one of their numbers would be taken again, whose barrier lies in the log already.
+    async fn catch_up(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let end = self.log.end_of(shard).await?;
+        self.wait_until_applied(shard, |_, next_offset| Ok(next_offset >= end)).await
+    }
+
+    async fn wait_for_barrier(&self, shard: Shard, epoch: u32) -> Result<(), RecoveryError> {
+        let is_reached = |applied: i32, _| match applied.cmp(&int4(epoch)) {
+            std::cmp::Ordering::Less => Ok(false),
+            std::cmp::Ordering::Equal => Ok(true),
+            std::cmp::Ordering::Greater => Err(RecoveryError::TakenOver),
+        };
+        self.wait_until_applied(shard, is_reached).await
+    }
+
+    /// Waits for the reconciler's own application of the log, as long as it gets on, until the epoch and the next offset
+    /// that PostgreSQL has of the shard are far enough.
+    async fn wait_until_applied(
+        &self,
+        shard: Shard,
+        is_far_enough: impl Fn(i32, i64) -> Result<bool, RecoveryError>,
+    ) -> Result<(), RecoveryError> {
         let mut last_offset = -1;
         let mut moved_at = Instant::now();
         loop {
@@ -185,11 +207,9 @@ impl Recoverer<'_> {
                 .bind(int2(shard.number()))
                 .fetch_one(self.pool)
                 .await?;
-            let (applied, next_offset): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
-            match applied.cmp(&int4(epoch)) {
-                std::cmp::Ordering::Equal => return Ok(()),
-                std::cmp::Ordering::Greater => return Err(RecoveryError::TakenOver),
-                std::cmp::Ordering::Less => {}
+            let next_offset: i64 = row.try_get(1)?;
+            if is_far_enough(row.try_get(0)?, next_offset)? {
+                return Ok(());
             }
             if next_offset != last_offset {
                 last_offset = next_offset;

@@ -159,3 +159,48 @@ async fn a_reconciler_whose_connection_to_kafka_went_silent_reads_on_with_a_new_
     sell(&world, &event, "after", 10).await;
     eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 20 }).await;
 }
+
+/// Its recoveries would take numbers of epochs that the log has already, and find their barriers there before it was read.
+#[tokio::test]
+async fn a_restored_postgresql_reads_the_log_to_its_end_before_an_empty_redis_is_restored_from_it() {
+    let redis = PrivateRedis::start().await;
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = redis.url();
+    let first = World::start_in(settings.clone(), &[]).await;
+    let event = first.on_sale(&World::draft(&[1_000])).await;
+    first.drained(&event).await;
+    drop(first);
+    let restored = settings.copy_of_database().await;
+
+    let stop = CancellationToken::new();
+    settings.start_reconciler(&stop);
+    let second = World::around(settings, &[], stop).await;
+    let _: String = second.redis(&redis::cmd("FLUSHALL")).await;
+    eventually("sales to go on in a second epoch", || async {
+        second.book(&event.id, "ann", &event.request("ann", 1)).await.status == 201
+    })
+    .await;
+    let sold = sell(&second, &event, "late", 300).await;
+    second.drained(&event).await;
+    let _: String = second.redis(&redis::cmd("FLUSHALL")).await;
+    drop(second);
+
+    let stop = CancellationToken::new();
+    restored.start_reconciler(&stop);
+    let third = World::around(restored, &[], stop).await;
+    eventually("sales to go on", || async {
+        third.book(&event.id, "bob", &event.request("bob", 1)).await.status == 201
+    })
+    .await;
+    for (n, body) in sold.iter().enumerate() {
+        let replay =
+            third.book(&event.id, &format!("late-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        assert_eq!((replay.status, &replay.body), (201, body));
+    }
+    let audit = third.drained(&event).await;
+    assert_eq!(audit["epoch"], 3, "the second is in the log: {audit}");
+    assert_eq!(third.rows_counted(&event, 0).await, (0, 302));
+    let alarms: Vec<String> =
+        sqlx::query_scalar("SELECT kind FROM alarms").fetch_all(&third.pool).await.unwrap();
+    assert_eq!(alarms, ["redis_lost"], "and none about the log");
+}

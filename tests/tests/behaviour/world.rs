@@ -70,6 +70,20 @@ impl Settings {
         }
     }
 
+    /// A copy of the database, as if restored from a backup of this moment, once nobody is connected to it any more.
+    pub async fn copy_of_database(&self) -> Self {
+        let admin = env("BOXOFFICE_DATABASE_URL");
+        let (server, _) = admin.rsplit_once('/').unwrap();
+        let copy = format!("{}copy", self.name);
+        let statement = format!("CREATE DATABASE {copy} TEMPLATE {}", self.name);
+        eventually("everybody to leave the database", || async {
+            let mut connection = PgConnection::connect(&admin).await.unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement.clone())).execute(&mut connection).await.is_ok()
+        })
+        .await;
+        Self { database_url: format!("{server}/{copy}"), ..self.clone() }
+    }
+
     /// The arguments that API and reconciler share.
     fn common(&self) -> Vec<String> {
         let flags = [
