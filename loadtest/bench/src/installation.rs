@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use boxoffice_schema::keys::Keys;
-use boxoffice_schema::shard::ShardCount;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncCommands, AsyncConnectionConfig};
 use sqlx::PgPool;
@@ -78,6 +77,7 @@ impl Installation {
                 ("BOXOFFICE_DATABASE_URL", database_url),
                 ("BOXOFFICE_REDIS_URL", place.redis_url.clone()),
                 ("BOXOFFICE_REDIS_PREFIX", prefix.clone()),
+                ("BOXOFFICE_SHARDS", place.shards.get().to_string()),
                 ("BOXOFFICE_KAFKA_TOPIC", format!("{name}.decisions.{}", Uuid::now_v7())),
                 ("BOXOFFICE_DEAD_LETTER_TOPIC", format!("{name}.dead-letters.{}", Uuid::now_v7())),
                 ("BOXOFFICE_RATE_LIMIT_TOPIC", format!("{name}.rate-limits.{}", Uuid::now_v7())),
@@ -159,7 +159,7 @@ impl Installation {
     pub(crate) async fn redis_memory(&self) -> Result<u64> {
         let mut redis = self.redis.clone();
         let start = Instant::now();
-        for shard in ShardCount::DEFAULT.shards() {
+        for shard in self.place.shards.shards() {
             while redis.xlen::<_, u64>(self.keys.outbox(shard)).await? > 0 {
                 ensure!(start.elapsed() < APPLIED, "the outboxes do not empty");
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -174,7 +174,7 @@ impl Installation {
     async fn decisions(&self) -> Result<i64> {
         let mut redis = self.redis.clone();
         let mut sum = 0;
-        for shard in ShardCount::DEFAULT.shards() {
+        for shard in self.place.shards.shards() {
             let sequence: i64 = redis.hget(self.keys.shard(shard), "seq").await?;
             sum += sequence;
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use boxoffice_schema::shard::ShardCount;
 use clap::Args;
 
 /// Everything that a section is told from outside.
@@ -31,6 +32,10 @@ pub(crate) struct Place {
     /// Address of the API; the handler without a store listens at the next port.
     #[arg(long, default_value = "127.0.0.1:22080")]
     pub(crate) listen: SocketAddr,
+
+    /// Shards of each installation: many events share their calls the better the fewer there are.
+    #[arg(long, default_value = "16", value_parser = parse_shards)]
+    pub(crate) shards: ShardCount,
 }
 
 impl Place {
@@ -39,4 +44,8 @@ impl Place {
         let ip: IpAddr = self.listen.ip();
         SocketAddr::new(ip, self.listen.port() + 1)
     }
+}
+
+fn parse_shards(text: &str) -> anyhow::Result<ShardCount> {
+    Ok(ShardCount::new(text.parse()?)?)
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use boxoffice_schema::shard::ShardCount;
 use serde::Serialize;
 
 use crate::table::{Figure, plain, spread};
@@ -13,6 +14,8 @@ use crate::table::{Figure, plain, spread};
 pub(crate) struct Report {
     pub(crate) started_at: String,
     pub(crate) machine: String,
+    /// Of each installation.
+    pub(crate) shards: u16,
     /// Figures with goals, and those that say how things compare.
     pub(crate) ratios: Vec<Figure>,
     pub(crate) sections: Vec<Section>,
@@ -101,15 +104,18 @@ impl Section {
 }
 
 impl Report {
-    pub(crate) fn new() -> Self {
-        Self { started_at: chrono::Utc::now().to_rfc3339(), machine: machine(), ..Self::default() }
+    pub(crate) fn new(shards: ShardCount) -> Self {
+        let started_at = chrono::Utc::now().to_rfc3339();
+        Self { started_at, machine: machine(), shards: shards.get(), ..Self::default() }
     }
 
     /// As docs/BENCHMARKS.md has it.
     pub(crate) fn markdown(&self) -> String {
         let day = self.started_at.get(..10).unwrap_or_default();
-        let mut out =
-            format!("Measured on {day} on {}. Median of the rounds (lowest to highest).\n", self.machine);
+        let Self { machine, shards, .. } = self;
+        let mut out = format!(
+            "Measured on {day} on {machine}, with {shards} shards. Median of the rounds (lowest to highest).\n"
+        );
         for void in &self.void {
             let _ = writeln!(out, "\n**Void: {void}**");
         }

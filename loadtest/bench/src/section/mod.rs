@@ -75,7 +75,7 @@ pub(crate) struct Outcome {
 
 /// Measures the sections one after the other. One that cannot be verified is void; the others count.
 pub(crate) async fn run(place: &Place, names: &[Name], pace: Pace) -> Report {
-    let mut report = Report::new();
+    let mut report = Report::new(place.shards);
     for name in names {
         match one(place, *name, pace).await {
             Ok(outcome) => {
