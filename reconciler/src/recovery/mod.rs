@@ -1,10 +1,10 @@
 //! Certifies shards: none may sell before Redis was found to hold what PostgreSQL holds.
 //!
-//! The order, for each shard: apply the log to its end; take an epoch in PostgreSQL; write it to Redis, which fences the shard; drain the
-//! outbox into Kafka; append a barrier; wait until the log is applied up to the barrier; compare; where Redis lost
-//! something, restore it from PostgreSQL; certify. Each step checks that the epoch is still the one being recovered,
-//! so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a new epoch and ends
-//! the same.
+//! The order, for each shard: apply the log to its end; take an epoch in PostgreSQL; write it to Redis, which fences
+//! the shard; drain the outbox into Kafka; append a barrier; wait until the log is applied up to the barrier; compare;
+//! where Redis lost something, restore it from PostgreSQL; certify. Each step checks that the epoch is still the one
+//! being recovered, so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a
+//! new epoch and ends the same.
 
 use std::time::Duration;
 
