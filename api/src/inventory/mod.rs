@@ -207,7 +207,8 @@ impl Inventory {
             Verdict::SoldOut => return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() }),
             Verdict::Open(request) => request,
         };
-        let (target, known) = (*request.target(), self.known(&request));
+        let target = *request.target();
+        let known = self.known(target);
         let ordinals: Vec<u8> = request.items().iter().map(|item| item.ordinal).collect();
         let decided = self.acknowledged(known, target, self.bookings.decide(request).await?).await?;
         if decided.outcome == Outcome::SoldOut {
@@ -221,7 +222,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
-        let (target, known) = (*request.target(), self.known(&request));
+        let target = *request.target();
+        let known = self.known(target);
         Ok(self.acknowledged(known, target, self.confirmations.decide(request).await?).await?.outcome)
     }
 
@@ -230,7 +232,8 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
-        let (target, known) = (*request.target(), self.known(&request));
+        let target = *request.target();
+        let known = self.known(target);
         Ok(self.acknowledged(known, target, self.cancellations.decide(request).await?).await?.outcome)
     }
 
@@ -249,7 +252,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        let known = self.shared.acknowledgements.known(self.shard_of(target.event_id));
+        let known = self.known(target);
         let Some(image) = self.shown(target).await? else { return Ok(None) };
         self.wait_for(known, target, image.position).await?;
         Ok(Some(image))
@@ -314,9 +317,9 @@ impl Inventory {
         }
     }
 
-    /// How far the request's shard is known to be confirmed.
-    fn known(&self, request: &impl Decision) -> Position {
-        self.shared.acknowledgements.known(self.shard_of(request.target().event_id))
+    /// How far the booking's shard is known to be confirmed.
+    fn known(&self, target: Target) -> Position {
+        self.shared.acknowledgements.known(self.shard_of(target.event_id))
     }
 
     /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change.

@@ -18,6 +18,15 @@ async fn sell(world: &World, event: &Event, prefix: &str, count: usize) -> Vec<V
     join_all((0..count).map(book)).await
 }
 
+/// Asks again for each booking of [`sell`]; the answers are the same bytes.
+async fn are_replayed(world: &World, event: &Event, prefix: &str, sold: &[Vec<u8>]) {
+    for (n, body) in sold.iter().enumerate() {
+        let replay =
+            world.book(&event.id, &format!("{prefix}-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
+        assert_eq!((replay.status, &replay.body), (201, body));
+    }
+}
+
 #[tokio::test]
 async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_every_booking_is_there() {
     let mut redis = PrivateRedis::start().await;
@@ -33,11 +42,7 @@ async fn after_redis_was_killed_and_restarted_with_its_file_sales_go_on_and_ever
         reply.status == 201
     })
     .await;
-    for (n, body) in sold.iter().enumerate() {
-        let replay =
-            world.book(&event.id, &format!("before-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
-        assert_eq!((replay.status, &replay.body), (201, body));
-    }
+    are_replayed(&world, &event, "before", &sold).await;
     let audit = world.drained(&event).await;
     assert_eq!(audit["epoch"], 2, "a recovery took place: {audit}");
     assert_eq!(audit["certified"], true);
@@ -192,11 +197,7 @@ async fn a_restored_postgresql_reads_the_log_to_its_end_before_an_empty_redis_is
         third.book(&event.id, "bob", &event.request("bob", 1)).await.status == 201
     })
     .await;
-    for (n, body) in sold.iter().enumerate() {
-        let replay =
-            third.book(&event.id, &format!("late-{n}"), &event.request(&format!("buyer-{n}"), 1)).await;
-        assert_eq!((replay.status, &replay.body), (201, body));
-    }
+    are_replayed(&third, &event, "late", &sold).await;
     let audit = third.drained(&event).await;
     assert_eq!(audit["epoch"], 3, "the second is in the log: {audit}");
     assert_eq!(third.rows_counted(&event, 0).await, (0, 302));
