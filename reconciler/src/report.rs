@@ -173,7 +173,6 @@ fn next_steps(finding: &Finding) -> Vec<String> {
         | FindingKind::UnreadableInventory
         | FindingKind::RedisBehind
         | FindingKind::LostBookings
-        | FindingKind::LostKeys
         | FindingKind::LostExpiries
         | FindingKind::AllowancesDiffer => vec![rebuild],
         FindingKind::OverdueHolds => vec!["start an API instance; it expires holds".to_owned()],

@@ -70,7 +70,7 @@ pub(crate) fn held(epoch: u32, sequence: u64, key: &str) -> Record {
 fn booking(epoch: u32, sequence: u64, key: &str, kind: Kind, status: BookingStatus) -> Record {
     let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
     let customer = Customer::try_from("ann".to_owned()).unwrap();
-    let id = BookingId::new(&IdempotencyField::of(&Caller::anonymous(), EVENT, &key));
+    let id = BookingId::new(IdempotencyField::of(&Caller::anonymous(), EVENT, &key));
     let held = status == BookingStatus::Held;
     let image = BookingImage {
         status,

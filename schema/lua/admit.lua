@@ -15,11 +15,11 @@ local decide_unlimited = decide_batch
 local function decide_batch(shard, decide_one)
   local beyond = tonumber(ARGV[#ARGV])
   local rates = open_rates(ARGV[#ARGV - 1], { unpack(KEYS, #KEYS - beyond + 1) })
-  local function admit(event_at, slot_at, subject, request)
+  local function admit(event_at, slot_at, request)
     local found, all_fit = look_at_rates(rates)
-    local replays = read_slot(event_at, slot_at, string.sub(request, REST_AT, REST_AT + 15))
+    local replays = read_slot(event_at, slot_at, string.sub(request, FIELD_AT, REST_AT - 1))
     if not (all_fit or replays) then return leave_rates(found) .. 'T' end
-    local reply = decide_one(event_at, slot_at, subject, request)
+    local reply = decide_one(event_at, slot_at, request)
     local outcome = string.sub(reply, 1, 1)
     if replays or outcome == 'O' or outcome == 'U' then return string.char(0) .. reply end
     return take_rates(rates, found) .. reply

@@ -2,14 +2,11 @@
 --
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
 -- KEYS[5..], ARGV[4..]    see inventory.lua; of each request the script's own part is
---   idempotency field: hash of caller, event and key (16 bytes)
---   customer hash (16 bytes) .. fingerprint (16 bytes)
---   hold in milliseconds, 0 to confirm at once (u64)
---   items: their length (u8), n times (ordinal u8, quantity u16)
---   the image's tail, opaque here: its length (u16), its bytes
+--   hold in milliseconds, 0 to confirm at once (u64); how many items (u8)
+--   what the image has behind its header, of which the script reads customer hash, fingerprint and items
 --
--- Returns one string a request, its first byte the outcome; an image after B, a booking id (16 bytes) and an image
--- after R:
+-- Returns one string a request, its first byte the outcome; an image after B; after R the end of the booking's id
+-- (10 bytes), the id's time (6) and an image:
 -- B booked, R replayed, F key reused with another body, N not on sale, L limit, S sold out, O outbox full,
 -- U an inventory key is missing. Only B writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
@@ -17,23 +14,24 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function replay(event_at, slot_at, booking_id, identity)
-  local image = read_slot(event_at, slot_at, booking_id)
-  if not image then
-    lost = KEYS[slot_at]
-    return 'U'
-  end
-  if string.sub(image, 49, 64) ~= string.sub(identity, 17) then return 'F' end
-  return 'R' .. booking_id .. image
+local IMAGE_AT = REST_AT + 9 - CUSTOMER_AT -- add a place in an image, and it is the place in a request
+
+local function replay(field, value, request)
+  local made = string.sub(value, TIME + FINGERPRINT_AT, TIME + ITEMS_AT - 1)
+  if made ~= string.sub(request, IMAGE_AT + FINGERPRINT_AT, IMAGE_AT + ITEMS_AT - 1) then return 'F' end
+  return 'R' .. field .. value
 end
 
-local function book(event_at, slot_at, subject, request)
-  local idempotency, identity, hold_ms, items, tail = struct.unpack('>c16c32I8Bc0Hc0', request, REST_AT)
-  local known = read_slot(event_at, slot_at, idempotency)
-  if known then return replay(event_at, slot_at, known, identity) end
-  local customer, taken = string.sub(identity, 1, CUSTOMER_FIELD), parse_items(items)
+local function book(event_at, slot_at, request)
+  local field = string.sub(request, FIELD_AT, REST_AT - 1)
+  local known = read_slot(event_at, slot_at, field)
+  if known then return replay(field, known, request) end
+  local hold_ms, count = struct.unpack('>I8B', request, REST_AT)
+  local taken = parse_items(request, IMAGE_AT + ITEMS_AT, count)
   local event = load_event(event_at, taken[1])
   if not event then return 'U' end
+  local customer_at = IMAGE_AT + CUSTOMER_AT
+  local customer = string.sub(request, customer_at, customer_at + CUSTOMER_FIELD - 1)
   local refusal = check_take(shard, event, customer, taken)
   if refusal then return refusal end
   if shard.outbox_full then return 'O' end
@@ -42,10 +40,9 @@ local function book(event_at, slot_at, subject, request)
   local state, expires = CONFIRMED, 0
   if is_hold then state, expires = HELD, shard.now + hold_ms end
   next_sequence(shard)
-  local image = pack_image(shard, state, state, shard.now, expires, identity, items, '', tail)
-  local booking_id = string.sub(subject, 17)
-  write_slot(event, slot_at, idempotency, booking_id)
-  write_slot(event, slot_at, booking_id, image)
+  local image = pack_image(shard, state, state, count, shard.now, expires, string.sub(request, customer_at))
+  local subject = subject_of(request)
+  write_booking(event, slot_at, request, image)
   move_stock(event, taken, is_hold and 'held' or 'sold', 1)
   move_allowance(event, customer, taken, 1)
   if is_hold then schedule[subject] = expires end

@@ -11,13 +11,13 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function cancel(event_at, slot_at, subject)
-  local image = read_slot(event_at, slot_at, string.sub(subject, 17))
+local function cancel(event_at, slot_at, request)
+  local image = read_booking(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CANCELLED or booking.state == EXPIRED then return 'P' .. image end
   if shard.outbox_full then return 'O' end
-  return release(shard, event_at, slot_at, subject, booking, CANCELLED, CANCELLED_KIND)
+  return release(shard, event_at, slot_at, request, booking, CANCELLED, CANCELLED_KIND)
 end
 
 return decide_batch(shard, cancel)

@@ -14,9 +14,8 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function confirm(event_at, slot_at, subject, request)
-  local booking_id = string.sub(subject, 17)
-  local image = read_slot(event_at, slot_at, booking_id)
+local function confirm(event_at, slot_at, request)
+  local image = read_booking(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CONFIRMED then return 'P' .. image end
@@ -37,11 +36,12 @@ local function confirm(event_at, slot_at, subject, request)
     move_allowance(event, booking.customer, booking.taken, 1)
   end
   move_stock(event, booking.taken, 'sold', 1)
+  local subject = subject_of(request)
   unschedule[subject] = true
   booking.state = CONFIRMED
   booking.payment = string.sub(request, REST_AT)
   image = repack_image(shard, booking)
-  write_slot(event, slot_at, booking_id, image)
+  write_booking(event, slot_at, request, image)
   decide_booking(shard, CONFIRMED_KIND, subject, image, event, booking.taken)
   return 'C' .. image
 end

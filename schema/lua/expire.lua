@@ -12,17 +12,17 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function expire(event_at, slot_at, subject)
-  local image = read_slot(event_at, slot_at, string.sub(subject, 17))
+local function expire(event_at, slot_at, request)
+  local image = read_booking(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state ~= HELD then
-    unschedule[subject] = true
+    unschedule[subject_of(request)] = true
     return 'P' .. image
   end
   if shard.now < booking.expires then return 'P' .. image end
   if shard.outbox_full then return 'O' end
-  return release(shard, event_at, slot_at, subject, booking, EXPIRED, EXPIRED_KIND)
+  return release(shard, event_at, slot_at, request, booking, EXPIRED, EXPIRED_KIND)
 end
 
 return decide_batch(shard, expire)

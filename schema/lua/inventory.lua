@@ -13,9 +13,13 @@
 local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
 local HELD, CONFIRMED, CANCELLED, EXPIRED = 1, 2, 3, 4
-local ITEMS_AT = 65              -- header (32), customer hash (16), fingerprint (16)
+local CUSTOMER_AT, FINGERPRINT_AT, ITEMS_AT = 33, 49, 65 -- in an image, behind its header
 local CUSTOMER_FIELD = 12        -- so many bytes of the customer hash name the customer's counters
-local REST_AT = 37               -- where the script's own part of a request begins
+local SUBJECT_AT = 5             -- where a request has its event id .. booking id,
+local BOOKING_AT = 21            -- of that the booking id,
+local FIELD_AT = 27              -- the end of that, under which the booking lies in its slot,
+local REST_AT = 37               -- and the script's own part
+local TIME = 6                   -- so many bytes of a booking's id are its time
 
 local events, slots = {}, {}
 local lost
@@ -96,8 +100,9 @@ end
 -- The number of a slot, which is the field of the customers hash that says whether the slot was ever written.
 local function slot_number(at) return string.match(KEYS[at], '^.*:(%d+)$') end
 
--- The value of a field of a slot, or nil where there is none. Each slot that was written has an empty field, too: where
--- that is missing, the slot is lost, and an absent field says nothing.
+-- The value of a field of a slot, or nil where there is none: under the end of a booking's id lie the time of its id and its
+-- image. Each slot that was written has an empty field, too: where that is missing, the slot is lost, and an absent field
+-- says nothing.
 local function read_slot(event_at, at, field)
   local slot = slots[at]
   local value
@@ -130,15 +135,31 @@ local function write_slot(event, at, field, value)
   set[n + 1], set[n + 2] = field, value
 end
 
+local function subject_of(request) return string.sub(request, SUBJECT_AT, REST_AT - 1) end
+
+-- The image of the booking that a request names, or nil where there is none.
+local function read_booking(event_at, slot_at, request)
+  local value = read_slot(event_at, slot_at, string.sub(request, FIELD_AT, REST_AT - 1))
+  if value and string.sub(value, 1, TIME) == string.sub(request, BOOKING_AT, FIELD_AT - 1) then
+    return string.sub(value, TIME + 1)
+  end
+end
+
+-- Behind read_booking, or where nothing lies under the field.
+local function write_booking(event, slot_at, request, image)
+  local field = string.sub(request, FIELD_AT, REST_AT - 1)
+  write_slot(event, slot_at, field, string.sub(request, BOOKING_AT, FIELD_AT - 1) .. image)
+end
+
 local function on_sale(event, now)
   return event.status == 'on_sale' and (not event.open or now >= event.open) and (not event.close or now < event.close)
 end
 
--- Items as a list: ordinal, quantity, ordinal, quantity ...
-local function parse_items(items)
+-- `count` items, packed from a place on, as a list: ordinal, quantity, ordinal, quantity ...
+local function parse_items(packed, from, count)
   local taken = {}
-  for at = 1, #items, 3 do
-    local ordinal, high, low = string.byte(items, at, at + 2)
+  for at = from, from + 3 * (count - 1), 3 do
+    local ordinal, high, low = string.byte(packed, at, at + 2)
     local n = #taken
     taken[n + 1], taken[n + 2] = ordinal, high * 256 + low
   end
@@ -215,37 +236,47 @@ end
 
 local function parse_image(image)
   local version, state, first, count, created, expires = struct.unpack(HEADER, image)
-  local items_end = ITEMS_AT + 3 * count - 1
-  local items = string.sub(image, ITEMS_AT, items_end)
+  local payment_at = ITEMS_AT + 3 * count
   return {
-    state = state, first = first, created = created, expires = expires,
-    customer = string.sub(image, 33, 32 + CUSTOMER_FIELD), identity = string.sub(image, 33, 64),
-    items = items, taken = parse_items(items),
-    payment = struct.unpack('>Hc0', image, items_end + 1),
-    tail = string.sub(image, items_end + 3 + struct.unpack('>H', image, items_end + 1)),
+    state = state, first = first, count = count, created = created, expires = expires,
+    customer = string.sub(image, CUSTOMER_AT, CUSTOMER_AT + CUSTOMER_FIELD - 1),
+    taken = parse_items(image, ITEMS_AT, count),
+    asked = string.sub(image, CUSTOMER_AT, payment_at - 1),
+    payment = struct.unpack('>Hc0', image, payment_at),
+    tail = string.sub(image, payment_at + 2 + struct.unpack('>H', image, payment_at)),
   }
 end
 
--- An image with the position of this change.
-local function pack_image(shard, state, first, created, expires, identity, items, payment, tail)
-  return struct.pack(HEADER, IMAGE_VERSION, state, first, #items / 3, created, expires, shard.epoch, shard.seq)
-    .. identity .. items .. struct.pack('>Hc0', #payment, payment) .. tail
+-- An image with the position of this change; `rest` is what stands behind the header.
+local function pack_image(shard, state, first, count, created, expires, rest)
+  return struct.pack(HEADER, IMAGE_VERSION, state, first, count, created, expires, shard.epoch, shard.seq) .. rest
 end
 
 -- The image of a booking that was there before, as it is now.
 local function repack_image(shard, booking)
-  return pack_image(shard, booking.state, booking.first, booking.created, booking.expires, booking.identity,
-    booking.items, booking.payment, booking.tail)
+  local rest = booking.asked .. struct.pack('>Hc0', #booking.payment, booking.payment) .. booking.tail
+  return pack_image(shard, booking.state, booking.first, booking.count, booking.created, booking.expires, rest)
 end
 
 local schedule, unschedule = {}, {}
 
--- Counters of customers that reach zero are removed. Redis would write a number with 17 digits, which takes it longer.
+-- Redis would write a number with 17 digits, which takes it longer. Most customers have the same few tickets.
+local decimals = {}
+local function decimal(number)
+  local text = decimals[number]
+  if not text then
+    text = string.format('%d', number)
+    decimals[number] = text
+  end
+  return text
+end
+
+-- Counters of customers that reach zero are removed.
 local function write_event(event)
   local set = { 'HSET', event.key }
   for field, count in pairs(event.changed) do
     local n = #set
-    set[n + 1], set[n + 2] = field, string.format('%d', count)
+    set[n + 1], set[n + 2] = field, decimal(count)
   end
   if #set > 2 then redis.call(unpack(set)) end
   local used, gone = { 'HSET', event.customers }, { 'HDEL', event.customers }
@@ -253,7 +284,7 @@ local function write_event(event)
     local count = event.used[field]
     if count > 0 then
       local n = #used
-      used[n + 1], used[n + 2] = field, string.format('%d', count)
+      used[n + 1], used[n + 2] = field, decimal(count)
     else
       gone[#gone + 1] = field
     end
@@ -273,14 +304,14 @@ local function write_inventory()
   for member in pairs(unschedule) do redis.call('ZREM', KEYS[4], member) end
 end
 
--- Decides every request of a batch, in order, and commits. A request is given to `decide_one` as the places of its event's
--- and its slot's keys, its subject, and the packed string.
+-- Decides every request of a batch, in order, and commits. `decide_one` gets the places of a request's keys, its event's and
+-- its slot's, and the packed string.
 local function decide_batch(shard, decide_one)
   local replies = {}
   for i = 1, tonumber(ARGV[4]) do
     local request = ARGV[4 + i]
-    local event_at, slot_at, subject = struct.unpack('>HHc32', request)
-    replies[i] = decide_one(event_at, slot_at, subject, request)
+    local event_at, slot_at = struct.unpack('>HH', request)
+    replies[i] = decide_one(event_at, slot_at, request)
   end
   if lost and not shard.is_fenced then return fence_lost(KEYS[1], KEYS[2], lost) end
   return commit(shard, replies, write_inventory)

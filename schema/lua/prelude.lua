@@ -31,7 +31,7 @@ local function read_shard()
   local head = tonumber(s[4])
   now = math.max(now, tonumber(s[3]))
   return {
-    epoch = tonumber(s[1]), seq = tonumber(s[2]), now = now, written = tonumber(s[5]), frames = frames, entries = {},
+    epoch = tonumber(s[1]), seq = tonumber(s[2]), now = now, written = tonumber(s[5]), frames = frames, entries = { '' },
     outbox_full = frames >= tonumber(ARGV[1]) or tonumber(s[5]) - tonumber(s[6]) >= tonumber(ARGV[2])
       or (frames > 0 and now - head > tonumber(ARGV[3])),
   }
@@ -48,20 +48,21 @@ local function next_sequence(shard)
   return shard.seq
 end
 
--- Appends a decision to the frame: its kind and sequence, the ids that it is about, its body with the length in front,
--- and the totals of the ticket types that a booking touched.
+-- Appends a decision to the frame, of which the first entry is kept for its head: its kind and sequence, the ids that it is
+-- about, its body with the length in front, and the totals of the ticket types that a booking touched.
 local function decide(shard, kind, subject, body, totals)
   local entries = shard.entries
   local n = #entries
-  entries[n + 1] = struct.pack('>BI8', kind, shard.seq) .. subject .. struct.pack('>I4', #body)
+  entries[n + 1] = struct.pack('>BI8c0I4', kind, shard.seq, subject, #body)
   entries[n + 2] = body
   entries[n + 3] = totals
 end
 
 -- Writes what was decided: the frame and the shard's accounts.
 local function write_frame(shard)
-  if #shard.entries == 0 then return end
-  local frame = struct.pack('>BI4I8', FRAME_VERSION, shard.epoch, shard.now) .. table.concat(shard.entries)
+  if #shard.entries == 1 then return end
+  shard.entries[1] = struct.pack('>BI4I8', FRAME_VERSION, shard.epoch, shard.now)
+  local frame = table.concat(shard.entries)
   shard.written = shard.written + #frame
   local now, written = string.format('%d', shard.now), string.format('%d', shard.written)
   redis.call('XADD', KEYS[3], string.format('%d-%d', shard.epoch, shard.seq), 'f', frame, 't', now, 'w', written)

@@ -12,9 +12,8 @@
 local shard = open_shard()
 if not shard then return unverified() end
 
-local function restate(event_at, slot_at, subject)
-  local booking_id = string.sub(subject, 17)
-  local image = read_slot(event_at, slot_at, booking_id)
+local function restate(event_at, slot_at, request)
+  local image = read_booking(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   local event = load_inventory(event_at, booking)
@@ -23,8 +22,8 @@ local function restate(event_at, slot_at, subject)
 
   next_sequence(shard)
   image = repack_image(shard, booking)
-  write_slot(event, slot_at, booking_id, image)
-  decide_booking(shard, RESTATED_KIND, subject, image, event, booking.taken)
+  write_booking(event, slot_at, request, image)
+  decide_booking(shard, RESTATED_KIND, subject_of(request), image, event, booking.taken)
   return 'C' .. image
 end
 

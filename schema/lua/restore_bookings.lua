@@ -1,4 +1,4 @@
--- Restoring, third: bookings of an event, with their idempotency records, expiries and their customers' allowances.
+-- Restoring, third: bookings of an event, with their expiries and their customers' allowances.
 -- Bookings must not be restored twice, since allowances are added up.
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3] expiry   KEYS[4] customers hash   KEYS[5..] slot hashes

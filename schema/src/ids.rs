@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -71,7 +72,7 @@ id!(
     TicketTypeId
 );
 id!(
-    /// A booking. Its last two bytes name its slot, see [`BookingId::new`].
+    /// A booking: when it was asked for, and the key that made it. See [`BookingId::new`].
     BookingId
 );
 
@@ -92,13 +93,32 @@ impl TicketTypeId {
 }
 
 impl BookingId {
-    /// A new id whose last two bytes come from the idempotency field. A booking and the record of its key then lie
-    /// in one slot, so that a retry finds both under one declared key, and so does a reader who has only the id.
-    /// 58 random bits remain.
-    pub fn new(idempotency: &IdempotencyField) -> Self {
-        let mut bytes = *Uuid::now_v7().as_bytes();
-        bytes[14..].copy_from_slice(&idempotency.as_bytes()[..2]);
+    /// A new id: the present millisecond, and all that the idempotency field is. A booking lies under that field in its
+    /// slot, so that a retry, which has only the key, finds it as a reader does, who has only the id.
+    pub fn new(idempotency: IdempotencyField) -> Self {
+        let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default().to_be_bytes();
+        let [_, _, time @ ..] = millis;
+        Self::from_parts(time, idempotency)
+    }
+
+    /// From the time of an id and the field that its booking lies under.
+    pub fn from_parts(time: [u8; 6], idempotency: IdempotencyField) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&time);
+        bytes[6..].copy_from_slice(idempotency.as_bytes());
         Self::from_bytes(bytes)
+    }
+
+    /// Milliseconds since 1970, big-endian.
+    pub fn time(&self) -> [u8; 6] {
+        let [a, b, c, d, e, f, ..] = *self.as_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// The field of its slot that it lies under.
+    pub fn field(&self) -> IdempotencyField {
+        let [_, _, _, _, _, _, field @ ..] = *self.as_bytes();
+        IdempotencyField::from_bytes(field)
     }
 
     /// The booking's slot among `slots` of its event, which is a power of two up to 65,536.
@@ -111,6 +131,23 @@ impl BookingId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::{Caller, IdempotencyKey};
+
+    #[test]
+    fn a_bookings_id_is_a_uuid_of_version_7_that_says_when_it_was_asked_for_and_by_which_key() {
+        let event = EventId::new();
+        let field = |key: &[u8]| {
+            IdempotencyField::of(&Caller::anonymous(), event, &IdempotencyKey::parse(key).unwrap())
+        };
+        let before = Utc::now().timestamp_millis();
+        let id = BookingId::new(field(b"a"));
+        let [_, _, time @ ..] = before.to_be_bytes();
+        assert!(id.time() >= time && id.time() <= BookingId::new(field(b"b")).time());
+        assert_eq!(id.as_uuid().get_version_num(), 7);
+        assert_eq!(id.as_uuid().get_variant(), uuid::Variant::RFC4122);
+        assert_eq!((id.field(), BookingId::from_parts(id.time(), field(b"a"))), (field(b"a"), id));
+        assert_ne!(id.field(), field(b"b"));
+    }
 
     #[test]
     fn an_id_takes_the_hyphenated_form_only() {

@@ -63,11 +63,11 @@ impl Keys {
         self.of_shard(shard, &format!("customers:{event}"))
     }
 
-    /// Hash: some of an event's bookings, and the idempotency records that lead to them. Small hashes are stored
-    /// compactly, which is why an event has many slots. An empty field is in each slot that was ever written. Fields are
-    /// only ever added: under one certificate, as many are the same ones.
+    /// Hash: some of an event's bookings, each under what its key says ([`crate::slot`]), so that it is its own idempotency
+    /// record. Small hashes are stored compactly, which is why an event has many slots. An empty field is in each slot that
+    /// was ever written. Fields are only ever added: under one certificate, as many are the same ones.
     pub fn slot(&self, shard: Shard, event: EventId, slot: u32) -> String {
-        self.of_shard(shard, &format!("slot:{event}:{slot}"))
+        self.of_shard(shard, &format!("bookings:{event}:{slot}"))
     }
 
     /// String with a time to live: what a subject has used of a policy's quota. A subject is counted once whatever

@@ -1,7 +1,7 @@
 //! The contract of Boxoffice's three stores, and nothing else: there is no I/O here.
 //!
 //! - What things are: [`ids`], [`text`], [`money`], [`status`], [`position`], [`shard`].
-//! - What Redis holds and does: [`keys`], [`image`], [`event`], [`frame`], [`fingerprint`], [`rate`], [`scripts`].
+//! - What Redis holds and does: [`keys`], [`slot`], [`image`], [`event`], [`frame`], [`fingerprint`], [`rate`], [`scripts`].
 //! - What Kafka carries: [`record`], and of rate limits [`rate_record`].
 //! - What PostgreSQL holds: the numbered files in `schema/migrations`.
 //!
@@ -23,6 +23,7 @@ pub mod rate_record;
 pub mod record;
 pub mod scripts;
 pub mod shard;
+pub mod slot;
 pub mod status;
 pub mod text;
 pub mod time;

@@ -76,7 +76,7 @@ fn answer(request: &HttpRequest, body: &[u8]) -> Option<HttpResponse> {
     let items = items.filter(|items| (1..=20).contains(&items.len()))?;
     let idempotency =
         boxoffice_schema::fingerprint::IdempotencyField::of(&Caller::anonymous(), event_id, &key);
-    let id = BookingId::new(&idempotency);
+    let id = BookingId::new(idempotency);
     let amount = items.iter().map(|item| u64::from(item.quantity) * PRICE).sum();
     let booking = Booking {
         id,

@@ -176,8 +176,6 @@ pub(crate) enum FindingKind {
     UnrecordedBookings,
     /// A booking has two contents at one position.
     BookingsDiffer,
-    /// In Redis a booking's idempotency key does not lead to it: a retry would book again.
-    LostKeys,
     /// In Redis a hold is not in the expiry queue at its time.
     LostExpiries,
     /// In Redis a customer's count is not that of its bookings.
@@ -198,7 +196,6 @@ impl FindingKind {
             Self::LostBookings => "lost_bookings",
             Self::UnrecordedBookings => "unrecorded_bookings",
             Self::BookingsDiffer => "bookings_differ",
-            Self::LostKeys => "lost_keys",
             Self::LostExpiries => "lost_expiries",
             Self::AllowancesDiffer => "allowances_differ",
         }

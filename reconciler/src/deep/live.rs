@@ -1,5 +1,5 @@
-//! What Redis has: looked for in PostgreSQL, and in itself. Each booking has a record of its idempotency key, each hold
-//! an entry in the expiry queue, and each customer a count.
+//! What Redis has: looked for in PostgreSQL, and in itself. Each hold has an entry in the expiry queue, and each customer a
+//! count.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,6 +8,7 @@ use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::allowances;
+use boxoffice_schema::slot;
 use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::time;
 use redis::RedisError;
@@ -17,14 +18,14 @@ use crate::audit::FindingKind;
 
 use super::{Comparison, DeepError, Subject};
 
-/// Slots that are read in one round trip; a slot has about 32 bookings.
+/// Slots that are read in one round trip; a slot has about 64 bookings.
 const SLOTS: usize = 32;
 
 /// Customers that are read in one step.
 const CUSTOMERS: usize = 1_000;
 
-/// A slot's hash: bookings by their ids, and ids of bookings by idempotency fields.
-type Slot = HashMap<Vec<u8>, Vec<u8>>;
+/// A slot's hash.
+type Slot = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// The tickets that count against limits, by field of the customers hash.
 type Allowances = BTreeMap<Vec<u8>, u64>;
@@ -46,7 +47,7 @@ impl Subject<'_> {
         let before = self.read_customers().await?;
         let mut summed = Allowances::new();
         for slots in self.slots().chunks(SLOTS) {
-            let bookings = self.read_slots(slots, found).await?;
+            let bookings = self.read_slots(slots).await?;
             self.look_for_rows(&bookings, found).await?;
             self.compare_expiries(&bookings, found).await?;
             self.sum(&bookings, &mut summed);
@@ -68,40 +69,25 @@ impl Subject<'_> {
     /// Only the question what PostgreSQL lacks.
     pub(super) async fn look_for_all_rows(&self, found: &mut Comparison) -> Result<(), DeepError> {
         for slots in self.slots().chunks(SLOTS) {
-            let bookings = self.read_slots(slots, found).await?;
+            let bookings = self.read_slots(slots).await?;
             self.look_for_rows(&bookings, found).await?;
         }
         Ok(())
     }
 
-    /// The bookings of some slots; one whose key does not lead to it is a difference.
-    async fn read_slots(
-        &self,
-        slots: &[u32],
-        found: &mut Comparison,
-    ) -> Result<Vec<(BookingId, BookingImage)>, DeepError> {
+    /// The bookings of some slots.
+    async fn read_slots(&self, slots: &[u32]) -> Result<Vec<(BookingId, BookingImage)>, DeepError> {
         let mut pipeline = redis::pipe();
         for slot in slots {
             pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
         }
         let read: Vec<Slot> = pipeline.query_async(&mut self.sources.redis.connection()).await?;
-        let mut bookings = Vec::new();
-        for slot in &read {
-            for (field, value) in slot {
-                let Ok(id) = <[u8; 16]>::try_from(field.as_slice()) else { continue };
-                // An id as the value: this is the record of a key. An unreadable booking was told where PostgreSQL's
-                // bookings were compared.
-                let Ok(image) = BookingImage::decode(value) else { continue };
-                let id = BookingId::from_bytes(id);
-                let key = IdempotencyField::of(&image.caller, self.event.id, &image.idempotency_key);
-                if slot.get(key.as_bytes().as_slice()).is_none_or(|leads_to| leads_to != id.as_bytes()) {
-                    let detail = format!("in Redis the key of booking {id} does not lead to it");
-                    found.add(FindingKind::LostKeys, Some(id), detail);
-                }
-                bookings.push((id, image));
-            }
-        }
-        Ok(bookings)
+        // Each slot has an empty field, too. An unreadable booking was told where PostgreSQL's were compared.
+        let booking = |(field, value): &(Vec<u8>, Vec<u8>)| {
+            let field = IdempotencyField::from_bytes(field.as_slice().try_into().ok()?);
+            slot::decode(field, value).ok()
+        };
+        Ok(read.iter().flatten().filter_map(booking).collect())
     }
 
     /// Bookings that PostgreSQL lacks, or has older, although it has applied the decision: it lost one.
@@ -178,8 +164,11 @@ impl Subject<'_> {
                 continue;
             }
             // Read together with the booking, which may have been decided upon since.
-            let (bytes, score) = self.read_hold(*id).await?;
-            let image = bytes.map_or(Ok(image.clone()), |bytes| BookingImage::decode(&bytes))?;
+            let (value, score) = self.read_hold(*id).await?;
+            let image = match value {
+                Some(value) => slot::decode(id.field(), &value)?.1,
+                None => image.clone(),
+            };
             if held(&image) && score != expiry_score(&image) {
                 let detail = format!("in Redis the hold of booking {id} would not expire at its time");
                 found.add(FindingKind::LostExpiries, Some(*id), detail);
@@ -195,7 +184,7 @@ impl Subject<'_> {
     async fn read_hold(&self, id: BookingId) -> Result<(Option<Vec<u8>>, Option<f64>), RedisError> {
         let mut transaction = redis::pipe();
         transaction.atomic();
-        transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.as_bytes());
+        transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.field().as_bytes());
         transaction.cmd("ZSCORE").arg(self.sources.keys.expiry(self.shard)).arg(self.expiry_member(id));
         transaction.query_async(&mut self.sources.redis.connection()).await
     }
@@ -213,7 +202,7 @@ impl Subject<'_> {
             let before = self.read_customers().await?;
             let mut summed = Allowances::new();
             for slots in self.slots().chunks(SLOTS) {
-                let bookings = self.read_slots(slots, &mut Comparison::default()).await?;
+                let bookings = self.read_slots(slots).await?;
                 self.sum(&bookings, &mut summed);
             }
             let mut again = doubts(&before, &summed, &self.read_customers().await?);

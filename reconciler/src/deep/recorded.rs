@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
+use boxoffice_schema::slot;
 
 use crate::audit::FindingKind;
 use crate::recovery::stored::{self, Page};
@@ -18,22 +19,22 @@ impl Subject<'_> {
         let mut page = stored::bookings(self.sources.pool, self.event, None, PAGE).await?;
         while let Some(Page { bookings, last, .. }) = page {
             found.bookings += bookings.len();
-            let live = self.read_images(&bookings).await?;
-            for ((id, recorded), bytes) in bookings.iter().zip(live) {
-                judge(*id, recorded, bytes.as_deref(), found);
+            let live = self.read_values(&bookings).await?;
+            for ((id, recorded), value) in bookings.iter().zip(live) {
+                judge(*id, recorded, value.as_deref(), found);
             }
             page = stored::bookings(self.sources.pool, self.event, Some(last), PAGE).await?;
         }
         Ok(())
     }
 
-    async fn read_images(
+    async fn read_values(
         &self,
         bookings: &[(BookingId, BookingImage)],
     ) -> Result<Vec<Option<Vec<u8>>>, DeepError> {
         let mut pipeline = redis::pipe();
         for (id, _) in bookings {
-            pipeline.cmd("HGET").arg(self.slot_key(*id)).arg(id.as_bytes());
+            pipeline.cmd("HGET").arg(self.slot_key(*id)).arg(id.field().as_bytes());
         }
         Ok(pipeline.query_async(&mut self.sources.redis.connection()).await?)
     }
@@ -41,12 +42,17 @@ impl Subject<'_> {
 
 /// Compares a booking's two images. Where Redis is ahead, nothing follows: that is asked from Redis' side.
 fn judge(id: BookingId, recorded: &BookingImage, live: Option<&[u8]>, found: &mut Comparison) {
-    let Some(bytes) = live else {
-        found.add(FindingKind::LostBookings, Some(id), format!("booking {id} is not in Redis"));
+    let lost = format!("booking {id} is not in Redis");
+    let Some(value) = live else {
+        found.add(FindingKind::LostBookings, Some(id), lost);
         return;
     };
-    let live = match BookingImage::decode(bytes) {
-        Ok(live) => live,
+    let live = match slot::decode(id.field(), value) {
+        Ok((other, _)) if other != id => {
+            found.add(FindingKind::LostBookings, Some(id), format!("{lost}; its key leads to {other}"));
+            return;
+        }
+        Ok((_, live)) => live,
         Err(error) => {
             found.add(FindingKind::BookingsDiffer, Some(id), format!("booking {id} in Redis: {error}"));
             return;

@@ -158,7 +158,7 @@ pub(crate) async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8
     for key in stack.redis_keys().await {
         let kind = key.rsplit_once("}:").unwrap().1.split(':').next().unwrap().to_owned();
         let command = match kind.as_str() {
-            "event" | "customers" | "slot" if key.contains("{s00}") => {
+            "event" | "customers" | "bookings" if key.contains("{s00}") => {
                 redis::cmd("HGETALL").arg(&key).to_owned()
             }
             "expiry" if key.contains("{s00}") => {
@@ -198,7 +198,7 @@ async fn a_redis_that_lost_all_its_data_gets_back_every_key_as_it_was() {
     stack.wait_until_certified().await;
     let sale = sold_in_every_state(&stack).await;
     let before = inventory(&stack).await;
-    assert!(before.keys().any(|key| key.contains("slot")), "{:?}", before.keys());
+    assert!(before.keys().any(|key| key.contains("bookings")), "{:?}", before.keys());
     let epoch = stack.position(FIRST).await.0;
     stack.wipe_redis().await;
 
@@ -310,6 +310,27 @@ async fn nothing_is_restored_while_postgresql_lacks_a_refused_record() {
     stack.wait_until_certified().await;
     assert!(matches!(sale.book(&stack, "b").await, Outcome::Replayed(..)));
     assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 3);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Under such an id a retry would not find it, and book again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_whose_id_is_not_that_of_its_key_is_not_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    stack.execute("UPDATE bookings SET idempotency_key = 'renamed' WHERE idempotency_key = 'booked-3'").await;
+    stack.wipe_redis().await;
+    let said = "SELECT count(*) FROM alarms WHERE kind = 'unrestorable' AND resolved_at IS NULL \
+                AND detail LIKE '%idempotency key%'";
+    stack.wait_for_number("the row is named", said, 1).await;
+    assert!(!stack.is_certified(FIRST).await);
+
+    stack.execute("UPDATE bookings SET idempotency_key = 'booked-3' WHERE idempotency_key = 'renamed'").await;
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "booked-3").await, Outcome::Replayed(..)));
     service.stop().await;
     stack.remove().await;
 }

@@ -1,9 +1,7 @@
 //! What the audit finds is mended while tickets are sold, once, and never in silence.
 
-use boxoffice_schema::fingerprint::IdempotencyField;
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::scripts::Outcome;
-use boxoffice_schema::text::{Caller, IdempotencyKey};
 
 use crate::recovering::{LiveSale, inventory, restart_redis, sold_in_every_state};
 use crate::relaying::{outbox, trim_outbox, while_relayed, while_sold};
@@ -398,13 +396,11 @@ async fn what_redis_lost_of_bookings_is_found_one_by_one_and_put_back_by_a_rebui
     let id = booking_of(&stack, "held-3").await;
     let (slot, expiry) = (keys.slot_of(FIRST, sale.id(), id, sale.event.slots), keys.expiry(FIRST));
     let customers = keys.customers(FIRST, sale.id());
-    let key = IdempotencyKey::parse(b"held-3").unwrap();
-    let field = IdempotencyField::of(&Caller::anonymous(), sale.id(), &key);
+    let field = id.field();
     let member = [sale.id().as_bytes().as_slice(), id.as_bytes()].concat();
-    let losses: [(&str, &str, Vec<&[u8]>); 5] = [
+    let losses: [(&str, &str, Vec<&[u8]>); 4] = [
         ("lost_bookings", "DEL", vec![slot.as_bytes()]),
-        ("lost_bookings", "HDEL", vec![slot.as_bytes(), id.as_bytes()]),
-        ("lost_keys", "HDEL", vec![slot.as_bytes(), field.as_bytes()]),
+        ("lost_bookings", "HDEL", vec![slot.as_bytes(), field.as_bytes()]),
         ("lost_expiries", "ZREM", vec![expiry.as_bytes(), &member]),
         ("allowances_differ", "HINCRBY", vec![customers.as_bytes(), b"0123456789ab", b"1"]),
     ];

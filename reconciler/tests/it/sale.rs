@@ -10,7 +10,7 @@ use boxoffice_schema::record::{BookingChange, Change, Kind, Record, Totals};
 use boxoffice_schema::shard::{Shard, ShardCount};
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
-use boxoffice_schema::time::truncate;
+use boxoffice_schema::time::{self, truncate};
 use chrono::{TimeDelta, Utc};
 
 /// One event with one ticket type, and its shard's position.
@@ -140,7 +140,9 @@ impl Sale {
             items: vec![ImageItem { ordinal: 0, quantity, ticket_type_id, unit_price: 5_000 }],
         };
         self.count(status, i64::from(quantity));
-        let id = BookingId::new(&IdempotencyField::of(&caller, self.event.id, &key));
+        // No two bookings in one millisecond, so that two of one key have two ids.
+        let [_, _, time @ ..] = (time::to_millis(now) + position.sequence).to_be_bytes();
+        let id = BookingId::from_parts(time, IdempotencyField::of(&caller, self.event.id, &key));
         self.booking_record(kind, id, image)
     }
 

@@ -9,6 +9,7 @@ use crate::image::{BookingImage, ImageItem, encode_tail};
 use crate::keys::Keys;
 use crate::money::Currency;
 use crate::shard::Shard;
+use crate::slot;
 use crate::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
 use super::rate::PackedRates;
@@ -79,7 +80,6 @@ pub trait Decision {
 /// A booking to be made.
 pub struct Book {
     target: Target,
-    idempotency: IdempotencyField,
     hold_ms: u64,
     items: Vec<ImageItem>,
     customer_hash: CustomerHash,
@@ -108,8 +108,7 @@ impl Book {
         let idempotency = IdempotencyField::of(caller, event_id, key);
         let asked = items.iter().map(|item| (item.ticket_type_id, item.quantity));
         Self {
-            target: Target { event_id, booking_id: BookingId::new(&idempotency), slots },
-            idempotency,
+            target: Target { event_id, booking_id: BookingId::new(idempotency), slots },
             hold_ms,
             customer_hash: CustomerHash::of(customer),
             fingerprint: Fingerprint::of(customer, asked, hold_ms > 0),
@@ -117,11 +116,6 @@ impl Book {
             items,
             rates: Vec::new(),
         }
-    }
-
-    /// What its key is called in its slot.
-    pub fn idempotency(&self) -> &IdempotencyField {
-        &self.idempotency
     }
 
     /// What it asks for.
@@ -146,17 +140,16 @@ impl Decision for Book {
     }
 
     fn pack(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.idempotency.as_bytes());
+        out.extend_from_slice(&self.hold_ms.to_be_bytes());
+        out.push(u8::try_from(self.items.len()).expect("a booking has at most 20 items"));
         out.extend_from_slice(self.customer_hash.as_bytes());
         out.extend_from_slice(self.fingerprint.as_bytes());
-        out.extend_from_slice(&self.hold_ms.to_be_bytes());
-        out.push(u8::try_from(3 * self.items.len()).expect("a booking has at most 20 items"));
         for item in &self.items {
             out.push(item.ordinal);
             out.extend_from_slice(&item.quantity.to_be_bytes());
         }
-        let tail = u16::try_from(self.tail.len()).expect("a tail has less than 3 KiB");
-        out.extend_from_slice(&tail.to_be_bytes());
+        // No payment reference yet.
+        out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&self.tail);
     }
 
@@ -396,8 +389,9 @@ impl Outcome {
             b'B' | b'C' => Self::Changed(image()?),
             b'R' => {
                 let mut read = crate::bytes::Reader::new("script reply", rest);
-                let id = BookingId::from_bytes(read.array()?);
-                Self::Replayed(id, BookingImage::decode(read.rest())?)
+                let field = IdempotencyField::from_bytes(read.array()?);
+                let (id, image) = slot::decode(field, read.rest())?;
+                Self::Replayed(id, image)
             }
             b'P' => Self::Unchanged(image()?),
             b'F' => Self::KeyReused,

@@ -35,7 +35,7 @@ pub struct Sight {
 pub enum SlotSight {
     /// As many fields as were known: under the same certificate, the same ones.
     Same,
-    /// Its fields: the keys that made bookings, the ids of these, and an empty one.
+    /// Its fields: what the keys that made bookings are called, and an empty one.
     Fields(Vec<Vec<u8>>),
     /// More fields than one look reads, together with those of the slots in front of it.
     Unread,

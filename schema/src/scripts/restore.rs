@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::event::EventImage;
-use crate::fingerprint::IdempotencyField;
 use crate::ids::BookingId;
 use crate::image::BookingImage;
 use crate::keys::Keys;
 use crate::position::Position;
 use crate::shard::Shard;
+use crate::slot;
 use crate::status::BookingStatus;
 use crate::time;
 
@@ -75,10 +75,8 @@ fn restore_some(
     for of_slot in bookings.chunk_by(|(one, _), (next, _)| one.slot(event.slots) == next.slot(event.slots)) {
         call.keys.push(keys.slot(shard, event.id, of_slot[0].0.slot(event.slots)));
         let written = [Vec::new(), b"1".to_vec()];
-        let fields = of_slot.iter().flat_map(|(id, image)| {
-            let field = IdempotencyField::of(&image.caller, event.id, &image.idempotency_key);
-            [field.as_bytes().to_vec(), id.as_bytes().to_vec(), id.as_bytes().to_vec(), image.encode()]
-        });
+        let fields =
+            of_slot.iter().flat_map(|(id, image)| [id.field().as_bytes().to_vec(), slot::encode(*id, image)]);
         push_list(&mut call.args, written.into_iter().chain(fields).collect());
     }
     call

@@ -15,6 +15,7 @@ use boxoffice_schema::scripts::{
     RecoveryStart, Target, decision_call,
 };
 use boxoffice_schema::shard::Shard;
+use boxoffice_schema::slot;
 use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
 use boxoffice_schema::time;
@@ -126,9 +127,11 @@ impl TestShard {
 
     pub fn booking(&mut self, target: &Target) -> Option<BookingImage> {
         let key = self.keys.slot_of(self.shard, target.event_id, target.booking_id, target.slots);
-        let bytes: Option<Vec<u8>> =
-            redis::cmd("HGET").arg(key).arg(target.booking_id.as_bytes()).query(&mut self.redis).unwrap();
-        bytes.map(|bytes| BookingImage::decode(&bytes).unwrap())
+        let field = target.booking_id.field();
+        let value: Option<Vec<u8>> =
+            redis::cmd("HGET").arg(key).arg(field.as_bytes()).query(&mut self.redis).unwrap();
+        let (id, image) = slot::decode(field, &value?).unwrap();
+        (id == target.booking_id).then_some(image)
     }
 
     pub fn customers(&mut self, event: EventId) -> HashMap<Vec<u8>, u64> {

@@ -190,6 +190,23 @@ async fn what_does_not_exist_is_not_found() {
     unchanged(&world, &event).await;
 }
 
+/// A booking lies under the end of its id.
+#[tokio::test]
+async fn an_id_that_differs_from_a_bookings_in_its_time_alone_is_not_found() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let held = id(&world.book(&event.id, "k", &event.hold("ann", 1)).await.expect(201));
+    let other = format!("f{}", &held[1..]);
+    for _ in ["Redis alone has the booking", "PostgreSQL has it too"] {
+        world.booking(&event.id, &other).await.refused(404, "booking_not_found");
+        world.confirm(&event.id, &other, "pay").await.refused(404, "booking_not_found");
+        world.cancel(&event.id, &other).await.refused(404, "booking_not_found");
+        world.drained(&event).await;
+    }
+    assert_eq!(world.booking(&event.id, &held).await.expect(200)["status"], "held");
+    world.confirm(&event.id, &held, "pay").await.expect(200);
+}
+
 #[tokio::test]
 async fn another_method_is_not_allowed() {
     let world = World::start().await;
