@@ -42,7 +42,7 @@ local function book(event_at, slot_at, request)
   next_sequence(shard)
   local image = pack_image(shard, state, state, count, shard.now, expires, string.sub(request, customer_at))
   local subject = subject_of(request)
-  write_booking(event, slot_at, request, image)
+  write_image(event, slot_at, request, image)
   move_stock(event, taken, is_hold and 'held' or 'sold', 1)
   move_allowance(event, customer, taken, 1)
   if is_hold then schedule[subject] = expires end

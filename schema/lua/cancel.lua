@@ -12,7 +12,7 @@ local shard = open_shard()
 if not shard then return unverified() end
 
 local function cancel(event_at, slot_at, request)
-  local image = read_booking(event_at, slot_at, request)
+  local image = image_of(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CANCELLED or booking.state == EXPIRED then return 'P' .. image end

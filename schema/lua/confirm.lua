@@ -15,7 +15,7 @@ local shard = open_shard()
 if not shard then return unverified() end
 
 local function confirm(event_at, slot_at, request)
-  local image = read_booking(event_at, slot_at, request)
+  local image = image_of(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   if booking.state == CONFIRMED then return 'P' .. image end
@@ -41,7 +41,7 @@ local function confirm(event_at, slot_at, request)
   booking.state = CONFIRMED
   booking.payment = string.sub(request, REST_AT)
   image = repack_image(shard, booking)
-  write_booking(event, slot_at, request, image)
+  write_image(event, slot_at, request, image)
   decide_booking(shard, CONFIRMED_KIND, subject, image, event, booking.taken)
   return 'C' .. image
 end

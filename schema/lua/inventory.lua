@@ -138,15 +138,15 @@ end
 local function subject_of(request) return string.sub(request, SUBJECT_AT, REST_AT - 1) end
 
 -- The image of the booking that a request names, or nil where there is none.
-local function read_booking(event_at, slot_at, request)
+local function image_of(event_at, slot_at, request)
   local value = read_slot(event_at, slot_at, string.sub(request, FIELD_AT, REST_AT - 1))
   if value and string.sub(value, 1, TIME) == string.sub(request, BOOKING_AT, FIELD_AT - 1) then
     return string.sub(value, TIME + 1)
   end
 end
 
--- Behind read_booking, or where nothing lies under the field.
-local function write_booking(event, slot_at, request, image)
+-- Behind image_of, or where nothing lies under the field.
+local function write_image(event, slot_at, request, image)
   local field = string.sub(request, FIELD_AT, REST_AT - 1)
   write_slot(event, slot_at, field, string.sub(request, BOOKING_AT, FIELD_AT - 1) .. image)
 end

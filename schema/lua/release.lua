@@ -13,7 +13,7 @@ local function release(shard, event_at, slot_at, request, booking, state, kind)
   unschedule[subject] = true
   booking.state = state
   local image = repack_image(shard, booking)
-  write_booking(event, slot_at, request, image)
+  write_image(event, slot_at, request, image)
   decide_booking(shard, kind, subject, image, event, booking.taken)
   return 'C' .. image
 end

@@ -13,7 +13,7 @@ local shard = open_shard()
 if not shard then return unverified() end
 
 local function restate(event_at, slot_at, request)
-  local image = read_booking(event_at, slot_at, request)
+  local image = image_of(event_at, slot_at, request)
   if not image then return 'M' end
   local booking = parse_image(image)
   local event = load_inventory(event_at, booking)
@@ -22,7 +22,7 @@ local function restate(event_at, slot_at, request)
 
   next_sequence(shard)
   image = repack_image(shard, booking)
-  write_booking(event, slot_at, request, image)
+  write_image(event, slot_at, request, image)
   decide_booking(shard, RESTATED_KIND, subject_of(request), image, event, booking.taken)
   return 'C' .. image
 end

@@ -93,7 +93,7 @@ impl TicketTypeId {
 }
 
 impl BookingId {
-    /// A new id: the present millisecond, and all that the idempotency field is. A booking lies under that field in its
+    /// A new id: the present millisecond, and behind it the idempotency field. A booking lies under that field in its
     /// slot, so that a retry, which has only the key, finds it as a reader does, who has only the id.
     pub fn new(idempotency: IdempotencyField) -> Self {
         let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default().to_be_bytes();

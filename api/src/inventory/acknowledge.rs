@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::{InventoryError, Settings};
 
-/// With the wait for the decision itself, a client has its answer within two seconds.
+/// Kafka is said to be unavailable after so long, where the wait for the decision itself leaves that much of the handler's time.
 const WAIT_MAX: Duration = Duration::from_millis(1_200);
 
 struct Confirmed {

@@ -19,7 +19,8 @@ use tokio::task::coop::unconstrained;
 use super::link::Link;
 use super::{InventoryError, Shared};
 
-/// The longest that a request waits for its turn. Then it is answered as soon as Redis answers, or its connection gives up.
+/// Whoever has waited for so long when its turn comes is refused. The others are answered within the time-outs of the connection
+/// to Redis.
 const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
 type Answer = Result<Decided, InventoryError>;
@@ -56,12 +57,13 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
         Self { queues, shared: shared.clone() }
     }
 
+    /// How long this takes is bounded by the handler's time; whoever gave up is not asked for.
     pub(super) async fn decide(&self, request: D) -> Result<Decided, InventoryError> {
         let shard = self.shared.settings.shards.shard_of(request.target().event_id);
         let (answer, outcome) = oneshot::channel();
         let waiting = Waiting { request, since: Instant::now(), answer };
         self.queues[&shard].try_send(waiting).map_err(|_| InventoryError::Overloaded)?;
-        // Whoever has waited too long when its turn comes is dropped then; a timer for each would only say so sooner.
+        // A timer for each would only say a little sooner that it has waited for too long.
         outcome.await.unwrap_or(Err(InventoryError::Overloaded))
     }
 }

@@ -23,7 +23,7 @@ use super::{InventoryError, Shared};
 /// The most requests that share a look, and so the most slots that one look asks for.
 const CROWD_MAX: usize = 128;
 
-/// Past so many fields of slots, eight bytes each and two of them a booking, events that nobody has just asked for are
+/// Past so many fields of slots, eight bytes each and one of them a booking, events that nobody has just asked for are
 /// forgotten; and while they are as many of those that somebody has, no further slot is read.
 const FIELDS_MAX: usize = 1_000_000;
 
@@ -280,9 +280,9 @@ impl Known {
                 SlotSight::Same if is_same && self.slots.contains_key(&slot) => {}
                 SlotSight::Same => self.replace(slot, is_same.then(Fields::default)),
                 SlotSight::Fields(fields) => {
-                    let mut halves: Fields = fields.iter().map(|field| half(field)).collect();
-                    halves.sort_unstable();
-                    self.replace(slot, Some(halves));
+                    let mut beginnings: Fields = fields.iter().map(|field| beginning(field)).collect();
+                    beginnings.sort_unstable();
+                    self.replace(slot, Some(beginnings));
                 }
                 SlotSight::Unread => self.replace(slot, None),
             }
@@ -301,10 +301,8 @@ impl Known {
 
     /// Whether the request's key is known to have made no booking.
     fn rules_out(&self, request: &Book) -> bool {
-        let fields = self.slots.get(&slot_of(request));
-        fields.is_some_and(|fields| {
-            fields.binary_search(&half(request.target().booking_id.field().as_bytes())).is_err()
-        })
+        let field = beginning(request.target().booking_id.field().as_bytes());
+        self.slots.get(&slot_of(request)).is_some_and(|fields| fields.binary_search(&field).is_err())
     }
 }
 
@@ -314,8 +312,8 @@ fn slot_of(request: &Book) -> u32 {
 }
 
 /// The field that each slot has is empty.
-fn half(field: &[u8]) -> u64 {
-    field.first_chunk().map_or(0, |half| u64::from_be_bytes(*half))
+fn beginning(field: &[u8]) -> u64 {
+    field.first_chunk().map_or(0, |beginning| u64::from_be_bytes(*beginning))
 }
 
 #[cfg(test)]

@@ -75,3 +75,25 @@ fn judge(id: BookingId, recorded: &BookingImage, live: Option<&[u8]>, found: &mu
         Ordering::Equal | Ordering::Greater => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use boxoffice_schema::record::Change;
+
+    use super::*;
+    use crate::test_records::booked;
+
+    #[test]
+    fn a_booking_whose_key_leads_to_another_one_is_lost() {
+        let Change::Booking(change) = booked(1, 1, "a").change else { panic!("not of a booking") };
+        let (id, image) = (change.id, &change.image);
+        let kinds = |value: &[u8]| {
+            let mut found = Comparison::default();
+            judge(id, image, Some(value), &mut found);
+            found.differences.iter().map(|difference| difference.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&slot::encode(id, image)), []);
+        let other = BookingId::from_parts([0; 6], id.field());
+        assert_eq!(kinds(&slot::encode(other, image)), [FindingKind::LostBookings]);
+    }
+}

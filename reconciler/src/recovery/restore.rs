@@ -1,12 +1,14 @@
-//! Puts a shard back into a Redis that lost it, from PostgreSQL: events, stock, bookings with their idempotency
-//! records and expiries, and the customers' counters. The shard is fenced, and the log is applied up to the barrier, so
+//! Puts a shard back into a Redis that lost it, from PostgreSQL: events, stock, bookings with their expiries, and the
+//! customers' counters. The shard is fenced, and the log is applied up to the barrier, so
 //! nothing changes on either side meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use boxoffice_schema::event::EventImage;
-use boxoffice_schema::ids::EventId;
+use boxoffice_schema::fingerprint::IdempotencyField;
+use boxoffice_schema::ids::{BookingId, EventId};
+use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
@@ -180,7 +182,13 @@ impl Recoverer<'_> {
         after: Option<stored::Place>,
     ) -> impl Future<Output = Result<Option<Page>, RecoveryError>> + use<> {
         let (pool, event) = (self.pool.clone(), Arc::clone(event));
-        let read = tokio::spawn(async move { stored::bookings(&pool, &event, after, PAGE).await });
+        let read = tokio::spawn(async move {
+            let page = stored::bookings(&pool, &event, after, PAGE).await?;
+            for (id, image) in page.iter().flat_map(|page| &page.bookings) {
+                check_id(event.id, *id, image)?;
+            }
+            Ok(page)
+        });
         async { read.await.map_err(|panic| RecoveryError::Unrestorable(panic.to_string()))? }
     }
 
@@ -188,6 +196,15 @@ impl Recoverer<'_> {
         let _: i64 = self.redis.run(call).await.map_err(stale_is_taken_over)?;
         Ok(())
     }
+}
+
+/// A retry finds a booking by its key, under the end of its id: under another it would book again.
+fn check_id(event: EventId, id: BookingId, image: &BookingImage) -> Result<(), RecoveryError> {
+    if id.field() == IdempotencyField::of(&image.caller, event, &image.idempotency_key) {
+        return Ok(());
+    }
+    let why = format!("booking {id} does not have the id that its idempotency key makes");
+    Err(RecoveryError::Unrestorable(why))
 }
 
 /// The event itself and its customers, then its slots.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
-use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint, IdempotencyField};
+use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::money::Currency;
@@ -110,9 +110,7 @@ pub(crate) async fn bookings(
             Some((_, image)) => image.items.push(item),
             None => {
                 newest_ms = newest_ms.max(time::to_millis(row.time()?));
-                let image = booking(&mut row, item)?;
-                check_id(event.id, id, &image)?;
-                bookings.push((id, image));
+                bookings.push((id, booking(&mut row, item)?));
             }
         }
     }
@@ -134,14 +132,6 @@ fn page_statement(event: EventId, after: Option<Place>, limit: usize) -> String 
         id = id,
         limit = limit
     )
-}
-
-/// Redis finds a booking by its key under the end of its id.
-fn check_id(event: EventId, id: BookingId, image: &BookingImage) -> Result<(), RecoveryError> {
-    if id.field() == IdempotencyField::of(&image.caller, event, &image.idempotency_key) {
-        return Ok(());
-    }
-    Err(unrestorable(format_args!("booking {id} does not have the id that its idempotency key makes")))
 }
 
 /// A booking with its first item. The columns are read in the order of `copy_stored_bookings.sql`.

@@ -111,6 +111,22 @@ fn requests_of_one_batch_see_each_other() {
 }
 
 #[test]
+fn a_retry_in_another_millisecond_gets_the_first_id() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let first = book(&event, "a", "ann", 0, &[(0, 1)]);
+    let id = first.target().booking_id;
+    assert!(matches!(shard.decide(&[first]).unwrap()[..], [Outcome::Changed(_)]));
+    let again = || book(&event, "a", "ann", 0, &[(0, 1)]);
+    let later = std::iter::repeat_with(again).find(|again| again.target().booking_id != id).unwrap();
+    let [Outcome::Replayed(replayed, _)] = shard.decide(&[later]).unwrap()[..] else {
+        panic!("not replayed")
+    };
+    assert_eq!(replayed, id);
+}
+
+#[test]
 fn a_refusal_writes_nothing() {
     let mut shard = TestShard::certified();
     let event = event(&[1]);

@@ -74,7 +74,7 @@ fn a_look_reads_the_slots_of_which_not_all_is_known() {
 }
 
 #[test]
-fn a_cancelled_booking_leaves_its_fields_in_the_slot() {
+fn a_cancelled_booking_leaves_its_field_in_the_slot() {
     let (mut shard, event, target) = booked();
     let slot = target.booking_id.slot(target.slots);
     assert!(matches!(shard.decide(&[Cancel { target }]).unwrap()[..], [Outcome::Changed(_)]));

@@ -9,6 +9,7 @@ use boxoffice_schema::record::Change as RecordChange;
 use boxoffice_schema::scripts::{
     self, Book, Cancel, Confirm, Decision, Expire, Outcome, Restate, Target, error_code,
 };
+use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::text::PaymentReference;
 
 use crate::fence::{code, dump};
@@ -218,6 +219,8 @@ fn an_id_with_another_time_is_of_no_booking() {
     let found: Vec<Option<Vec<u8>>> = reads.iter().map(|read| shard.run(read).unwrap()).collect();
     assert!(matches!(&found[..], [None, Some(_)]));
     assert_eq!(dump(&mut shard, &event), before);
+    assert_eq!(shard.booking(&held).unwrap().status, BookingStatus::Held);
+    assert_eq!(shard.expiries(), [(event.id, held.booking_id)]);
 }
 
 #[test]
