@@ -86,12 +86,7 @@ fn a_lost_key_of_the_inventory_closes_the_shard_and_is_never_read_as_zero() {
 #[test]
 fn a_booking_whose_inventory_is_lost_is_neither_confirmed_nor_cancelled_nor_expired() {
     for lose in LOSSES {
-        let mut shard = TestShard::certified();
-        let event = event(&[10]);
-        shard.publish(&event);
-        let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
-        let target = *request.target();
-        shard.decide(&[request]).unwrap();
+        let (mut shard, event, target) = shard_with_a_hold();
         let (words, key) = lose(&shard, &event);
         shard.lose(&words);
         let certificate = shard.keys.certificate(shard.shard);
@@ -147,14 +142,20 @@ fn odd_book(event: &EventImage, ordinal: u8) -> Book {
     book(&wider, "odd", "ann", 0, &[(ordinal, 1)])
 }
 
-/// A shard with a hold, whose slot is lost.
-fn shard_without_a_slot() -> (TestShard, EventImage, Target) {
+/// A shard with a hold of a second.
+fn shard_with_a_hold() -> (TestShard, EventImage, Target) {
     let mut shard = TestShard::certified();
     let event = event(&[10]);
     shard.publish(&event);
     let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
     let target = *request.target();
     assert!(matches!(shard.decide(&[request]).unwrap()[..], [Outcome::Changed(_)]));
+    (shard, event, target)
+}
+
+/// The same, whose slot is lost.
+fn shard_without_a_slot() -> (TestShard, EventImage, Target) {
+    let (mut shard, event, target) = shard_with_a_hold();
     let key = shard.slot_key(&target);
     shard.lose(&delete(key).0);
     (shard, event, target)
@@ -197,12 +198,7 @@ fn no_request_decides_or_reveals_anything_in_a_slot_that_is_lost() {
 
 #[test]
 fn an_id_with_another_time_is_of_no_booking() {
-    let mut shard = TestShard::certified();
-    let event = event(&[10]);
-    shard.publish(&event);
-    let request = book(&event, "k", "ann", 1_000, &[(0, 1)]);
-    let held = *request.target();
-    shard.decide(&[request]).unwrap();
+    let (mut shard, event, held) = shard_with_a_hold();
     let target = Target { booking_id: BookingId::from_parts([0; 6], held.booking_id.field()), ..held };
     shard.set_clock(START_MS + 1_001);
     let before = dump(&mut shard, &event);
