@@ -17,7 +17,7 @@ local function decide_batch(shard, decide_one)
   local rates = open_rates(ARGV[#ARGV - 1], { unpack(KEYS, #KEYS - beyond + 1) })
   local function admit(event_at, slot_at, request)
     local found, all_fit = look_at_rates(rates)
-    local replays = read_slot(event_at, slot_at, string.sub(request, FIELD_AT, REST_AT - 1))
+    local replays = read_slot(event_at, slot_at, field_of(request))
     if not (all_fit or replays) then return leave_rates(found) .. 'T' end
     local reply = decide_one(event_at, slot_at, request)
     local outcome = string.sub(reply, 1, 1)

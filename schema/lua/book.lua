@@ -23,7 +23,7 @@ local function replay(field, value, request)
 end
 
 local function book(event_at, slot_at, request)
-  local field = string.sub(request, FIELD_AT, REST_AT - 1)
+  local field = field_of(request)
   local known = read_slot(event_at, slot_at, field)
   if known then return replay(field, known, request) end
   local hold_ms, count = struct.unpack('>I8B', request, REST_AT)

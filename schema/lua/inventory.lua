@@ -135,20 +135,22 @@ local function write_slot(event, at, field, value)
   set[n + 1], set[n + 2] = field, value
 end
 
+-- What a request is about: event id .. booking id; and of the booking's id its time, and the field that it lies under.
 local function subject_of(request) return string.sub(request, SUBJECT_AT, REST_AT - 1) end
+local function time_of(request) return string.sub(request, BOOKING_AT, FIELD_AT - 1) end
+local function field_of(request) return string.sub(request, FIELD_AT, REST_AT - 1) end
 
 -- The image of the booking that a request names, or nil where there is none.
 local function image_of(event_at, slot_at, request)
-  local value = read_slot(event_at, slot_at, string.sub(request, FIELD_AT, REST_AT - 1))
-  if value and string.sub(value, 1, TIME) == string.sub(request, BOOKING_AT, FIELD_AT - 1) then
+  local value = read_slot(event_at, slot_at, field_of(request))
+  if value and string.sub(value, 1, TIME) == time_of(request) then
     return string.sub(value, TIME + 1)
   end
 end
 
 -- Behind image_of, or where nothing lies under the field.
 local function write_image(event, slot_at, request, image)
-  local field = string.sub(request, FIELD_AT, REST_AT - 1)
-  write_slot(event, slot_at, field, string.sub(request, BOOKING_AT, FIELD_AT - 1) .. image)
+  write_slot(event, slot_at, field_of(request), time_of(request) .. image)
 end
 
 local function on_sale(event, now)

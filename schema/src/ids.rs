@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::fingerprint::IdempotencyField;
+use crate::time;
 
 /// The text is not a UUID. The contract answers it as an id that does not exist.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -96,8 +97,12 @@ impl BookingId {
     /// A new id: the present millisecond, and behind it the idempotency field. A booking lies under that field in its
     /// slot, so that a retry, which has only the key, finds it as a reader does, who has only the id.
     pub fn new(idempotency: IdempotencyField) -> Self {
-        let millis = u64::try_from(Utc::now().timestamp_millis()).unwrap_or_default().to_be_bytes();
-        let [_, _, time @ ..] = millis;
+        Self::at(Utc::now(), idempotency)
+    }
+
+    /// The id of a request that comes at this time.
+    pub fn at(time: DateTime<Utc>, idempotency: IdempotencyField) -> Self {
+        let [_, _, time @ ..] = time::to_millis(time).to_be_bytes();
         Self::from_parts(time, idempotency)
     }
 
@@ -139,12 +144,13 @@ mod tests {
         let field = |key: &[u8]| {
             IdempotencyField::of(&Caller::anonymous(), event, &IdempotencyKey::parse(key).unwrap())
         };
-        let before = Utc::now().timestamp_millis();
+        let before = BookingId::at(Utc::now(), field(b"a"));
         let id = BookingId::new(field(b"a"));
-        let [_, _, time @ ..] = before.to_be_bytes();
-        assert!(id.time() >= time && id.time() <= BookingId::new(field(b"b")).time());
+        assert!(id.time() >= before.time() && id.time() <= BookingId::new(field(b"b")).time());
         assert_eq!(id.as_uuid().get_version_num(), 7);
         assert_eq!(id.as_uuid().get_variant(), uuid::Variant::RFC4122);
+        let asked_at = DateTime::from_timestamp_millis(0x0193_9c5e_7a02).unwrap();
+        assert_eq!(BookingId::at(asked_at, field(b"a")).time(), [0x01, 0x93, 0x9c, 0x5e, 0x7a, 0x02]);
         assert_eq!((id.field(), BookingId::from_parts(id.time(), field(b"a"))), (field(b"a"), id));
         assert_ne!(id.field(), field(b"b"));
     }

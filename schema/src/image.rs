@@ -122,25 +122,15 @@ impl BookingImage {
     /// Where a caller has more than 255 bytes, or a booking more than 255 items: neither gets into any store.
     pub fn encode(&self) -> Vec<u8> {
         let payment = self.payment_reference.as_ref().map_or("", PaymentReference::as_str);
-        let payment_length =
-            u16::try_from(payment.len()).expect("a payment reference has at most 1,020 bytes");
         let count = u8::try_from(self.items.len()).expect("a booking has at most 20 items");
         let mut out = vec![VERSION, self.status.code(), self.first_status.code(), count];
         out.extend_from_slice(&time::to_millis(self.created_at).to_be_bytes());
         out.extend_from_slice(&self.hold_expires_at.map_or(0, time::to_millis).to_be_bytes());
         out.extend_from_slice(&self.position.epoch.to_be_bytes());
         out.extend_from_slice(&self.position.sequence.to_be_bytes());
-        out.extend_from_slice(self.customer_hash.as_bytes());
-        out.extend_from_slice(self.fingerprint.as_bytes());
-        for item in &self.items {
-            out.push(item.ordinal);
-            out.extend_from_slice(&item.quantity.to_be_bytes());
-        }
-        out.extend_from_slice(&payment_length.to_be_bytes());
-        out.extend_from_slice(payment.as_bytes());
         let tail =
             encode_tail(&self.caller, &self.idempotency_key, &self.customer, self.currency, &self.items);
-        out.extend_from_slice(&tail);
+        encode_behind_header(&mut out, self.customer_hash, self.fingerprint, &self.items, payment, &tail);
         out
     }
 
@@ -231,6 +221,27 @@ impl Tail {
         }
         Ok(Self { caller, idempotency_key, customer, currency, prices })
     }
+}
+
+/// Writes what an image has behind its header.
+pub(crate) fn encode_behind_header(
+    out: &mut Vec<u8>,
+    customer_hash: CustomerHash,
+    fingerprint: Fingerprint,
+    items: &[ImageItem],
+    payment: &str,
+    tail: &[u8],
+) {
+    let payment_length = u16::try_from(payment.len()).expect("a payment reference has at most 1,020 bytes");
+    out.extend_from_slice(customer_hash.as_bytes());
+    out.extend_from_slice(fingerprint.as_bytes());
+    for item in items {
+        out.push(item.ordinal);
+        out.extend_from_slice(&item.quantity.to_be_bytes());
+    }
+    out.extend_from_slice(&payment_length.to_be_bytes());
+    out.extend_from_slice(payment.as_bytes());
+    out.extend_from_slice(tail);
 }
 
 /// Writes the tail of an image; the caller's and the key's bounds make their lengths fit a byte.

@@ -10,7 +10,7 @@ use boxoffice_schema::record::{BookingChange, Change, Kind, Record, Totals};
 use boxoffice_schema::shard::{Shard, ShardCount};
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
-use boxoffice_schema::time::{self, truncate};
+use boxoffice_schema::time::truncate;
 use chrono::{TimeDelta, Utc};
 
 /// One event with one ticket type, and its shard's position.
@@ -141,8 +141,8 @@ impl Sale {
         };
         self.count(status, i64::from(quantity));
         // No two bookings in one millisecond, so that two of one key have two ids.
-        let [_, _, time @ ..] = (time::to_millis(now) + position.sequence).to_be_bytes();
-        let id = BookingId::from_parts(time, IdempotencyField::of(&caller, self.event.id, &key));
+        let asked_at = now + TimeDelta::milliseconds(i64::try_from(position.sequence).unwrap());
+        let id = BookingId::at(asked_at, IdempotencyField::of(&caller, self.event.id, &key));
         self.booking_record(kind, id, image)
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::DecodeError;
 use crate::fingerprint::{CustomerHash, Fingerprint, IdempotencyField};
 use crate::ids::{BookingId, EventId};
-use crate::image::{BookingImage, ImageItem, encode_tail};
+use crate::image::{BookingImage, ImageItem, encode_behind_header, encode_tail};
 use crate::keys::Keys;
 use crate::money::Currency;
 use crate::shard::Shard;
@@ -142,15 +142,8 @@ impl Decision for Book {
     fn pack(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.hold_ms.to_be_bytes());
         out.push(u8::try_from(self.items.len()).expect("a booking has at most 20 items"));
-        out.extend_from_slice(self.customer_hash.as_bytes());
-        out.extend_from_slice(self.fingerprint.as_bytes());
-        for item in &self.items {
-            out.push(item.ordinal);
-            out.extend_from_slice(&item.quantity.to_be_bytes());
-        }
-        // No payment reference yet.
-        out.extend_from_slice(&[0, 0]);
-        out.extend_from_slice(&self.tail);
+        let unpaid = "";
+        encode_behind_header(out, self.customer_hash, self.fingerprint, &self.items, unpaid, &self.tail);
     }
 
     fn rates(&self) -> &[RateCheck] {
