@@ -8,6 +8,7 @@ use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::status::EventStatus;
+use foldhash::fast::RandomState;
 use moka::future::Cache;
 
 use crate::error::{Code, Problem};
@@ -48,13 +49,14 @@ impl Listing {
 /// The published events that were asked for.
 #[derive(Clone)]
 pub(crate) struct Catalogue {
-    events: Cache<EventId, Arc<Listing>>,
+    events: Cache<EventId, Arc<Listing>, RandomState>,
     stores: Stores,
 }
 
 impl Catalogue {
     pub(crate) fn new(stores: Stores) -> Self {
-        Self { events: Cache::new(EVENTS_MAX), stores }
+        let events = Cache::builder().max_capacity(EVENTS_MAX).build_with_hasher(RandomState::default());
+        Self { events, stores }
     }
 
     /// The event's listing. A draft is a problem of its own, since nothing of it can be sold.

@@ -69,7 +69,8 @@ impl Stores {
             Ok(None) => None,
             Err(error) => Some(error),
         };
-        let stored = match self.recorded(id).await {
+        // Boxed, so that a read which Redis answers does not carry the room for it around, some nine kilobytes.
+        let stored = match Box::pin(self.recorded(id)).await {
             Ok(Some(stored)) => Box::new(stored),
             // Every event begins in PostgreSQL, so that it knows.
             Ok(None) => return Err(Problem::new(Code::EventNotFound)),

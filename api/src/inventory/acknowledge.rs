@@ -1,11 +1,11 @@
 //! How far Kafka has confirmed each shard, for answers that wait for it (`BOXOFFICE_ACK=kafka`).
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
+use foldhash::HashMap;
 use tokio::sync::watch;
 
 use super::{InventoryError, Settings};

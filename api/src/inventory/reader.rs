@@ -1,11 +1,11 @@
 //! Reads of events. Whoever asks for an event while another read of it is in flight shares the next one with all who
 //! wait for it: nobody is shown a state from before they asked, and a crowd costs Redis one call at a time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::{EventReply, EventSnapshot, read_event};
+use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ impl Reader {
 async fn serve(shared: Arc<Shared>, link: Link, mut queue: mpsc::Receiver<Waiting>) {
     let mut crowd = Vec::with_capacity(READERS_MAX);
     while queue.recv_many(&mut crowd, READERS_MAX).await > 0 {
-        let mut readers: HashMap<EventId, Vec<oneshot::Sender<Answer>>> = HashMap::new();
+        let mut readers: HashMap<EventId, Vec<oneshot::Sender<Answer>>> = HashMap::default();
         // Whoever gave up is not asked for.
         for waiting in crowd.drain(..).filter(|waiting| !waiting.answer.is_closed()) {
             readers.entry(waiting.event).or_default().push(waiting.answer);

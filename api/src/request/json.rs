@@ -1,6 +1,7 @@
 //! JSON into what is asked for. A body that is right is parsed once; only one that is wrong is looked at again, to say
 //! what is wrong with it.
 
+use memchr::memchr2_iter;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use serde_path_to_error::{Path, Segment};
@@ -13,7 +14,8 @@ const DEPTH_MAX: usize = 32;
 
 /// Parses a body that must be an object.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    if is_deeper_than(DEPTH_MAX, body) {
+    // Most bodies do not have so many brackets at all.
+    if memchr2_iter(b'{', b'[', body).nth(DEPTH_MAX).is_some() && is_deeper_than(DEPTH_MAX, body) {
         return Err(Problem::because(Code::MalformedRequest, "The body is nested deeper than 32 levels."));
     }
     match serde_json::from_slice::<Object<T>>(body) {
