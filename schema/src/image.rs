@@ -31,6 +31,9 @@ use crate::time;
 
 const VERSION: u8 = 1;
 
+/// Of the image of an ordinary booking, or more; others take another piece of memory.
+const ORDINARY_BYTES: usize = 256;
+
 /// A booking in full.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookingImage {
@@ -123,7 +126,8 @@ impl BookingImage {
     pub fn encode(&self) -> Vec<u8> {
         let payment = self.payment_reference.as_ref().map_or("", PaymentReference::as_str);
         let count = u8::try_from(self.items.len()).expect("a booking has at most 20 items");
-        let mut out = vec![VERSION, self.status.code(), self.first_status.code(), count];
+        let mut out = Vec::with_capacity(ORDINARY_BYTES);
+        out.extend_from_slice(&[VERSION, self.status.code(), self.first_status.code(), count]);
         out.extend_from_slice(&time::to_millis(self.created_at).to_be_bytes());
         out.extend_from_slice(&self.hold_expires_at.map_or(0, time::to_millis).to_be_bytes());
         out.extend_from_slice(&self.position.epoch.to_be_bytes());

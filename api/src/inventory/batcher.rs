@@ -2,7 +2,6 @@
 //! flight. Those of all shards leave together, so that many events make few calls: Redis decides one after the other
 //! anyway, and flushes its file once for what it reads at once.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::{BATCH_MAX, Call, Decided, Decision, Outcome, decision_call};
 use boxoffice_schema::shard::Shard;
+use foldhash::HashMap;
 use futures_util::future::join_all;
 use redis::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -47,7 +47,7 @@ struct Queue<D> {
 impl<D: Decision + Send + Sync + 'static> Batcher<D> {
     /// The queues' task ends when the batcher is dropped and what was in the queues is answered.
     pub(super) fn start(shared: &Arc<Shared>, link: &Link, tasks: &mut JoinSet<()>) -> Self {
-        let (mut queues, mut ends) = (HashMap::new(), Vec::new());
+        let (mut queues, mut ends) = (HashMap::default(), Vec::new());
         for shard in shared.settings.shards.shards() {
             let (sender, waiting) = mpsc::channel(shared.settings.queue);
             queues.insert(shard, sender);
@@ -112,13 +112,7 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
     let script = D::script().name;
     let requests = batch.iter().map(|waiting| &waiting.request);
     let call = decision_call(&shared.settings.keys, shard, shared.settings.outbox, requests);
-    let started = Instant::now();
-    let reply = link.run(&call).await;
-    metrics::histogram!("boxoffice_script_seconds", "script" => script).record(started.elapsed());
-    #[expect(clippy::cast_precision_loss, reason = "a batch has at most 128 requests")]
-    metrics::histogram!("boxoffice_batch_requests", "script" => script).record(batch.len() as f64);
-
-    let mut replies = match reply {
+    let mut replies = match link.run_for(batch.len(), &call).await {
         Ok(Value::Array(replies)) if replies.len() == batch.len() => replies.into_iter(),
         Ok(other) => {
             tracing::error!(script, ?other, "a script answered what it never should");
@@ -130,7 +124,11 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
     for waiting in batch.drain(..) {
         let decided = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&call, &reply));
         if let Ok(Decided { outcome, .. }) = &decided {
-            changed |= matches!(outcome, Outcome::Changed(_));
+            if let Outcome::Changed(image) = outcome {
+                // Here, since the client may be gone by now, and come again.
+                shared.made.remember(waiting.request.target(), image);
+                changed = true;
+            }
             metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome.label())
                 .increment(1);
         }

@@ -5,7 +5,7 @@
 //! The background waits for one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::Call;
 use redis::aio::MultiplexedConnection;
@@ -95,6 +95,20 @@ impl Link {
     /// Runs a script.
     pub(super) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, InventoryError> {
         self.try_run(call).await?.map_err(|error| classify(&error))
+    }
+
+    /// Runs a script that answers so many requests together, and measures it.
+    pub(super) async fn run_for<T: FromRedisValue>(
+        &self,
+        requests: usize,
+        call: &Call,
+    ) -> Result<T, InventoryError> {
+        let (started, script) = (Instant::now(), call.script.name);
+        let reply = self.run(call).await;
+        metrics::histogram!("boxoffice_script_seconds", "script" => script).record(started.elapsed());
+        #[expect(clippy::cast_precision_loss, reason = "a call answers at most 128 requests")]
+        metrics::histogram!("boxoffice_batch_requests", "script" => script).record(requests as f64);
+        reply
     }
 
     /// Runs a script by its hash; loads it where Redis does not know it, after a restart for instance. The answer's errors

@@ -1,11 +1,11 @@
 //! The only code that talks to Redis about stock.
 //!
-//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`), behind a look at
-//! what was sold out before, which all who want it share, and which refuses most of them (`sold_out`, `crowd`); what has
-//! gathered leaves, as one script call a shard, over the held connection (`link`); the decision waits in the
-//! shard's outbox until this or another instance has brought it to Kafka (`relay`, `log`). Reads go over the same
-//! connection, those of an event shared by all who ask at a time (`reader`); the relays and whatever else runs in the
-//! background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
+//! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has gathered
+//! leaves, as one script call a shard, over the held connection (`link`); the decision waits in the shard's outbox until
+//! this or another instance has brought it to Kafka (`relay`, `log`). Whoever wants what was sold out before, or retries
+//! what was just booked, first shares a look at Redis with all who do, which answers most of them (`sold_out`, `replays`,
+//! `crowd`). Reads go over the same connection, those of an event shared by all who ask at a time (`reader`); the relays
+//! and whatever else runs in the background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
 //! `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
@@ -19,9 +19,9 @@ mod pressure;
 mod rates;
 mod reader;
 mod relay;
+mod replays;
 mod sold_out;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ use boxoffice_schema::scripts::{
 };
 use boxoffice_schema::shard::{Shard, ShardCount};
 use chrono::{DateTime, Utc};
+use foldhash::HashMap;
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,12 +46,14 @@ pub use guarantees::refuse_unsafe;
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
+use crowd::Verdict;
 use link::{Link, Users};
 use log::DecisionLog;
 use pressure::Pressure;
 use rates::Rates;
 use reader::Reader;
-use sold_out::{SoldOut, Verdict};
+use replays::{Made, Replays};
+use sold_out::SoldOut;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -131,6 +134,7 @@ struct Shared {
     log: DecisionLog,
     acknowledgements: Acknowledgements,
     pressure: Pressure,
+    made: Made,
     wake_ups: HashMap<Shard, tokio::sync::Notify>,
 }
 
@@ -143,6 +147,7 @@ pub struct Inventory {
     confirmations: Arc<Batcher<Confirm>>,
     cancellations: Arc<Batcher<Cancel>>,
     reader: Arc<Reader>,
+    replays: Arc<Replays>,
     sold_out: Arc<SoldOut>,
     rates: Rates,
 }
@@ -167,6 +172,7 @@ impl Inventory {
             log: DecisionLog::new(&settings)?,
             acknowledgements: Acknowledgements::new(&settings),
             pressure: Pressure::default(),
+            made: Made::default(),
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
             settings,
         });
@@ -176,6 +182,7 @@ impl Inventory {
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             reader: Arc::new(Reader::start(&shared, &link, &mut tasks)),
+            replays: Arc::new(Replays::start(&shared, &link, &mut tasks)),
             sold_out: Arc::new(SoldOut::start(&shared, &link, &mut tasks)),
             rates: Rates::start(&shared.settings, &link, &mut tasks),
             shared: shared.clone(),
@@ -203,16 +210,29 @@ impl Inventory {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
-        let request = match self.sold_out.judge(request).await? {
-            Verdict::SoldOut => return Ok(Decided { outcome: Outcome::SoldOut, standings: Vec::new() }),
-            Verdict::Open(request) => request,
-        };
         let target = *request.target();
         let known = self.known(target);
+        let decided = match self.judge(request).await? {
+            Verdict::Told(outcome) => Decided { outcome, standings: Vec::new() },
+            Verdict::Open(request) => self.decide(request).await?,
+        };
+        self.acknowledged(known, target, decided).await
+    }
+
+    /// What a look at Redis tells that is shared with others.
+    async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
+        match self.replays.judge(request).await? {
+            Verdict::Open(request) => self.sold_out.judge(request).await,
+            told => Ok(told),
+        }
+    }
+
+    async fn decide(&self, request: Book) -> Result<Decided, InventoryError> {
+        let event = request.target().event_id;
         let ordinals: Vec<u8> = request.items().iter().map(|item| item.ordinal).collect();
-        let decided = self.acknowledged(known, target, self.bookings.decide(request).await?).await?;
+        let decided = self.bookings.decide(request).await?;
         if decided.outcome == Outcome::SoldOut {
-            self.sold_out.note(target.event_id, &ordinals);
+            self.sold_out.note(event, &ordinals);
         }
         Ok(decided)
     }
@@ -322,7 +342,8 @@ impl Inventory {
         self.shared.acknowledgements.known(self.shard_of(target.event_id))
     }
 
-    /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change.
+    /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here: of a replay
+    /// from memory that is one which still says all that a replay reveals.
     async fn acknowledged(
         &self,
         known: Position,

@@ -6,22 +6,18 @@
 //! how many fields each slot has. All that is remembered is which keys lie in the slots, for as long as they have that
 //! many fields. Whoever has a known key, or can be served, or asks of a slot that is not known, is decided as ever.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Instant;
 
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::{Book, Decision, Look, LookReply, Outcome, Sight, SlotSight, look};
+use foldhash::HashMap;
 use futures_util::future::join_all;
-use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::crowd::Crowd;
+use super::crowd::{Crowd, Turns, Verdict, Waiting, crowd};
 use super::link::Link;
 use super::{InventoryError, Shared};
-
-/// The most requests that share a look, and so the most slots that one look asks for.
-const CROWD_MAX: usize = 128;
 
 /// Past so many fields of slots, eight bytes each and one of them a booking, events that nobody has just asked for are
 /// forgotten; and while they are as many of those that somebody has, no further slot is read.
@@ -37,59 +33,37 @@ const WORTH_A_LOOK: usize = 4;
 /// How a look names itself in metrics.
 const LOOK: &str = "look";
 
-/// What becomes of a request.
-pub(super) enum Verdict {
-    /// It wants more than is left, and its key has made no booking.
-    SoldOut,
-    /// It must be decided.
-    Open(Book),
-}
-
-struct Waiting {
-    request: Book,
-    answer: oneshot::Sender<Verdict>,
-}
-
-/// The queue, for all shards, of those who want what was sold out when it was looked at last. Where it is full the rest is
-/// decided as ever.
+/// Those, of all shards, who want what was sold out when it was looked at last.
 pub(super) struct SoldOut {
     seen: Arc<Seen>,
-    queue: mpsc::Sender<Waiting>,
-    crowd: Arc<Crowd>,
+    crowd: Crowd,
 }
 
 impl SoldOut {
-    /// The task ends when the queue is dropped and all who waited were answered.
+    /// The task ends when the crowd is dropped and all who waited were answered.
     pub(super) fn start(shared: &Arc<Shared>, link: &Link, tasks: &mut JoinSet<()>) -> Self {
-        let (queue, waiting) = mpsc::channel(shared.settings.queue);
-        let (seen, crowd) = (Arc::<Seen>::default(), Arc::new(Crowd::new(CROWD_MAX)));
+        let seen = Arc::<Seen>::default();
+        let (crowd, turns) = crowd(shared.settings.queue);
         let looker = Looker {
             shared: shared.clone(),
             link: link.clone(),
             seen: seen.clone(),
-            known: HashMap::new(),
+            known: HashMap::default(),
             fields: 0,
         };
-        tasks.spawn(looker.serve(waiting, crowd.clone()));
-        Self { seen, queue, crowd }
+        tasks.spawn(looker.serve(turns));
+        Self { seen, crowd }
     }
 
-    /// Refuses the request where a look allows it. What rate limits count must be decided. How long this takes is bounded by
-    /// the handler's time; whoever gave up is not looked for.
+    /// Refuses the request where a look allows it. What rate limits count must be decided.
     ///
     /// # Errors
-    /// Where the inventory is about to end.
+    /// See [`Crowd::ask`].
     pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
         if !request.rates().is_empty() || !self.seen.is_short_of(&request) {
             return Ok(Verdict::Open(request));
         }
-        let (answer, verdict) = oneshot::channel();
-        self.crowd.join();
-        if let Err(error) = self.queue.try_send(Waiting { request, answer }) {
-            self.crowd.leave(1);
-            return Ok(Verdict::Open(error.into_inner().request));
-        }
-        verdict.await.map_err(|_| InventoryError::Overloaded)
+        self.crowd.ask(request).await
     }
 
     /// Redis has refused a request for these ticket types as sold out.
@@ -158,20 +132,15 @@ struct Looker {
 }
 
 impl Looker {
-    async fn serve(mut self, mut queue: mpsc::Receiver<Waiting>, crowd: Arc<Crowd>) {
-        let mut waiting = Vec::with_capacity(CROWD_MAX);
-        while queue.recv_many(&mut waiting, CROWD_MAX).await > 0 {
-            let served = waiting.len();
-            crowd.leave(served);
-            self.answer_all(&mut waiting).await;
-            crowd.gather(served).await;
+    async fn serve(mut self, mut turns: Turns) {
+        while let Some(turn) = turns.next().await {
+            self.answer_all(turn).await;
         }
     }
 
-    async fn answer_all(&mut self, waiting: &mut Vec<Waiting>) {
-        let mut events: HashMap<EventId, (Known, Vec<Waiting>)> = HashMap::new();
-        // Whoever gave up is not looked for.
-        for waiting in waiting.drain(..).filter(|waiting| !waiting.answer.is_closed()) {
+    async fn answer_all(&mut self, turn: Vec<Waiting>) {
+        let mut events: HashMap<EventId, (Known, Vec<Waiting>)> = HashMap::default();
+        for waiting in turn {
             let event = waiting.request.target().event_id;
             let remembered = || (self.known.remove(&event).unwrap_or_default(), Vec::new());
             events.entry(event).or_insert_with(remembered).1.push(waiting);
@@ -202,16 +171,12 @@ impl Looker {
     ) -> (EventId, Known) {
         let left = if is_looked_at { self.look(event, &mut known, &crowd).await } else { None };
         let mut refused = 0;
-        for Waiting { request, answer } in crowd {
-            let is_gone = left.as_ref().is_some_and(|left| is_short(left, &request));
-            let verdict = if is_gone && known.rules_out(&request) {
-                refused += 1;
-                Verdict::SoldOut
-            } else {
-                Verdict::Open(request)
-            };
-            // One that is gone retries with its key.
-            let _ = answer.send(verdict);
+        for waiting in crowd {
+            let request = &waiting.request;
+            let is_gone = left.as_ref().is_some_and(|left| is_short(left, request));
+            let is_sold_out = is_gone && known.rules_out(request);
+            refused += u64::from(is_sold_out);
+            waiting.tell(is_sold_out.then_some(Outcome::SoldOut));
         }
         metrics::counter!("boxoffice_decisions_total", "script" => LOOK, "outcome" => Outcome::SoldOut.label())
             .increment(refused);
@@ -224,11 +189,7 @@ impl Looker {
         let question = known.question(crowd, self.fields <= FIELDS_MAX);
         let shard = self.shared.settings.shards.shard_of(event);
         let call = look(&self.shared.settings.keys, shard, event, &question);
-        let started = Instant::now();
-        let reply = self.link.run::<LookReply>(&call).await;
-        metrics::histogram!("boxoffice_script_seconds", "script" => LOOK).record(started.elapsed());
-        #[expect(clippy::cast_precision_loss, reason = "a crowd has at most 128 requests")]
-        metrics::histogram!("boxoffice_batch_requests", "script" => LOOK).record(crowd.len() as f64);
+        let reply: Result<LookReply, _> = self.link.run_for(crowd.len(), &call).await;
         let sight = reply.and_then(|reply| Ok(Sight::parse(&question, reply)?));
         let was_failing = std::mem::replace(&mut known.is_failing, sight.is_err());
         match sight {
@@ -318,20 +279,13 @@ fn beginning(field: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use boxoffice_schema::ids::TicketTypeId;
-    use boxoffice_schema::image::ImageItem;
-    use boxoffice_schema::money::Currency;
-    use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
+    use tokio::sync::oneshot;
 
+    use super::super::crowd::tests;
     use super::*;
 
     fn request(key: &str) -> Book {
-        let id = TicketTypeId::from_bytes([1; 16]);
-        let item = ImageItem { ordinal: 0, quantity: 1, ticket_type_id: id, unit_price: 1 };
-        let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
-        let customer = Customer::try_from("ann".to_owned()).unwrap();
-        let (event, currency) = (EventId::from_bytes([2; 16]), Currency::parse("EUR").unwrap());
-        Book::new(event, 1, &Caller::anonymous(), &key, &customer, currency, 0, vec![item])
+        tests::request(key, 1)
     }
 
     /// What a look reads of the only slot, in which this key made a booking.

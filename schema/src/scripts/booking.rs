@@ -123,6 +123,11 @@ impl Book {
         &self.items
     }
 
+    /// Of what it asks for.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// The same, decided together with at most [`super::RATES_MAX`] rate limits.
     #[must_use]
     pub fn limited_by(self, rates: Vec<RateCheck>) -> Self {

@@ -1,11 +1,12 @@
-//! `look.lua`: one look at an event for all who want what was sold out.
+//! `look.lua` and `replays.lua`: one look at an event for all who want what was sold out, and one at a shard for all
+//! who retry.
 
 use crate::DecodeError;
 use crate::ids::EventId;
 use crate::keys::Keys;
 use crate::shard::Shard;
 
-use super::{Call, LOOK, decimal};
+use super::{Call, LOOK, REPLAYS, Target, decimal};
 
 /// What a crowd wants to know of an event.
 #[derive(Debug)]
@@ -58,6 +59,15 @@ pub fn look(keys: &Keys, shard: Shard, event: EventId, look: &Look) -> Call {
         call.args.push(decimal(fields));
     }
     call
+}
+
+/// Looks at the shard of what was booked before, at least one booking: replies the epoch in which it may sell, or none
+/// where it may not, or has lost a slot of theirs.
+pub fn replays<'a>(keys: &Keys, shard: Shard, booked: impl IntoIterator<Item = &'a Target>) -> Call {
+    let slot = |target: &Target| keys.slot_of(shard, target.event_id, target.booking_id, target.slots);
+    let mut names = vec![keys.shard(shard), keys.certificate(shard)];
+    names.extend(booked.into_iter().map(slot));
+    Call { script: &REPLAYS, keys: names, args: Vec::new() }
 }
 
 impl Sight {

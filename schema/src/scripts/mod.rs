@@ -22,7 +22,7 @@ pub use booking::{
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
-pub use look::{Look, LookReply, Sight, SlotSight, look};
+pub use look::{Look, LookReply, Sight, SlotSight, look, replays};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
 pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
@@ -91,9 +91,10 @@ script!(
     ["identity", "prelude", "whole_event", "restating", "restate_event"]
 );
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
-// It writes nothing, and yet has no flag: a Redis that may not take writes, an old master without replicas for instance, refuses it
-// as it refuses `book`. Of the inventory it only reads, and so needs no prelude.
+// The two looks write nothing, and yet have no flag: a Redis that may not take writes, an old master without replicas for
+// instance, refuses them as it refuses `book`. Of the inventory they only read, and so need no prelude.
 script!(LOOK, "look", "", ["identity", "inventory", "look"]);
+script!(REPLAYS, "replays", "", ["identity", "replays"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);

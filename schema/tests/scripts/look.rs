@@ -2,7 +2,7 @@
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::scripts::{
-    Cancel, Decision, EventChange, Look, LookReply, Outcome, Sight, SlotSight, Target, look,
+    Cancel, Decision, EventChange, Look, LookReply, Outcome, Sight, SlotSight, Target, look, replays,
 };
 use boxoffice_schema::status::EventStatus;
 use chrono::Duration;
@@ -147,4 +147,43 @@ fn a_look_says_nothing_where_a_key_is_missing_or_the_shard_is_not_certified() {
     let key = shard.keys.event(shard.shard, event.id);
     redis::cmd("HDEL").arg(key).arg("sold0").query::<i64>(&mut shard.redis).unwrap();
     shard.sees_nothing(&event, "a counter is missing");
+}
+
+impl TestShard {
+    fn epoch_of(&mut self, booked: &[Target]) -> Option<u32> {
+        self.run(&replays(&self.keys, self.shard, booked)).unwrap()
+    }
+}
+
+#[test]
+fn who_retries_hears_of_the_epoch_in_which_the_shard_may_sell() {
+    let (mut shard, event, target) = booked();
+    let before = dump(&mut shard, &event);
+    assert_eq!(shard.epoch_of(&[target, target]), Some(1));
+    assert_eq!(dump(&mut shard, &event), before);
+    shard.begin_recovery(2).unwrap();
+    assert_eq!(shard.epoch_of(&[target]), None, "it is being recovered");
+    shard.certify(3);
+    assert_eq!(shard.epoch_of(&[target]), Some(3));
+}
+
+#[test]
+fn who_retries_hears_nothing_of_a_shard_that_has_lost_a_slot_of_theirs_or_is_not_certified() {
+    let keys: [fn(&TestShard, &Target) -> String; 3] = [
+        |shard, _| shard.keys.shard(shard.shard),
+        |shard, _| shard.keys.certificate(shard.shard),
+        |shard, target| shard.keys.slot_of(shard.shard, target.event_id, target.booking_id, target.slots),
+    ];
+    for key in keys {
+        let (mut shard, event, target) = booked();
+        let mut others = (0..).map(|n| book(&event, &format!("k{n}"), "bob", 0, &[(0, 1)]));
+        let slot = |target: &Target| target.booking_id.slot(event.slots);
+        let other = others.find(|other| slot(other.target()) != slot(&target)).unwrap();
+        let both = [*other.target(), target];
+        shard.decide(&[other]).unwrap();
+        assert_eq!(shard.epoch_of(&both), Some(1));
+        let key = key(&shard, &target);
+        redis::cmd("DEL").arg(&key).query::<i64>(&mut shard.redis).unwrap();
+        assert_eq!(shard.epoch_of(&both), None, "{key}");
+    }
 }

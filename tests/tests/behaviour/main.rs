@@ -30,6 +30,7 @@ mod reads;
 mod rebuild;
 mod records;
 mod recovery;
+mod replays;
 mod semantics;
 mod sold_out;
 mod strict;

@@ -109,6 +109,16 @@ impl PrivateRedis {
         assert_eq!(replicas, 1);
     }
 
+    /// How often it has run a command, by clients or in scripts.
+    pub async fn calls(&self, command: &str) -> usize {
+        let mut connection = self.connection().await;
+        let stats: String =
+            redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let line = format!("cmdstat_{command}:calls=");
+        let count = stats.lines().find_map(|stats| stats.strip_prefix(&line)?.split(',').next());
+        count.map_or(0, |count| count.parse().unwrap())
+    }
+
     /// Ends its replication and takes writes: a fail-over.
     pub async fn promote(&self) {
         let mut connection = self.connection().await;

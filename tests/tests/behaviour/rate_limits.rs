@@ -48,6 +48,24 @@ impl World {
 }
 
 #[tokio::test]
+async fn a_crowd_that_retries_is_not_counted() {
+    let file = policies(&policy("per-customer", "booking", "customer", 2));
+    let world = World::start_with(&under(&file)).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let first = world.book(&event.id, "a", &event.request("ann", 1)).await;
+    first.expect(201);
+    let retries = join_all((0..20).map(|_| world.book_owned(&event, "a", event.request("ann", 1)))).await;
+    for retry in retries {
+        assert_eq!((retry.status, &retry.body), (201, &first.body));
+        assert_eq!(retry.header("ratelimit"), None);
+    }
+    world.book(&event.id, "b", &event.request("ann", 1)).await.expect(201);
+    world.book(&event.id, "c", &event.request("ann", 1)).await.refused(429, "rate_limited");
+    let retry = world.book(&event.id, "a", &event.request("ann", 1)).await;
+    assert_eq!((retry.status, &retry.body), (201, &first.body));
+}
+
+#[tokio::test]
 async fn a_customer_who_books_too_often_gets_429_and_is_told_how_they_stand() {
     let file = policies(&policy("per-customer", "booking", "customer", 2));
     let world = World::start_with(&under(&file)).await;

@@ -181,24 +181,18 @@ async fn a_crowd_that_comes_too_late_shares_a_few_looks() {
     let redis = PrivateRedis::start().await;
     let world = World::on(&redis).await;
     let (event, _) = world.sold_out().await;
-    let calls = async |command: &str| {
-        let stats: String = world.redis(redis::cmd("INFO").arg("commandstats")).await;
-        let line = format!("cmdstat_{command}:calls=");
-        let count = stats.lines().find_map(|stats| stats.strip_prefix(&line)?.split(',').next());
-        count.map_or(0, |count| count.parse::<usize>().unwrap())
-    };
-    let writes = calls("xadd").await;
-    assert!(calls("hlen").await > 0, "nobody has looked");
+    let writes = redis.calls("xadd").await;
+    assert!(redis.calls("hlen").await > 0, "nobody has looked");
     let round = std::cell::Cell::new(0);
     // They share as many looks as they come apart, which on a machine that does much else they may.
     eventually("a crowd to come together", || async {
-        let (looks, number) = (calls("hlen").await, round.replace(round.get() + 1));
+        let (looks, number) = (redis.calls("hlen").await, round.replace(round.get() + 1));
         let keys: Vec<String> = (0..CROWD).map(|n| format!("crowd-{number}-{n}")).collect();
         join_all(keys.iter().map(|key| world.is_sold_out(&event, key))).await;
-        (1..CROWD / 4).contains(&(calls("hlen").await - looks))
+        (1..CROWD / 4).contains(&(redis.calls("hlen").await - looks))
     })
     .await;
-    assert_eq!(calls("xadd").await, writes);
+    assert_eq!(redis.calls("xadd").await, writes);
     eventually("the log to be read", || async { world.rows_of(&event).await == 1 }).await;
     world.nothing_found().await;
 }

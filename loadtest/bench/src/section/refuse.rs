@@ -11,10 +11,10 @@ use super::stand::{RATE, Stand};
 use super::{Outcome, Pace, say};
 
 const REMARK: &str = "Closed loop on 64 connections, one event. A refusal is `409 sold_out` to a key that is new; a \
-replay is a 201 marked as such, to one of 20,000 keys that were used before; nothing may be sold meanwhile.";
+replay is a 201 marked as such, to one of 20,000 keys that the same API booked before; nothing may be sold meanwhile.";
 
 /// Bookings that are asked for again.
-pub(super) const REPLAYED: u64 = 20_000;
+const REPLAYED: u64 = 20_000;
 
 pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
     let mut stand = Stand::open(place, "refuse", pace).await?;
