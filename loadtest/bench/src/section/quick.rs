@@ -16,7 +16,7 @@ use super::{Outcome, Pace, say};
 const REMARK: &str = "Closed loop on 64 connections, short rounds, the best of each. The goal is 60 % of what was measured when \
 `loadtest/bench/guarded.json` was last written.";
 
-/// Bookings of each round that are asked for again in it: an API remembers what it booked last.
+/// Bookings of each round that are asked for again later in it: an API remembers what it booked last.
 const REPLAYED: u64 = 5_000;
 
 /// What was measured, by ratio.
@@ -56,12 +56,12 @@ pub(super) async fn run(place: &Place, pace: Pace) -> Result<Outcome> {
     let mut checked = Row::new("check of a rate limit", "");
     for round in 0..pace.rounds {
         say(&format!("quick, round {} of {}", round + 1, pace.rounds));
+        let replays = stand.replays(&one, REPLAYED).await?;
         stand.script(&mut script, 64, 1).await?;
         stand.book(&mut booked, &one, 64).await?;
         stand.floor(&mut floor, &one, 64).await?;
         stand.book(&mut of_thousand, &thousand, 64).await?;
         stand.ask(&mut refused, sold_out.clone(), 64, Kind::SoldOut).await?;
-        let replays = stand.replays(&one, REPLAYED).await?;
         stand.ask(&mut replayed, replays, 64, Kind::Replayed).await?;
         stand.ask(&mut read, reads.clone(), 64, Kind::Read).await?;
         stand.check_script(&mut check_script, &checks).await?;
