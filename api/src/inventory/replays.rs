@@ -23,8 +23,8 @@ use super::crowd::{Crowd, Turns, Verdict, Waiting, crowd};
 use super::link::Link;
 use super::{InventoryError, Shared};
 
-/// What is remembered takes so many bytes at most, the last bookings: of twelve seconds at 5,000 a second.
-const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What is remembered takes so many bytes at most, the last bookings: of eight seconds at 5,000 a second.
+const BYTES_MAX: usize = 12 * 1024 * 1024;
 
 /// What a booking takes beside its image: two keys, and the room that a map and a queue leave free.
 const BYTES_BESIDE: usize = 150;
