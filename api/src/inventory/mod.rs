@@ -5,8 +5,8 @@
 //! this or another instance has brought it to Kafka (`relay`, `log`). Whoever wants what was sold out before, or retries
 //! what was just booked, first shares a look at Redis with all who do, which answers most of them (`sold_out`, `replays`,
 //! `crowd`). Reads go over the same connection, those of an event shared by all who ask at a time (`reader`); the relays
-//! and whatever else runs in the background have another. Rate limits of anything but bookings are gathered as bookings are (`rates`).
-//! `acknowledge` makes an answer wait for Kafka where that is asked for.
+//! and whatever else runs in the background have another. Rate limits of anything but bookings are gathered as bookings
+//! are (`rates`). `acknowledge` makes an answer wait for Kafka where that is asked for.
 
 mod acknowledge;
 mod batcher;

@@ -1,6 +1,6 @@
 //! Gathers concurrent checks of rate limits into one script call, as `batcher` does with decisions.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use boxoffice_schema::scripts::{BATCH_MAX, RateCheck, Standing, check_rates, parse_standings};
 use redis::Value;
@@ -58,10 +58,7 @@ async fn serve(link: Link, mut queue: mpsc::Receiver<Waiting>) {
 
 async fn check(link: &Link, batch: &mut Vec<Waiting>) {
     let call = check_rates(batch.iter().map(|waiting| waiting.checks.as_slice()));
-    let started = Instant::now();
-    let reply = link.run(&call).await;
-    metrics::histogram!("boxoffice_script_seconds", "script" => call.script.name).record(started.elapsed());
-    let mut replies = match reply {
+    let mut replies = match link.run_for(batch.len(), &call).await {
         Ok(Value::Array(replies)) if replies.len() == batch.len() => replies.into_iter().map(Ok),
         Ok(_) => return refuse(batch, &unexpected()),
         // A full Redis says so in the words of the outbox, which this is not about.

@@ -7,7 +7,7 @@
 //! epoch bookings are only added; one that was changed in that epoch is there. Whoever's booking is not remembered, is of
 //! another epoch, or was asked for by another body, is decided as ever.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use boxoffice_schema::fingerprint::IdempotencyField;
@@ -57,7 +57,7 @@ impl Replays {
 }
 
 async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns) {
-    let mut was_failing = false;
+    let mut failing = HashSet::new();
     while let Some(turn) = turns.next().await {
         let mut shards: HashMap<Shard, Vec<Waiting>> = HashMap::default();
         for waiting in turn {
@@ -65,13 +65,14 @@ async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns) {
             shards.entry(shard).or_default().push(waiting);
         }
         let looks = shards.into_iter().map(|(shard, crowd)| answer(&shared, &link, shard, crowd));
-        for look in join_all(looks).await {
-            if let Err(error) = &look
-                && !was_failing
-            {
-                tracing::warn!(%error, "cannot look for retries; until that works each of them is decided");
+        for (shard, look) in join_all(looks).await {
+            match look {
+                Ok(()) => drop(failing.remove(&shard)),
+                Err(error) if failing.insert(shard) => {
+                    tracing::warn!(%shard, %error, "cannot look for retries; until that works each of them is decided");
+                }
+                Err(_) => {}
             }
-            was_failing = look.is_err();
         }
     }
 }
@@ -82,7 +83,7 @@ async fn answer(
     link: &Link,
     shard: Shard,
     crowd: Vec<Waiting>,
-) -> Result<(), InventoryError> {
+) -> (Shard, Result<(), InventoryError>) {
     let call = replays(&shared.settings.keys, shard, crowd.iter().map(|waiting| waiting.request.target()));
     let look: Result<Option<u32>, _> = link.run_for(crowd.len(), &call).await;
     let epoch = look.as_ref().ok().copied().flatten();
@@ -94,7 +95,7 @@ async fn answer(
     }
     metrics::counter!("boxoffice_decisions_total", "script" => call.script.name, "outcome" => "replayed")
         .increment(replayed);
-    look.map(drop)
+    (shard, look.map(drop))
 }
 
 type Key = (EventId, IdempotencyField);

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::{Book, Decision, Look, LookReply, Outcome, Sight, SlotSight, look};
+use boxoffice_schema::scripts::{Book, Decision, LOOK, Look, LookReply, Outcome, Sight, SlotSight, look};
 use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
@@ -29,9 +29,6 @@ const EVENTS_MAX: usize = 10_000;
 /// So many requests for an event are worth a look where others are asked for in the same turn: each event costs a call, and
 /// `book.lua` decides those of several events of a shard in one.
 const WORTH_A_LOOK: usize = 4;
-
-/// How a look names itself in metrics.
-const LOOK: &str = "look";
 
 /// Those, of all shards, who want what was sold out when it was looked at last.
 pub(super) struct SoldOut {
@@ -178,7 +175,7 @@ impl Looker {
             refused += u64::from(is_sold_out);
             waiting.tell(is_sold_out.then_some(Outcome::SoldOut));
         }
-        metrics::counter!("boxoffice_decisions_total", "script" => LOOK, "outcome" => Outcome::SoldOut.label())
+        metrics::counter!("boxoffice_decisions_total", "script" => LOOK.name, "outcome" => Outcome::SoldOut.label())
             .increment(refused);
         (event, known)
     }
@@ -281,12 +278,8 @@ fn beginning(field: &[u8]) -> u64 {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::crowd::tests;
+    use super::super::crowd::tests::request;
     use super::*;
-
-    fn request(key: &str) -> Book {
-        tests::request(key, 1)
-    }
 
     /// What a look reads of the only slot, in which this key made a booking.
     fn fields_of(made: &Book) -> Vec<(u32, SlotSight)> {
@@ -296,7 +289,7 @@ mod tests {
 
     #[test]
     fn only_a_key_that_is_not_among_a_slots_fields_is_ruled_out() {
-        let (made, other) = (request("made"), request("other"));
+        let (made, other) = (request("made", 1), request("other", 1));
         let mut known = Known::default();
         assert!(!known.rules_out(&other), "nothing is known of the slot yet");
         known.learn("1".to_owned(), fields_of(&made));
@@ -311,7 +304,7 @@ mod tests {
 
     #[test]
     fn as_many_fields_under_another_certificate_are_not_the_same_ones() {
-        let (made, other) = (request("made"), request("other"));
+        let (made, other) = (request("made", 1), request("other", 1));
         let mut known = Known::default();
         known.learn("1".to_owned(), fields_of(&made));
         known.learn("2".to_owned(), vec![(0, SlotSight::Same)]);
@@ -325,17 +318,17 @@ mod tests {
     fn a_slot_that_was_never_written_rules_out_every_key() {
         let mut known = Known { certificate: "1".to_owned(), ..Known::default() };
         known.learn("1".to_owned(), vec![(0, SlotSight::Same)]);
-        assert!(known.rules_out(&request("any")));
+        assert!(known.rules_out(&request("any", 1)));
         assert_eq!(known.size, 1);
     }
 
     #[test]
     fn a_memory_that_is_full_asks_of_no_further_slot() {
-        let waiting = |key| Waiting { request: request(key), answer: oneshot::channel().0 };
+        let waiting = |key| Waiting { request: request(key, 1), answer: oneshot::channel().0 };
         let mut known = Known::default();
         assert_eq!(known.question(&[waiting("a")], true).slots, [(0, 0)]);
         assert_eq!(known.question(&[waiting("a")], false).slots, []);
-        known.learn("1".to_owned(), fields_of(&request("made")));
+        known.learn("1".to_owned(), fields_of(&request("made", 1)));
         assert_eq!(known.question(&[waiting("a"), waiting("b")], false).slots, [(0, 2)]);
     }
 }
