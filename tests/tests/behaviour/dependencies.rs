@@ -101,12 +101,8 @@ async fn while_postgresql_is_away_the_sale_goes_on_and_the_reconciler_catches_up
 #[tokio::test]
 async fn a_reconciler_that_began_to_read_while_kafka_was_away_applies_everything_when_it_is_back() {
     let settings = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
     let (behind_gate, gate) = settings.gated(Server::Kafka).await;
-    let stop = CancellationToken::new();
-    behind_gate.start_reconciler(&stop);
-    let world = World::around(settings, &[], stop).await;
-    world.selling().await;
+    let world = World::reached(settings.clone(), &behind_gate, &settings, &[]).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.book(&event.id, "before", &event.request("ann", 1)).await.expect(201);
     world.drained(&event).await;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::world::{Settings, World};
 
@@ -210,15 +209,8 @@ pub fn address(url: &str) -> String {
 /// A world whose API and reconciler reach one server through a gate; with more arguments for the API.
 pub async fn gated(server: Server, api: &[&str]) -> (World, Gate) {
     let direct = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
-    let (settings, gate) = direct.gated(server).await;
-    let stop = CancellationToken::new();
-    settings.start_reconciler(&stop);
-    let base = settings.start_api(api, &stop).await;
-    // The test itself looks around the gate.
-    let world = World::looking_at(direct, base, stop).await;
-    world.selling().await;
-    (world, gate)
+    let (gated, gate) = direct.gated(server).await;
+    (World::reached(direct, &gated, &gated, api).await, gate)
 }
 
 impl Settings {

@@ -109,6 +109,14 @@ impl PrivateRedis {
         assert_eq!(replicas, 1);
     }
 
+    /// From now on it takes writes only while so many replicas follow it.
+    pub async fn needs_replicas(&self, count: u8) {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("min-replicas-to-write").arg(count);
+        command.query_async::<()>(&mut connection).await.unwrap();
+    }
+
     /// How often it has run a command, by clients or in scripts.
     pub async fn calls(&self, command: &str) -> usize {
         let mut connection = self.connection().await;

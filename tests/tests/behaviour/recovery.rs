@@ -82,13 +82,8 @@ async fn what_a_late_relay_sends_behind_the_barrier_is_known_already_and_harms_n
     let mut redis = PrivateRedis::start().await;
     let mut settings = Settings::fresh().await;
     settings.redis_url = redis.url();
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    settings.start_reconciler(&stop);
     let (gated, gate) = settings.gated(Server::Kafka).await;
-    let base = gated.start_api(&[], &stop).await;
-    let world = World::looking_at(settings, base, stop).await;
-    world.selling().await;
+    let world = World::reached(settings.clone(), &settings, &gated, &[]).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.drained(&event).await;
     gate.freeze();
@@ -150,13 +145,8 @@ async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_
 #[tokio::test]
 async fn a_reconciler_whose_connection_to_kafka_went_silent_reads_on_with_a_new_one() {
     let direct = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
     let (gated, gate) = direct.gated(Server::Kafka).await;
-    let stop = CancellationToken::new();
-    gated.start_reconciler(&stop);
-    let base = direct.start_api(&[], &stop).await;
-    let world = World::looking_at(direct, base, stop).await;
-    world.selling().await;
+    let world = World::reached(direct.clone(), &gated, &direct, &[]).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     sell(&world, &event, "before", 10).await;
     world.drained(&event).await;

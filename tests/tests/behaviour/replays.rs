@@ -90,14 +90,9 @@ async fn a_redis_that_may_not_take_writes_replays_nothing() {
     let world = World::on(&redis).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let first = world.books(&event, "k").await;
-    let need_replicas = async |count: u8| {
-        let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("min-replicas-to-write").arg(count);
-        world.redis::<()>(&command).await;
-    };
-    need_replicas(1).await;
+    redis.needs_replicas(1).await;
     world.book(&event.id, "k", &event.request("ann", 1)).await.refused(503, "redis_unavailable");
-    need_replicas(0).await;
+    redis.needs_replicas(0).await;
     world.replays(&event, "k", &first).await;
 }
 
@@ -165,13 +160,8 @@ async fn bookings_that_redis_lost_before_kafka_had_them_are_made_anew() {
     let mut redis = PrivateRedis::start().await;
     let mut settings = Settings::fresh().await;
     settings.redis_url = redis.url();
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    settings.start_reconciler(&stop);
     let (gated, gate) = settings.gated(Server::Kafka).await;
-    let base = gated.start_api(&[], &stop).await;
-    let world = World::looking_at(settings, base, stop).await;
-    world.selling().await;
+    let world = World::reached(settings.clone(), &settings, &gated, &[]).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     let kept = world.books(&event, "kept").await;
     world.drained(&event).await;

@@ -138,14 +138,9 @@ async fn a_redis_that_may_not_take_writes_never_reads_as_sold_out() {
     let redis = PrivateRedis::start().await;
     let world = World::on(&redis).await;
     let (event, _) = world.sold_out().await;
-    let need_replicas = async |count: u8| {
-        let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("min-replicas-to-write").arg(count);
-        world.redis::<()>(&command).await;
-    };
-    need_replicas(1).await;
+    redis.needs_replicas(1).await;
     world.book(&event.id, "k", &event.request("bob", 1)).await.refused(503, "redis_unavailable");
-    need_replicas(0).await;
+    redis.needs_replicas(0).await;
     world.is_sold_out(&event, "k").await;
 }
 

@@ -184,10 +184,21 @@ impl World {
 
     /// In a world that nothing runs in yet.
     pub async fn start_in(settings: Settings, api: &[&str]) -> Self {
-        boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+        Self::reached(settings.clone(), &settings, &settings, api).await
+    }
+
+    /// The same, in which reconciler and API have ways of their own to the servers; the test itself looks straight at them.
+    pub async fn reached(
+        direct: Settings,
+        by_reconciler: &Settings,
+        by_api: &Settings,
+        api: &[&str],
+    ) -> Self {
+        boxoffice_reconciler::migrate::migrate(&direct.reconciler()).await.unwrap();
         let stop = CancellationToken::new();
-        settings.start_reconciler(&stop);
-        let world = Self::around(settings, api, stop).await;
+        by_reconciler.start_reconciler(&stop);
+        let base = by_api.start_api(api, &stop).await;
+        let world = Self::looking_at(direct, base, stop).await;
         world.selling().await;
         world
     }
