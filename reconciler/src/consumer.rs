@@ -11,7 +11,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::config::Config;
-use crate::decode::Fetched;
+use crate::decode::{Fetched, stated_position};
 use crate::kafka::{self, Watermarks};
 
 /// The most records of a batch.
@@ -179,17 +179,16 @@ impl LogReader {
 
 fn fetched(message: &BorrowedMessage<'_>) -> Option<Fetched> {
     let partition = u16::try_from(message.partition()).ok()?;
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-            .collect()
+    let shard = Shard::from_number(partition);
+    let stated = message.headers().and_then(|headers| {
+        let pairs = (0..headers.count()).map(|at| headers.get(at));
+        stated_position(shard, pairs.map(|header| (header.key, header.value.unwrap_or_default())))
     });
     Some(Fetched {
-        shard: Shard::from_number(partition),
+        shard,
         offset: message.offset(),
         payload: message.payload().unwrap_or_default().to_vec(),
-        headers,
+        stated,
     })
 }
 

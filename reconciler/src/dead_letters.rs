@@ -8,7 +8,7 @@ use serde::Serialize;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
 
 use crate::apply::write::{self, Look, int4, int8};
-use crate::decode::{Content, Fetched, decode};
+use crate::decode::{Content, Fetched, decode, shown};
 use crate::findings;
 use crate::fold::Changes;
 use crate::postgres::is_about_data;
@@ -26,7 +26,7 @@ pub(crate) struct DeadLetter {
     pub(crate) reason: String,
     pub(crate) received_at: chrono::DateTime<chrono::Utc>,
     pub(crate) outcome: Option<String>,
-    /// As text; bytes that are not UTF-8 are shown as replacement characters.
+    /// As JSON where it can be read; otherwise as the text that it is, or in hexadecimal.
     pub(crate) payload: String,
     #[serde(skip)]
     bytes: Vec<u8>,
@@ -76,7 +76,7 @@ async fn read(connection: &mut PgConnection, id: i64) -> anyhow::Result<DeadLett
         reason: row.try_get(6)?,
         received_at: row.try_get(7)?,
         outcome: row.try_get(8)?,
-        payload: String::from_utf8_lossy(&bytes).into_owned(),
+        payload: shown(&bytes),
         bytes,
     })
 }
@@ -142,7 +142,7 @@ fn decoded(letter: &DeadLetter) -> anyhow::Result<Record> {
         shard: Shard::from_number(u16::try_from(letter.shard)?),
         offset: letter.kafka_offset,
         payload: letter.bytes.clone(),
-        headers: Vec::new(),
+        stated: None,
     });
     let record = match incoming.content {
         Content::Record(record) => *record,

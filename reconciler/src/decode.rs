@@ -8,13 +8,18 @@ use sha2::{Digest as _, Sha256};
 /// SHA-256 of a record's value.
 pub(crate) type Digest = [u8; 32];
 
+fn digest_of(value: &[u8]) -> Digest {
+    Sha256::digest(value).into()
+}
+
 /// A record as Kafka gave it.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
     pub(crate) shard: Shard,
     pub(crate) offset: i64,
     pub(crate) payload: Vec<u8>,
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    /// The position that its headers give, if they give one of the shard.
+    pub(crate) stated: Option<Position>,
 }
 
 /// A record as the rest of the pipeline takes it.
@@ -46,13 +51,21 @@ impl Incoming {
             Content::Poison { position, .. } => *position,
         }
     }
+
+    /// Whether a digest is of this decision. A relay of an older build and one of this build may both have sent it, each in
+    /// its own version of the format.
+    pub(crate) fn is_same_as(&self, digest: Digest) -> bool {
+        let in_either_version = |record: &Record| {
+            [record.to_json(), record.message().value].iter().any(|value| digest_of(value) == digest)
+        };
+        self.digest == digest || matches!(&self.content, Content::Record(record) if in_either_version(record))
+    }
 }
 
 /// Reads a record.
 pub(crate) fn decode(fetched: Fetched) -> Incoming {
-    let digest = Sha256::digest(&fetched.payload).into();
-    let stated = stated_position(&fetched);
-    let content = match read(&fetched, stated) {
+    let digest = digest_of(&fetched.payload);
+    let content = match read(&fetched) {
         Ok(record) => Content::Record(Box::new(record)),
         Err(Unreadable { position, reason }) => Content::Poison { position, reason },
     };
@@ -60,12 +73,22 @@ pub(crate) fn decode(fetched: Fetched) -> Incoming {
     Incoming { shard, offset, payload, digest, content }
 }
 
+/// A record's value for a person: as JSON where it can be read, otherwise as the text that it is, or in hexadecimal.
+pub(crate) fn shown(value: &[u8]) -> String {
+    let readable = Record::decode(value).map(|record| record.to_json());
+    match std::str::from_utf8(readable.as_deref().unwrap_or(value)) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
 struct Unreadable {
     position: Option<Position>,
     reason: String,
 }
 
-fn read(fetched: &Fetched, stated: Option<Position>) -> Result<Record, Unreadable> {
+fn read(fetched: &Fetched) -> Result<Record, Unreadable> {
+    let stated = fetched.stated;
     let unreadable = |position, reason| Unreadable { position, reason };
     let record = Record::decode(&fetched.payload).map_err(|error| unreadable(stated, error.to_string()))?;
     if record.shard != fetched.shard {
@@ -139,17 +162,20 @@ fn check_ranges(record: &Record) -> Result<(), String> {
     Ok(())
 }
 
-/// The position that the headers give, if they give one of this shard.
-fn stated_position(fetched: &Fetched) -> Option<Position> {
+/// The position that headers give, if they give one of this shard.
+pub(crate) fn stated_position<'a>(
+    shard: Shard,
+    headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+) -> Option<Position> {
     let text = |name: &str| {
-        let (_, value) = fetched.headers.iter().find(|(key, _)| key == name)?;
+        let (_, value) = headers.clone().find(|(key, _)| *key == name)?;
         std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    let shard: u16 = text(header::SHARD)?.parse().ok()?;
+    let named: u16 = text(header::SHARD)?.parse().ok()?;
     let epoch: u32 = text(header::EPOCH)?.parse().ok()?;
     let sequence: u64 = text(header::SEQUENCE)?.parse().ok()?;
     let in_range = i32::try_from(epoch).is_ok() && i64::try_from(sequence).is_ok();
-    (in_range && shard == fetched.shard.number()).then_some(Position { epoch, sequence })
+    (in_range && named == shard.number()).then_some(Position { epoch, sequence })
 }
 
 #[cfg(test)]
@@ -158,19 +184,13 @@ mod tests {
     use crate::test_records::{barrier, booked, published};
 
     fn fetched(payload: &[u8], headers: &[(&str, &str)]) -> Fetched {
-        Fetched {
-            shard: Shard::from_number(0),
-            offset: 7,
-            payload: payload.to_vec(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
-                .collect(),
-        }
+        let shard = Shard::from_number(0);
+        let stated = stated_position(shard, headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+        Fetched { shard, offset: 7, payload: payload.to_vec(), stated }
     }
 
     fn with_headers(record: &Record, payload: &[u8]) -> Fetched {
-        let headers = record.headers();
+        let headers = record.message().headers();
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         fetched(payload, &headers)
     }
@@ -185,7 +205,8 @@ mod tests {
     #[test]
     fn a_record_is_read_with_and_without_its_headers() {
         for record in [published(1, 1), booked(1, 2, "a"), barrier(2, 2)] {
-            for fetched in [with_headers(&record, &record.encode()), fetched(&record.encode(), &[])] {
+            let (sent, json) = (record.message().value, record.to_json());
+            for fetched in [with_headers(&record, &sent), with_headers(&record, &json), fetched(&sent, &[])] {
                 match decode(fetched).content {
                     Content::Record(read) => assert_eq!(*read, record),
                     Content::Poison { reason, .. } => panic!("{reason}"),
@@ -197,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_not_a_record_keeps_the_position_of_its_headers() {
         let record = booked(3, 9, "a");
-        let value = String::from_utf8(record.encode()).unwrap();
+        let value = String::from_utf8(record.to_json()).unwrap();
         let unreadable = [
             String::new(),
             "{}".to_owned(),
@@ -247,8 +268,8 @@ mod tests {
     fn a_record_that_contradicts_its_place_has_no_position() {
         let record = booked(1, 2, "a");
         let other = booked(1, 3, "a");
-        assert_eq!(poison(with_headers(&other, &record.encode())).0, None);
-        let mut elsewhere = with_headers(&record, &record.encode());
+        assert_eq!(poison(with_headers(&other, &record.message().value)).0, None);
+        let mut elsewhere = with_headers(&record, &record.message().value);
         elsewhere.shard = Shard::from_number(1);
         assert_eq!(poison(elsewhere).0, None);
     }
@@ -257,7 +278,7 @@ mod tests {
     fn an_event_that_is_not_the_one_named_is_poison() {
         let mut record = published(1, 1);
         record.event_id = Some(boxoffice_schema::ids::EventId::new());
-        let (position, reason) = poison(with_headers(&record, &record.encode()));
+        let (position, reason) = poison(with_headers(&record, &record.message().value));
         assert_eq!(position, Some(record.position));
         assert!(reason.contains("not the one that it names"), "{reason}");
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use boxoffice_schema::record::{self, Record};
+use boxoffice_schema::record;
 use boxoffice_schema::shard::{Shard, ShardCount};
 use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
@@ -176,18 +176,18 @@ impl LogWriter {
     }
 
     /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all.
-    pub(crate) async fn append(&self, records: &[Record]) -> Result<(), LogError> {
+    pub(crate) async fn append(&self, records: &[record::Message]) -> Result<(), LogError> {
         let producer = self.producer().await?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
-            let (key, value) = (record.key(), record.encode());
+            let key = record.key();
             let headers = record.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: Some(value) })
             });
             let message = FutureRecord::to(&self.topic)
                 .partition(record.shard.partition())
                 .key(&key)
-                .payload(value.as_slice())
+                .payload(record.value.as_slice())
                 .headers(headers);
             deliveries.push(enqueue(&producer, message).await?);
         }

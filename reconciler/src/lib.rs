@@ -48,6 +48,7 @@ mod repairs;
 mod report;
 mod sequence;
 mod servers;
+mod show;
 mod snapshot;
 mod stand_in;
 mod status;

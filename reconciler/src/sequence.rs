@@ -126,7 +126,7 @@ impl Progress {
         }
         let is_last = position.sequence == self.sequence && position.epoch == self.epoch;
         match self.digest {
-            Some(digest) if is_last && digest != incoming.digest => Verdict::Refuse(Complaint {
+            Some(digest) if is_last && !incoming.is_same_as(digest) => Verdict::Refuse(Complaint {
                 kind: "contradiction",
                 detail: format!(
                     "offset {} holds another record for the applied position {position}; it was not applied",
@@ -171,6 +171,8 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::decode::{Fetched, decode};
+    use boxoffice_schema::record::Record;
+
     use crate::test_records::{barrier, booked, incoming};
 
     fn progress(epoch: u32, sequence: u64) -> Progress {
@@ -213,6 +215,21 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_that_two_builds_sent_in_two_versions_of_the_format_is_one() {
+        let record = booked(1, 5, "a");
+        let as_json = |offset, record: &Record| {
+            decode(Fetched { shard: record.shard, offset, payload: record.to_json(), stated: None })
+        };
+        let mut at = progress(1, 4);
+        assert_eq!(at.judge(&as_json(0, &record)), Verdict::Apply);
+        assert_eq!(at.judge(&incoming(1, &record)), Verdict::Pass);
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), "contradiction");
+        assert_eq!(at.judge(&incoming(3, &booked(1, 6, "c"))), Verdict::Apply);
+        assert_eq!(at.judge(&as_json(4, &booked(1, 6, "c"))), Verdict::Pass);
+        assert_eq!(complaint(at.judge(&as_json(5, &booked(1, 6, "d")))), "contradiction");
+    }
+
+    #[test]
     fn a_jump_stops_the_shard_before_the_record() {
         let mut at = progress(1, 4);
         let gap = Gap { epoch: 1, from: 5, to: 7, offset: 0 };
@@ -222,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_hole_in_the_offsets_stops_the_shard_even_without_a_position() {
-        let poison = Fetched { shard: booked(1, 1, "a").shard, offset: 3, payload: vec![], headers: vec![] };
+        let poison = Fetched { shard: booked(1, 1, "a").shard, offset: 3, payload: vec![], stated: None };
         let mut at = progress(1, 4);
         let gap = Gap { epoch: 1, from: 5, to: 5, offset: 0 };
         assert_eq!(at.judge(&decode(poison)), Verdict::Stop(gap));
@@ -233,16 +250,15 @@ mod tests {
     fn an_unreadable_record_takes_its_position_only_if_it_is_the_next() {
         let record = booked(1, 5, "a");
         let poison = |offset, sequence: u64| {
-            let headers =
-                booked(1, sequence, "a").headers().map(|(name, value)| (name.to_owned(), value.into_bytes()));
-            decode(Fetched { shard: record.shard, offset, payload: b"x".to_vec(), headers: headers.into() })
+            let stated = Some(Position { epoch: 1, sequence });
+            decode(Fetched { shard: record.shard, offset, payload: b"x".to_vec(), stated })
         };
         let mut at = progress(1, 4);
         assert_eq!(at.judge(&poison(0, 5)), Verdict::SetAside);
         assert_eq!((at.sequence, at.next_offset), (5, 1));
         assert_eq!(at.judge(&poison(1, 5)), Verdict::Pass);
         assert!(matches!(at.judge(&poison(2, 7)), Verdict::Stop(_)));
-        let unplaced = decode(Fetched { shard: record.shard, offset: 2, payload: vec![], headers: vec![] });
+        let unplaced = decode(Fetched { shard: record.shard, offset: 2, payload: vec![], stated: None });
         assert_eq!(at.judge(&unplaced), Verdict::SetAside);
         assert_eq!((at.sequence, at.next_offset), (5, 3));
     }

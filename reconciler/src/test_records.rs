@@ -19,7 +19,7 @@ const EVENT: EventId = EventId::from_bytes([1; 16]);
 const TICKET_TYPE: TicketTypeId = TicketTypeId::from_bytes([2; 16]);
 
 pub(crate) fn incoming(offset: i64, record: &Record) -> Incoming {
-    decode(Fetched { shard: record.shard, offset, payload: record.encode(), headers: Vec::new() })
+    decode(Fetched { shard: record.shard, offset, payload: record.message().value, stated: None })
 }
 
 fn record(epoch: u32, sequence: u64, kind: Kind, event_id: Option<EventId>, change: Change) -> Record {

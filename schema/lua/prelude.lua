@@ -16,7 +16,7 @@
 
 local FRAME_VERSION = 1
 
--- The kinds of decisions, as in `schema/src/record.rs`.
+-- The kinds of decisions, as in `schema/src/record/mod.rs`.
 local BOOKED_KIND, HELD_KIND, CONFIRMED_KIND, CANCELLED_KIND, EXPIRED_KIND, RESTATED_KIND = 1, 2, 3, 4, 5, 6
 local PUBLISHED_KIND, AMENDED_KIND, CAPACITY_CHANGED_KIND, PAUSED_KIND, RESUMED_KIND, CLOSED_KIND = 16, 17, 18, 19, 20, 21
 local EVENT_RESTATED_KIND, REPAIRED_KIND = 22, 23

@@ -31,6 +31,9 @@ use crate::time;
 
 const VERSION: u8 = 1;
 
+/// Where an image says how many items it has.
+pub(crate) const ITEMS_COUNTED_AT: usize = 3;
+
 /// Of the image of an ordinary booking, or more; others take another piece of memory.
 const ORDINARY_BYTES: usize = 256;
 
@@ -97,11 +100,9 @@ impl BookingImage {
         if i64::try_from(prices.sum::<u128>()).is_err() {
             return bad("costs more than 2^63 - 1 minor units");
         }
-        // A leap second, which RFC 3339 allows, is not kept: its milliseconds are those of the next second.
-        let is_kept = |at: DateTime<Utc>| time::from_millis(time::to_millis(at)) == Ok(at);
         // An image says by the beginning of 1970 that there is no hold.
-        let is_hold = |at: DateTime<Utc>| is_kept(at) && at.timestamp_millis() > 0;
-        if !is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_hold) {
+        let is_hold = |at: DateTime<Utc>| time::is_kept(at) && at.timestamp_millis() > 0;
+        if !time::is_kept(self.created_at) || !self.hold_expires_at.is_none_or(is_hold) {
             return bad("has a time that is no whole millisecond since 1970");
         }
         Ok(self)

@@ -20,6 +20,12 @@ pub fn to_millis(time: DateTime<Utc>) -> u64 {
     u64::try_from(time.timestamp_millis()).unwrap_or(0)
 }
 
+/// Whether Redis' milliseconds say all of it. A leap second, which RFC 3339 allows, is not kept: its milliseconds are those of
+/// the next second.
+pub(crate) fn is_kept(time: DateTime<Utc>) -> bool {
+    from_millis(to_millis(time)) == Ok(time)
+}
+
 /// Cut to milliseconds, which is all that Redis keeps.
 pub fn truncate(time: DateTime<Utc>) -> DateTime<Utc> {
     time.trunc_subsecs(3)

@@ -3,17 +3,17 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use boxoffice_schema::record::Record;
+use boxoffice_schema::record::Message;
 use boxoffice_schema::scripts::BATCH_MAX;
 use boxoffice_schema::shard::ShardCount;
-use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig, ThreadedProducer};
 use tokio::sync::{RwLock, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::deliveries::{Deliveries, Round};
 use super::{Acknowledge, Settings, Shared};
 
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
@@ -44,13 +44,28 @@ pub(super) struct NotDelivered {
 /// Counts the producers of this process: several shards may report the failure of one.
 type Generation = u64;
 
+/// Kafka's client, until something fails.
+struct Current {
+    generation: Generation,
+    client: Arc<ThreadedProducer<Deliveries>>,
+    /// Ends the wait for what this client was given: once it is replaced nothing more is heard of that.
+    replaced: CancellationToken,
+}
+
+impl Current {
+    fn new(generation: Generation, config: &ClientConfig) -> Result<Self, KafkaError> {
+        let client = Arc::new(config.create_with_context(Deliveries)?);
+        Ok(Self { generation, client, replaced: CancellationToken::new() })
+    }
+}
+
 pub(super) struct DecisionLog {
     topic: String,
     shards: ShardCount,
     config: ClientConfig,
     /// Written only to replace it: while records of one shard are being handed over, no other shard's failure may purge
     /// those that went before and let those that follow through.
-    producer: RwLock<(Generation, FutureProducer)>,
+    producer: RwLock<Current>,
     health: Mutex<Result<(), String>>,
     /// Counts how often this instance found itself cut off.
     cut_off: watch::Sender<u64>,
@@ -75,7 +90,7 @@ impl DecisionLog {
         Ok(Self {
             topic: settings.topic.clone(),
             shards: settings.shards,
-            producer: RwLock::new((0, config.create()?)),
+            producer: RwLock::new(Current::new(0, &config)?),
             config,
             health: Mutex::new(Err("not checked yet".to_owned())),
             cut_off: watch::Sender::new(0),
@@ -97,49 +112,54 @@ impl DecisionLog {
     async fn let_go(&self) {
         self.cut_off.send_modify(|times| *times += 1);
         tokio::task::yield_now().await;
-        let producer = self.producer.read().await.0;
+        let producer = self.producer.read().await.generation;
         self.start_over(&NotDelivered { error: KafkaError::Canceled, producer }).await;
     }
 
     /// Sends records in order and waits until Kafka has confirmed them all. Dropping the future takes nothing back.
-    pub(super) async fn append(&self, records: &[Record]) -> Result<(), NotDelivered> {
+    pub(super) async fn append(&self, records: &[Message]) -> Result<(), NotDelivered> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let producer = self.producer.read().await;
-        let generation = producer.0;
+        let (generation, replaced) = (producer.generation, producer.replaced.clone());
         let failed = |error| NotDelivered { error, producer: generation };
-        let mut deliveries = Vec::with_capacity(records.len());
+        let round = Round::of(records.len());
         for some in records.chunks(BATCH_MAX) {
             for record in some {
-                deliveries.push(self.send(&producer.1, record).await.map_err(failed)?);
+                self.send(&producer.client, record, &round).await.map_err(failed)?;
             }
             // The thread is the batchers' too.
             tokio::task::yield_now().await;
         }
         drop(producer);
-        let confirmed = deliveries.into_iter().map(|delivery| async {
-            match delivery.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(failed(error)),
-                Err(_) => Err(failed(KafkaError::Canceled)),
-            }
-        });
-        try_join_all(confirmed).await.map(|_| ())
+        tokio::select! {
+            confirmed = round.confirmed() => confirmed.map_err(failed),
+            () = replaced.cancelled() => Err(failed(KafkaError::Canceled)),
+        }
     }
 
-    async fn send(&self, producer: &FutureProducer, record: &Record) -> Result<DeliveryFuture, KafkaError> {
-        let (key, payload) = (record.key(), record.encode());
+    async fn send(
+        &self,
+        client: &ThreadedProducer<Deliveries>,
+        record: &Message,
+        round: &Arc<Round>,
+    ) -> Result<(), KafkaError> {
+        let key = record.key();
+        let mut headers = OwnedHeaders::new_with_capacity(4);
+        for (name, value) in record.headers() {
+            headers = headers.insert(Header { key: name, value: Some(&value) });
+        }
+        let mut message = BaseRecord::with_opaque_to(&self.topic, round.clone())
+            .partition(record.shard.partition())
+            .key(&key)
+            .payload(&record.value)
+            .headers(headers);
         loop {
-            let mut headers = OwnedHeaders::new_with_capacity(4);
-            for (name, value) in record.headers() {
-                headers = headers.insert(Header { key: name, value: Some(&value) });
-            }
-            let message = FutureRecord::to(&self.topic)
-                .partition(record.shard.partition())
-                .key(&key)
-                .payload(&payload)
-                .headers(headers);
-            match producer.send_result(message) {
-                Ok(delivery) => return Ok(delivery),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            match client.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    message = returned;
                     tokio::time::sleep(QUEUE_FULL_PAUSE).await;
                 }
                 Err((error, _)) => return Err(error),
@@ -151,13 +171,14 @@ impl DecisionLog {
     /// a fatal error never recovers.
     pub(super) async fn start_over(&self, failure: &NotDelivered) {
         let mut producer = self.producer.write().await;
-        if producer.0 != failure.producer {
+        if producer.generation != failure.producer {
             return;
         }
-        producer.1.purge(PurgeConfig::default().queue().inflight());
-        match self.config.create() {
+        producer.client.purge(PurgeConfig::default().queue().inflight());
+        match Current::new(failure.producer + 1, &self.config) {
             Ok(fresh) => {
-                let old = std::mem::replace(&mut *producer, (failure.producer + 1, fresh));
+                let old = std::mem::replace(&mut *producer, fresh);
+                old.replaced.cancel();
                 // Its end waits for its thread, which must not hold up the relays.
                 tokio::task::spawn_blocking(move || drop(old));
             }
@@ -168,7 +189,7 @@ impl DecisionLog {
     }
 
     /// Blocks for up to a second.
-    fn check(&self, producer: &FutureProducer) -> Result<(), String> {
+    fn check(&self, producer: &ThreadedProducer<Deliveries>) -> Result<(), String> {
         let metadata = producer
             .client()
             .fetch_metadata(Some(&self.topic), CHECK_TIMEOUT)
@@ -190,7 +211,7 @@ impl DecisionLog {
 pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut failed = 0;
     loop {
-        let (checked, producer) = (shared.clone(), shared.log.producer.read().await.1.clone());
+        let (checked, producer) = (shared.clone(), shared.log.producer.read().await.client.clone());
         let now = tokio::task::spawn_blocking(move || checked.log.check(&producer))
             .await
             .unwrap_or_else(|_| Err("the check was ended".to_owned()));

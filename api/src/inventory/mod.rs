@@ -11,6 +11,7 @@
 mod acknowledge;
 mod batcher;
 mod crowd;
+mod deliveries;
 mod expirer;
 mod guarantees;
 mod link;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use boxoffice_schema::frame::{self, FRAME_FIELD};
 use boxoffice_schema::position::Position;
-use boxoffice_schema::record::Record;
+use boxoffice_schema::record::Message;
 use boxoffice_schema::scripts::{self, LeaseOutcome, error_code};
 use boxoffice_schema::shard::Shard;
 use redis::streams::StreamRangeReply;
@@ -208,10 +208,10 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
     let mut command = redis::cmd("XRANGE");
     command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(FRAMES_MAX);
     let head: StreamRangeReply = shared.background.command(&command).await?;
-    let mut records: Vec<Record> = Vec::new();
+    let mut records: Vec<Message> = Vec::new();
     for entry in &head.ids {
         let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
-        records.extend(frame::decode(shard, &bytes).map_err(InventoryError::from)?);
+        records.extend(frame::messages(shard, &bytes).map_err(InventoryError::from)?);
         // The thread is the batchers' too, and after an outage of Kafka a round has thousands of records.
         tokio::task::yield_now().await;
     }

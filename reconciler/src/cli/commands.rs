@@ -119,6 +119,12 @@ pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyho
     Ok(())
 }
 
+pub(super) async fn log(config: Config, shard: u16, from: Option<i64>, limit: u16) -> anyhow::Result<()> {
+    let shard = Shard::from_number(shard);
+    let show = move || crate::show::show(&config, shard, from, limit, |line| println!("{line}"));
+    tokio::task::spawn_blocking(show).await?
+}
+
 pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
     let pool = prepared_pool(config).await?;
     match command {

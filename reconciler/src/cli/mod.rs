@@ -83,6 +83,18 @@ enum Command {
     /// Decisions that are missing in the log.
     #[command(subcommand)]
     Gaps(Gaps),
+    /// Show what Kafka has of a shard: a line of JSON for each record.
+    Log {
+        /// The shard's number.
+        #[arg(long, value_name = "N")]
+        shard: u16,
+        /// Where to begin; where it is left out, the last records are shown.
+        #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+        from: Option<i64>,
+        /// The most records.
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+        limit: u16,
+    },
     /// Contradictions that were found.
     #[command(subcommand)]
     Alarms(Alarms),
@@ -232,6 +244,7 @@ pub async fn main() -> anyhow::Result<ExitCode> {
         Command::Repairs(Repairs::List { json }) => commands::list_repairs(&config, json).await?,
         Command::DeadLetters(command) => commands::dead_letters(&config, command).await?,
         Command::Gaps(command) => commands::gaps(&config, command).await?,
+        Command::Log { shard, from, limit } => commands::log(config, shard, from, limit).await?,
         Command::Alarms(command) => return commands::alarms(&config, command).await,
         Command::Limits(Limits::Top { policy, minutes, lines, json }) => {
             commands::top_offenders(&config, policy.as_deref(), minutes, lines, json).await?;

@@ -38,7 +38,7 @@ impl Recoverer<'_> {
             let mut records = Vec::new();
             for (id, fields) in &page {
                 let bytes = fields.get(frame::FRAME_FIELD).map_or(&[][..], Vec::as_slice);
-                let decoded = frame::decode(shard, bytes);
+                let decoded = frame::messages(shard, bytes);
                 records.extend(decoded.map_err(|error| RecoveryError::Outbox { id: id.clone(), error })?);
             }
             self.log.append(&records).await?;
@@ -61,6 +61,6 @@ impl Recoverer<'_> {
             decided_at: boxoffice_schema::time::truncate(Utc::now()),
             change: Change::Barrier { old_epoch: last.epoch },
         };
-        Ok(self.log.append(&[barrier]).await?)
+        Ok(self.log.append(&[barrier.message()]).await?)
     }
 }

@@ -20,8 +20,9 @@ pub(crate) async fn outbox(stack: &Stack) -> Vec<Record> {
     let mut range = redis::cmd("XRANGE");
     let entries: Vec<(String, HashMap<String, Vec<u8>>)> =
         range.arg(key).arg("-").arg("+").query_async(&mut stack.redis.clone()).await.unwrap();
-    let frames = entries.iter().map(|(_, fields)| frame::decode(FIRST, &fields[frame::FRAME_FIELD]).unwrap());
-    frames.flatten().collect()
+    let frames = entries.iter().map(|(_, fields)| &fields[frame::FRAME_FIELD]);
+    let messages = frames.flat_map(|bytes| frame::messages(FIRST, bytes).unwrap());
+    messages.map(|message| Record::decode(&message.value).unwrap()).collect()
 }
 
 /// Removes what was brought to Kafka, up to a position.

@@ -15,7 +15,7 @@ fn header(message: &OwnedMessage, name: &str) -> String {
 }
 
 async fn append_poison(stack: &Stack, value: &[u8], record: &Record) {
-    let headers = record.headers();
+    let headers = record.message().headers();
     let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     stack.append_raw(FIRST, value, &headers).await;
 }
@@ -31,7 +31,7 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     append_poison(&stack, b"not JSON", &booked).await;
     // A reason that quotes what PostgreSQL cannot hold.
     let odd = sale.book("odd", 1);
-    let value = String::from_utf8(odd.encode()).unwrap().replace("booked", "\\u0000");
+    let value = String::from_utf8(odd.to_json()).unwrap().replace("booked", "\\u0000");
     append_poison(&stack, value.as_bytes(), &odd).await;
     stack.append(&[sale.book("b", 1)]).await;
     stack.wait_for_sequence(FIRST, 4).await;
@@ -68,16 +68,16 @@ async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     let (published, held) = (sale.publish(), sale.hold("a", 1));
     let confirmed = sale.decide(&held, Kind::Confirmed);
     stack.append(&[published]).await;
-    let unknown = String::from_utf8(held.encode()).unwrap().replacen("\"v\":1", "\"v\":2", 1);
+    let unknown = String::from_utf8(held.to_json()).unwrap().replacen("\"v\":1", "\"v\":3", 1);
     append_poison(&stack, unknown.as_bytes(), &held).await;
     stack.append(&[confirmed]).await;
     stack.wait_for_sequence(FIRST, 3).await;
     let (_, printed) = stack.command(&["dead-letters", "show", "1"]).await;
-    assert!(printed.contains("unknown version 2"), "{printed}");
+    assert!(printed.contains("unknown version 3"), "{printed}");
 
     // A build that reads the version is played by putting the version right.
     sqlx::query("UPDATE dead_letters SET payload = $1")
-        .bind(held.encode())
+        .bind(held.message().value)
         .execute(&stack.pool)
         .await
         .unwrap();
@@ -86,6 +86,38 @@ async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     assert_eq!(stack.words("SELECT status FROM bookings").await, ["confirmed"]);
     assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 1);
     service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_log_has_is_shown_as_json_whether_it_can_be_read_or_not() {
+    let stack = Stack::prepare().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked, held) = (sale.publish(), sale.book("a", 1), sale.hold("b", 1));
+    stack.append(&[published.clone(), booked.clone()]).await;
+    let cut = &held.message().value[..100];
+    stack.append_raw(FIRST, cut, &[]).await;
+    let shown = async |arguments: &[&str]| -> (i32, Vec<serde_json::Value>) {
+        let (code, printed) = stack.command(&[&["log", "--shard", "0"], arguments].concat()).await;
+        (code, printed.lines().map(|line| serde_json::from_str(line).unwrap_or(line.into())).collect())
+    };
+    let record = |record: &Record| serde_json::from_slice::<serde_json::Value>(&record.to_json()).unwrap();
+
+    let (code, lines) = shown(&[]).await;
+    assert_eq!((code, lines.len()), (0, 3));
+    assert_eq!((&lines[0]["offset"], &lines[0]["record"]), (&0.into(), &record(&published)));
+    assert_eq!((&lines[1]["offset"], &lines[1]["record"]), (&1.into(), &record(&booked)));
+    assert_eq!(lines[2]["value"], cut.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    assert!(lines[2]["unreadable"].as_str().unwrap().contains("ends early"), "{}", lines[2]);
+    assert_eq!(shown(&["--limit", "2"]).await.1, lines[1..]);
+    assert_eq!(shown(&["--from", "1", "--limit", "1"]).await.1, lines[1..2]);
+    assert_eq!(shown(&["--from", "3"]).await, (0, Vec::new()));
+    let (code, lines) = shown(&["--from", "4"]).await;
+    assert_eq!(code, 2);
+    assert!(
+        lines.iter().any(|line| line.to_string().contains("has no offset 4: it has 0 to 3")),
+        "{lines:?}"
+    );
     stack.remove().await;
 }
 
@@ -104,7 +136,7 @@ async fn an_unreadable_record_without_a_position_leaves_a_gap_that_a_retry_fills
     assert_eq!(stack.position(FIRST).await, (1, 1, 3));
 
     sqlx::query("UPDATE dead_letters SET payload = $1")
-        .bind(booked.encode())
+        .bind(booked.message().value)
         .execute(&stack.pool)
         .await
         .unwrap();

@@ -193,11 +193,11 @@ impl Stack {
         let deliveries: Vec<_> = records
             .iter()
             .map(|record| {
-                let value = record.encode();
-                let headers = record.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                let message = record.message();
+                let headers = message.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                     headers.insert(Header { key, value: Some(value) })
                 });
-                self.enqueue(record.shard, &value, headers)
+                self.enqueue(record.shard, &message.value, headers)
             })
             .collect();
         for delivery in deliveries {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::fingerprint::CustomerHash;
 use boxoffice_schema::image::BookingImage;
-use boxoffice_schema::record::{Change as RecordChange, Kind};
+use boxoffice_schema::record::{Change as RecordChange, Kind, Record};
 use boxoffice_schema::scripts::{
     Cancel, Confirm, Decision, EventChange, EventOutcome, Expire, Outcome, Target,
 };
@@ -240,7 +240,7 @@ impl Pair {
         let mut bookings = HashMap::new();
         let mut totals = HashMap::new();
         for record in &records {
-            assert_eq!(boxoffice_schema::record::Record::decode(&record.encode()).as_ref(), Ok(record));
+            assert_eq!(Record::decode(&record.to_json()).as_ref(), Ok(record));
             match &record.change {
                 RecordChange::Booking(change) => {
                     assert_eq!(change.image.position, record.position);

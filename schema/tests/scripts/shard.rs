@@ -9,7 +9,7 @@ use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::money::Currency;
-use boxoffice_schema::record::Record;
+use boxoffice_schema::record::{Message, Record};
 use boxoffice_schema::scripts::{
     self, Book, Call, Decision, EventChange, EventOutcome, OutboxBounds, Outcome, RecoveryReply,
     RecoveryStart, Target, decision_call,
@@ -160,8 +160,15 @@ impl TestShard {
         let frames: StreamRangeReply =
             redis::cmd("XRANGE").arg(key).arg("-").arg("+").query(&mut self.redis).unwrap();
         let frame = |id: &redis::streams::StreamId| id.get::<Vec<u8>>(FRAME_FIELD).unwrap();
-        frames.ids.iter().flat_map(|id| frame::decode(self.shard, &frame(id)).unwrap()).collect()
+        frames.ids.iter().flat_map(|id| frame::messages(self.shard, &frame(id)).unwrap()).map(read).collect()
     }
+}
+
+/// What the scripts packed is what Rust reads and packs.
+fn read(message: Message) -> Record {
+    let record = Record::decode(&message.value).unwrap();
+    assert_eq!(record.message(), message);
+    record
 }
 
 /// An event that is on sale without a window, with these capacities.

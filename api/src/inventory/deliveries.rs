@@ -1,0 +1,57 @@
+//! What became of records that were handed to Kafka's client together: one signal for all of them, since the relay removes a
+//! round's frames together, or none.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use rdkafka::ClientContext;
+use rdkafka::error::KafkaError;
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
+use tokio::sync::Notify;
+
+/// Tells rounds what the brokers said of their records.
+pub(super) struct Deliveries;
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Arc<Round>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, round: Arc<Round>) {
+        round.note(result.as_ref().err().map(|(error, _)| error));
+    }
+}
+
+/// Records that are on their way.
+pub(super) struct Round {
+    unconfirmed: AtomicUsize,
+    failure: OnceLock<KafkaError>,
+    /// Told when no record is left, and before that when one has failed.
+    decided: Notify,
+}
+
+impl Round {
+    /// Each record has to carry it.
+    pub(super) fn of(records: usize) -> Arc<Self> {
+        let (failure, decided) = (OnceLock::new(), Notify::new());
+        Arc::new(Self { unconfirmed: AtomicUsize::new(records), failure, decided })
+    }
+
+    fn note(&self, failure: Option<&KafkaError>) {
+        if let Some(failure) = failure {
+            // The first one counts.
+            let _ = self.failure.set(failure.clone());
+            self.decided.notify_one();
+        }
+        if self.unconfirmed.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.decided.notify_one();
+        }
+    }
+
+    /// Waits until Kafka has confirmed all records, or refused one.
+    pub(super) async fn confirmed(&self) -> Result<(), KafkaError> {
+        self.decided.notified().await;
+        self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+}
