@@ -82,7 +82,7 @@ pub(crate) struct Actor {
 impl Actor {
     /// Whoever sent a request.
     pub(crate) fn of(caller: &Caller, request: &HttpRequest) -> Self {
-        let request_id = request.extensions().get::<RequestId>().map(|RequestId(id)| id.clone());
+        let request_id = request.extensions().get::<RequestId>().map(|id| id.as_str().to_owned());
         Self { who: caller.to_string(), request_id: request_id.unwrap_or_default() }
     }
 }

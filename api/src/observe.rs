@@ -30,7 +30,14 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_MAX: usize = 128;
 
 /// The id of a request, among its extensions.
-pub(crate) struct RequestId(pub(crate) String);
+pub(crate) struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// Visible ASCII.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+}
 
 /// Answers one request of a route.
 pub(crate) async fn observe(
@@ -41,9 +48,7 @@ pub(crate) async fn observe(
     let started = Instant::now();
     let request_id = request_id(request.headers());
     let http = request.request().clone();
-    // An id of visible ASCII is text.
-    let text = request_id.to_str().unwrap_or_default().to_owned();
-    request.extensions_mut().insert(RequestId(text.clone()));
+    request.extensions_mut().insert(RequestId(request_id.clone()));
     let answered = async {
         limited::admit(route, request.request()).await?;
         next.call(request).await
@@ -54,10 +59,12 @@ pub(crate) async fn observe(
         Ok(Err(error)) => HttpResponse::from_error(error),
         Err(panic) => HttpResponse::from_error(Problem::internal(format_args!("panic: {}", words(&*panic)))),
     };
-    let (mut response, problem) = answer(response, &text);
+    // An id of visible ASCII is text.
+    let text = request_id.to_str().unwrap_or_default();
+    let (mut response, problem) = answer(response, text);
     let elapsed = started.elapsed();
     measure(route, http.method(), response.status(), elapsed);
-    log(route, http.method(), response.status(), elapsed, &text, problem.as_ref());
+    log(route, http.method(), response.status(), elapsed, text, problem.as_ref());
     limited::mark(&http, &mut response);
     protect(route, &http, &mut response);
     response.headers_mut().insert(REQUEST_ID.clone(), request_id);

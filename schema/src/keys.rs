@@ -1,9 +1,14 @@
 //! The names of the keys in Redis. All keys of a shard share its hash tag (`{s07}`), so that one script may touch
 //! them on Redis Cluster too. What rate limits count belongs to no shard and has a hash tag of its own.
 
+use std::fmt::{self, Write as _};
+
 use crate::ids::{BookingId, EventId};
 use crate::rate::{self, PolicyName, Quota, SubjectHash};
 use crate::shard::Shard;
+
+/// Of the name of a slot, or more: hash tag, id and number.
+const LONGEST_NAME: usize = 64;
 
 /// Names the keys of one installation, or of one test: all begin with its prefix.
 #[derive(Clone, Debug)]
@@ -22,52 +27,55 @@ impl Keys {
         Self { prefix }
     }
 
-    fn of_shard(&self, shard: Shard, name: &str) -> String {
-        format!("{}{{{shard}}}:{name}", self.prefix)
+    fn of_shard(&self, shard: Shard, name: fmt::Arguments<'_>) -> String {
+        let mut key = String::with_capacity(self.prefix.len() + LONGEST_NAME);
+        // Writing into a text does not fail.
+        let _ = write!(key, "{}{{{shard}}}:{name}", self.prefix);
+        key
     }
 
     /// Hash: the shard's epoch, sequence, clock and the accounts of its outbox, and what was found to be lost.
     pub fn shard(&self, shard: Shard) -> String {
-        self.of_shard(shard, "shard")
+        self.of_shard(shard, format_args!("shard"))
     }
 
     /// String: the certificate, without which nothing is decided.
     pub fn certificate(&self, shard: Shard) -> String {
-        self.of_shard(shard, "certificate")
+        self.of_shard(shard, format_args!("certificate"))
     }
 
     /// Stream: decisions on their way to Kafka, a frame an entry.
     pub fn outbox(&self, shard: Shard) -> String {
-        self.of_shard(shard, "outbox")
+        self.of_shard(shard, format_args!("outbox"))
     }
 
     /// Sorted set: holds by their expiry, and an empty member, without which the set is lost.
     pub fn expiry(&self, shard: Shard) -> String {
-        self.of_shard(shard, "expiry")
+        self.of_shard(shard, format_args!("expiry"))
     }
 
     /// String with a time to live: the instance that relays and expires this shard.
     pub fn lease(&self, shard: Shard) -> String {
-        self.of_shard(shard, "lease")
+        self.of_shard(shard, format_args!("lease"))
     }
 
     /// Hash: an event and the counters of its ticket types.
     pub fn event(&self, shard: Shard, event: EventId) -> String {
-        self.of_shard(shard, &format!("event:{event}"))
+        self.of_shard(shard, format_args!("event:{event}"))
     }
 
     /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 12 bytes is
     /// a customer, of 13 a customer and a ticket type; a shorter one is the number of a slot, and the empty one is always
     /// there.
     pub fn customers(&self, shard: Shard, event: EventId) -> String {
-        self.of_shard(shard, &format!("customers:{event}"))
+        self.of_shard(shard, format_args!("customers:{event}"))
     }
 
     /// Hash: some of an event's bookings, each under what its key says ([`crate::slot`]), so that it is its own idempotency
     /// record. Small hashes are stored compactly, which is why an event has many slots. An empty field is in each slot that
     /// was ever written. Fields are only ever added: under one certificate, as many are the same ones.
     pub fn slot(&self, shard: Shard, event: EventId, slot: u32) -> String {
-        self.of_shard(shard, &format!("bookings:{event}:{slot}"))
+        self.of_shard(shard, format_args!("bookings:{event}:{slot}"))
     }
 
     /// String with a time to live: what a subject has used of a policy's quota. A subject is counted once whatever

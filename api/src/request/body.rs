@@ -1,5 +1,8 @@
 //! A body of JSON: its type, its size and the time that it takes to arrive are bounded.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -22,7 +25,27 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
         return Err(Problem::new(Code::BodyTooLarge));
     }
     let late = |_| Problem::because(Code::MalformedRequest, "The body did not arrive in time.");
-    tokio::time::timeout(ARRIVES_WITHIN, gather(&mut payload)).await.map_err(late)?
+    let mut body = pin!(gather(&mut payload));
+    match at_once(body.as_mut()).await {
+        Some(body) => body,
+        None => tokio::time::timeout(ARRIVES_WITHIN, body).await.map_err(late)?,
+    }
+}
+
+/// What is there when the framework has looked at all that it has read: it asks the handler for the first time before. Nearly
+/// every body is, and needs no timer.
+async fn at_once<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    let mut asked_again = false;
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if asked_again => Poll::Ready(None),
+        Poll::Pending => {
+            asked_again = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 async fn gather(payload: &mut Payload) -> Result<Bytes, Problem> {

@@ -40,9 +40,13 @@ fn in_time<T>(work: impl Future<Output = Result<T, Problem>>) -> impl Future<Out
     async { bounded.await.unwrap_or_else(|_| Err(Problem::new(Code::Overloaded))) }
 }
 
+/// Of a booking as a client receives it, or more; other bodies take another piece of memory.
+const ORDINARY_BYTES: usize = 512;
+
 /// A JSON response.
 fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+    let mut bytes = Vec::with_capacity(ORDINARY_BYTES);
+    serde_json::to_writer(&mut bytes, body).map_err(Problem::internal)?;
     Ok(HttpResponse::build(status).content_type("application/json").body(bytes))
 }
 
