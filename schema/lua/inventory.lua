@@ -69,7 +69,7 @@ local function load_event(at, ordinal)
     return nil
   end
   event = {
-    key = key, customers = customers, status = read[1], open = optional(read[2]), close = optional(read[3]),
+    at = at, key = key, customers = customers, status = read[1], open = optional(read[2]), close = optional(read[3]),
     limit = optional(read[4]), types = tonumber(read[5]), stock = {}, changed = {}, used = {}, moved = {},
   }
   note_stock(event, ordinal, unpack(read, 6))
@@ -97,8 +97,9 @@ local function allowance_used(event, field)
   return used
 end
 
--- The number of a slot, which is the field of the customers hash that says whether the slot was ever written.
-local function slot_number(at) return string.match(KEYS[at], '^.*:(%d+)$') end
+-- The number of a slot, which is the field of the customers hash that says whether the slot was ever written. It begins in the
+-- slot's key where the key of the customers hash ends (`schema/src/keys.rs`); looking for it would take longer than asking Redis.
+local function slot_number(event_at, at) return string.sub(KEYS[at], #KEYS[event_at + 1] + 1) end
 
 -- The value of a field of a slot, or nil where there is none: under the end of a booking's id lie the time of its id and its
 -- image. Each slot that was written has an empty field, too: where that is missing, the slot is lost, and an absent field
@@ -117,7 +118,7 @@ local function read_slot(event_at, at, field)
   end
   slot.fields[field] = value
   if value then return value end
-  if not slot.was_written and redis.call('HEXISTS', KEYS[event_at + 1], slot_number(at)) == 1 then lost = KEYS[at] end
+  if not slot.was_written and redis.call('HEXISTS', KEYS[event_at + 1], slot_number(event_at, at)) == 1 then lost = KEYS[at] end
 end
 
 -- Behind read_slot. With the first booking that is written into a slot, the event notes that the slot is there.
@@ -128,7 +129,7 @@ local function write_slot(event, at, field, value)
     slot.was_written = true
     set[3], set[4] = '', '1'
     event.first_written = event.first_written or {}
-    event.first_written[#event.first_written + 1] = slot_number(at)
+    event.first_written[#event.first_written + 1] = slot_number(event.at, at)
   end
   slot.fields[field] = value
   local n = #set
@@ -157,9 +158,15 @@ local function on_sale(event, now)
   return event.status == 'on_sale' and (not event.open or now >= event.open) and (not event.close or now < event.close)
 end
 
--- `count` items, packed from a place on, as a list: ordinal, quantity, ordinal, quantity ...
+-- `count` items, packed from a place on, as a list that nobody changes: ordinal, quantity, ordinal, quantity ... Most bookings of
+-- a batch are of the same few.
+local parsed = {}
 local function parse_items(packed, from, count)
-  local taken = {}
+  local items = string.sub(packed, from, from + 3 * count - 1)
+  local taken = parsed[items]
+  if taken then return taken end
+  taken = {}
+  parsed[items] = taken
   for at = from, from + 3 * (count - 1), 3 do
     local ordinal, high, low = string.byte(packed, at, at + 2)
     local n = #taken

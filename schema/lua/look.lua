@@ -30,7 +30,7 @@ local slots_read, fields_read = {}, 0
 for i = 2, #ARGV do
   local at = i + 3
   local fields = redis.call('HLEN', KEYS[at])
-  if fields == 0 and redis.call('HEXISTS', KEYS[4], slot_number(at)) == 1 then return false end
+  if fields == 0 and redis.call('HEXISTS', KEYS[4], slot_number(3, at)) == 1 then return false end
   if fields == tonumber(ARGV[i]) then
     slots_read[i - 1] = false
   elseif fields_read + fields <= FIELDS_READ_MAX then

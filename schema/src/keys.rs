@@ -107,6 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn the_scripts_find_a_slots_number_where_the_key_of_the_customers_ends() {
+        let keys = Keys::new("any:prefix:");
+        let (shard, event) = (Shard::from_number(123), EventId::new());
+        let number = keys.customers(shard, event).len();
+        assert_eq!(keys.slot(shard, event, 40_960)[number..], *"40960");
+    }
+
+    #[test]
     fn nothing_that_a_client_sends_reaches_the_name_of_a_rate_limits_key() {
         let quota = Quota::new(Algorithm::TokenBucket, 10, 60, None).unwrap();
         let policy = PolicyName::parse("per-customer").unwrap();
