@@ -30,10 +30,11 @@ static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_MAX: usize = 128;
 
 /// The id of a request, among its extensions.
+#[derive(Clone)]
 pub(crate) struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// Visible ASCII.
+    /// Visible ASCII, which is text.
     pub(crate) fn as_str(&self) -> &str {
         self.0.to_str().unwrap_or_default()
     }
@@ -46,9 +47,9 @@ pub(crate) async fn observe(
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let started = Instant::now();
-    let request_id = request_id(request.headers());
+    let request_id = RequestId(request_id(request.headers()));
     let http = request.request().clone();
-    request.extensions_mut().insert(RequestId(request_id.clone()));
+    request.extensions_mut().insert(request_id.clone());
     let answered = async {
         limited::admit(route, request.request()).await?;
         next.call(request).await
@@ -59,15 +60,14 @@ pub(crate) async fn observe(
         Ok(Err(error)) => HttpResponse::from_error(error),
         Err(panic) => HttpResponse::from_error(Problem::internal(format_args!("panic: {}", words(&*panic)))),
     };
-    // An id of visible ASCII is text.
-    let text = request_id.to_str().unwrap_or_default();
+    let text = request_id.as_str();
     let (mut response, problem) = answer(response, text);
     let elapsed = started.elapsed();
     measure(route, http.method(), response.status(), elapsed);
     log(route, http.method(), response.status(), elapsed, text, problem.as_ref());
     limited::mark(&http, &mut response);
     protect(route, &http, &mut response);
-    response.headers_mut().insert(REQUEST_ID.clone(), request_id);
+    response.headers_mut().insert(REQUEST_ID.clone(), request_id.0);
     Ok(ServiceResponse::new(http, response))
 }
 

@@ -200,6 +200,19 @@ fn is_lost_offset(error: &KafkaError) -> bool {
 }
 
 /// Whether the client must be replaced; from all other errors it recovers by itself.
-pub(crate) fn is_fatal(error: &KafkaError) -> bool {
+fn is_fatal(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
+}
+
+/// `None` after a while where Kafka cannot be asked now.
+pub(crate) fn or_wait<T>(asked: Result<T, KafkaError>) -> Result<Option<T>, KafkaError> {
+    match asked {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_fatal(&error) => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "Kafka's log cannot be read now");
+            std::thread::sleep(Duration::from_millis(200));
+            Ok(None)
+        }
+    }
 }

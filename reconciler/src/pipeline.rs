@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::apply::Applier;
 use crate::backoff::Backoff;
 use crate::config::Config;
-use crate::consumer::{LogReader, LostOffset, Read, is_fatal};
+use crate::consumer::{LogReader, LostOffset, Read, or_wait};
 use crate::decode::{Incoming, decode};
 use crate::kafka::LogWriter;
 
@@ -116,19 +116,6 @@ fn read_log(
         }
     }
     Ok(())
-}
-
-/// `None` after a while where Kafka cannot be asked now.
-fn or_wait<T>(asked: Result<T, KafkaError>) -> Result<Option<T>, KafkaError> {
-    match asked {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_fatal(&error) => Err(error),
-        Err(error) => {
-            tracing::warn!(%error, "Kafka's log cannot be read now");
-            std::thread::sleep(Duration::from_millis(200));
-            Ok(None)
-        }
-    }
 }
 
 /// Blocks while the channel is full; `false` where nobody receives any more.

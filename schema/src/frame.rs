@@ -1,8 +1,8 @@
 //! A frame: the decisions of one script call, as they wait in the outbox for Kafka.
 //!
-//! Big-endian: version (1), epoch (4), time of the decisions in ms (8); then the decisions. Of a booking they are as
-//! Kafka gets them ([layout](crate::record)); of an event there are kind (1), sequence (8), event (16), and length (4) and bytes of the
-//! JSON object of its hash.
+//! Big-endian: version (1), epoch (4), time of the decisions in ms (8); then the decisions. Those about bookings are as Kafka
+//! gets them ([layout](crate::record)); those about events have kind (1), sequence (8), event (16), and length (4) and bytes of
+//! the JSON object of its hash.
 
 use crate::DecodeError;
 use crate::bytes::Reader;

@@ -1,4 +1,5 @@
-//! A booking as Redis holds it: everything about it after its last decision, packed.
+//! A booking as Redis holds it, and the log: everything about it after its last decision, packed. Since it is part of a
+//! [record](crate::record), another layout is a new version of that too, and this one has to be read for as long as logs are kept.
 //!
 //! The layout, big-endian; the scripts read and write the first part and take the tail as it is:
 //!

@@ -55,3 +55,35 @@ impl Round {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const MOMENT: Duration = Duration::from_millis(20);
+
+    #[tokio::test]
+    async fn a_round_is_confirmed_with_its_last_record_even_where_nobody_waited_yet() {
+        let round = Round::of(3);
+        round.note(None);
+        round.note(None);
+        assert!(timeout(MOMENT, round.confirmed()).await.is_err());
+        round.note(None);
+        assert_eq!(timeout(MOMENT, round.confirmed()).await, Ok(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn a_round_fails_with_its_first_failure_and_before_the_rest_is_known() {
+        let round = Round::of(3);
+        let (wait, fail) = (timeout(MOMENT, round.confirmed()), async {
+            round.note(None);
+            round.note(Some(&KafkaError::Canceled));
+        });
+        let (failed, ()) = tokio::join!(wait, fail);
+        assert_eq!(failed, Ok(Err(KafkaError::Canceled)));
+    }
+}

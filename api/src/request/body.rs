@@ -32,8 +32,8 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
     }
 }
 
-/// What is there when the framework has looked at all that it has read: it asks the handler for the first time before. Nearly
-/// every body is, and needs no timer.
+/// What is done when it is polled for the second time. The framework calls a handler before it has parsed the body behind the
+/// head, so that the first poll is always too early; by the second nearly every body is there, and needs no timer.
 async fn at_once<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let mut asked_again = false;
     poll_fn(|context| match work.as_mut().poll(context) {

@@ -121,7 +121,7 @@ pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyho
 
 pub(super) async fn log(config: Config, shard: u16, from: Option<i64>, limit: u16) -> anyhow::Result<()> {
     let shard = Shard::from_number(shard);
-    let show = move || crate::show::show(&config, shard, from, limit, |line| println!("{line}"));
+    let show = move || crate::show::show(&config, shard, from, limit, std::io::stdout().lock());
     tokio::task::spawn_blocking(show).await?
 }
 

@@ -73,7 +73,7 @@ async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     stack.append(&[confirmed]).await;
     stack.wait_for_sequence(FIRST, 3).await;
     let (_, printed) = stack.command(&["dead-letters", "show", "1"]).await;
-    assert!(printed.contains("unknown version 3"), "{printed}");
+    assert!(printed.contains("unknown version 3; this build reads 1"), "{printed}");
 
     // A build that reads the version is played by putting the version right.
     sqlx::query("UPDATE dead_letters SET payload = $1")

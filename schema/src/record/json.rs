@@ -50,7 +50,7 @@ pub(super) fn encode(record: &Record) -> Vec<u8> {
 pub(super) fn decode(json: &[u8]) -> Result<Record, DecodeError> {
     let wire: Wire<'_> = serde_json::from_slice(json).map_err(|error| unreadable(json, &error))?;
     if wire.v != VERSION {
-        return Err(unknown_version(wire.v));
+        return Err(unknown_version("JSON", wire.v, VERSION));
     }
     let position = Position { epoch: wire.epoch, sequence: wire.sequence };
     let lacks = |what: &str| DecodeError::new("record", format!("of kind {:?} lacks {what}", wire.kind));
@@ -88,7 +88,7 @@ struct WireVersion {
 fn unreadable(json: &[u8], error: &serde_json::Error) -> DecodeError {
     match serde_json::from_slice(json) {
         Err(error) => DecodeError::new("record", format!("is not JSON of a record: {error}")),
-        Ok(WireVersion { v }) if v != VERSION => unknown_version(v),
+        Ok(WireVersion { v }) if v != VERSION => unknown_version("JSON", v, VERSION),
         Ok(_) => DecodeError::new("record", error.to_string()),
     }
 }

@@ -6,7 +6,8 @@
 //!
 //! Packed, big-endian: version, 2 (1), shard (2), epoch (4), time of the decision in ms (8); and from here on as the script wrote
 //! it into the [frame](crate::frame): kind (1), sequence (8), event (16), booking (16), length (4) and bytes of the booking's
-//! [image](crate::image), and for each of its items the ticket type's capacity, held and sold (4 each).
+//! [image](crate::image), and for each of its items the ticket type's capacity, held and sold (4 each). Image and decision are
+//! part of the version: another layout of either is another version of the record.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -225,14 +226,18 @@ impl Record {
     pub fn decode(value: &[u8]) -> Result<Self, DecodeError> {
         match value {
             [packed::VERSION, packed @ ..] => packed::decode(packed),
-            // No record that is JSON begins with a control character.
-            [version @ ..b' ', ..] => Err(unknown_version(u16::from(*version))),
+            // No record that was ever written as JSON begins with a control character.
+            [version @ ..b' ', ..] => {
+                Err(unknown_version("packed", (*version).into(), packed::VERSION.into()))
+            }
             json => json::decode(json),
         }
     }
 }
 
-fn unknown_version(version: u16) -> DecodeError {
-    let (json, packed) = (json::VERSION, packed::VERSION);
-    DecodeError::new("record", format!("unknown version {version}, this build reads {json} and {packed}"))
+fn unknown_version(form: &str, version: u16, known: u16) -> DecodeError {
+    DecodeError::new(
+        "record",
+        format!("is {form} in the unknown version {version}; this build reads {known}"),
+    )
 }

@@ -37,7 +37,7 @@ pub(crate) fn seal(shard: Shard, head: &Head, read: &mut Reader<'_>) -> Result<M
 
 pub(super) fn encode(record: &Record, event_id: EventId, change: &BookingChange) -> Vec<u8> {
     let image = change.image.encode();
-    let length = u32::try_from(image.len()).expect("an image has some hundred kilobytes at most");
+    let length = u32::try_from(image.len()).expect("an image has some ten kilobytes at most");
     let mut out = vec![VERSION];
     out.extend_from_slice(&record.shard.number().to_be_bytes());
     out.extend_from_slice(&record.position.epoch.to_be_bytes());

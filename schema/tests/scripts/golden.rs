@@ -181,11 +181,14 @@ fn each_kind_of_record_is_written_and_read_as_its_golden_file_says() {
 #[test]
 fn what_is_not_a_record_of_this_version_is_refused_with_its_reason() {
     let golden = String::from_utf8(record(Kind::Booked).to_json()).unwrap();
+    let (booking, totals) = golden.split_once("\"ticket_types\"").unwrap();
+    let of_another_type = format!("{booking}\"ticket_types\"{}", totals.replacen("7a01", "7a0f", 1));
     for (text, reason) in [
         ("not json".to_owned(), "is not JSON"),
-        (golden.replacen("\"v\":1", "\"v\":2", 1), "unknown version 2"),
+        (golden.replacen("\"v\":1", "\"v\":2", 1), "JSON in the unknown version 2; this build reads 1"),
         (golden.replacen("\"capacity\"", "\"held\":1,\"capacity\"", 1), "duplicate field"),
         (golden.replacen("\"ticket_types\":[{", "\"ticket_types\":[{},{", 1), "missing field"),
+        (of_another_type, "totals of other ticket types"),
         (golden.replacen(".123Z\",\"booking\"", ".1234Z\",\"booking\"", 1), "no whole millisecond"),
         (golden.replacen("\"booking\"", "\"boking\"", 1), "unknown field"),
         (golden.replacen("booked", "invented", 1), "unknown variant"),
@@ -210,7 +213,7 @@ fn what_is_not_a_packed_record_is_refused_with_its_reason() {
         bytes
     };
     for (bytes, reason) in [
-        (with(0, 3), "unknown version 3, this build reads 1 and 2"),
+        (with(0, 3), "packed in the unknown version 3; this build reads 2"),
         (with(KIND_AT, 99), "unknown code 99"),
         (with(KIND_AT, 21), "Closed is not about a booking"),
         (with(SEQUENCE_AT, 40), "decision 2-40 has a booking as decision 2-41 left it"),
@@ -235,5 +238,6 @@ fn a_booking_that_cannot_be_read_is_sent_as_it_is_with_the_others_of_its_frame()
     let sent = boxoffice_schema::frame::messages(records[0].shard, &frame).unwrap();
     assert_eq!(sent.iter().map(|message| message.value.clone()).collect::<Vec<_>>(), [first, second]);
     assert!(Record::decode(&sent[0].value).is_err());
+    assert_eq!(sent[0].headers(), records[0].message().headers());
     assert_eq!(Record::decode(&sent[1].value).as_ref(), Ok(&records[1]));
 }
