@@ -41,7 +41,7 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        // What the client reads ahead, over all partitions. Each small record takes as much again beside what is counted
+        // What the client reads ahead, over all partitions. Each record takes more than its own size beside what is counted
         // here, and the memory is not given back when the backlog ends.
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.max.bytes", "8388608")
