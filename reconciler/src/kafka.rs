@@ -181,14 +181,11 @@ impl LogWriter {
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             let key = record.key();
-            let headers = record.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
             let message = FutureRecord::to(&self.topic)
                 .partition(record.shard.partition())
                 .key(&key)
                 .payload(record.value.as_slice())
-                .headers(headers);
+                .headers(owned(&record.headers()));
             deliveries.push(enqueue(&producer, message).await?);
         }
         confirmed(deliveries).await
@@ -220,15 +217,12 @@ impl LogWriter {
                 fields.push((record::header::EPOCH, position.epoch.to_string()));
                 fields.push((record::header::SEQUENCE, position.sequence.to_string()));
             }
-            let headers = fields.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: Some(value) })
-            });
             let key = incoming.shard.to_string();
             let message = FutureRecord::to(&self.dead_letter_topic)
                 .partition(incoming.shard.partition())
                 .key(&key)
                 .payload(incoming.payload.as_slice())
-                .headers(headers);
+                .headers(owned(&fields));
             deliveries.push(enqueue(&producer, message).await?);
         }
         confirmed(deliveries).await
@@ -242,6 +236,13 @@ impl LogWriter {
         }
         Ok(producer.clone())
     }
+}
+
+/// A record's headers, as the client takes them.
+fn owned(headers: &[(&str, String)]) -> OwnedHeaders {
+    headers
+        .iter()
+        .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 /// Hands a record to the producer. A full queue empties as the brokers confirm, or as deliveries time out.

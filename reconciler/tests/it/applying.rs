@@ -47,11 +47,7 @@ async fn bookings_as_json_are_applied_beside_packed_ones_and_either_may_repeat_t
     let mut sale = Sale::new(FIRST, 10);
     let (published, held) = (sale.publish(), sale.hold("a", 1));
     let (confirmed, booked) = (sale.decide(&held, Kind::Confirmed), sale.book("b", 2));
-    let as_json = async |record: &Record| {
-        let headers = record.message().headers();
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        stack.append_raw(FIRST, &record.to_json(), &headers).await;
-    };
+    let as_json = async |record: &Record| stack.append_as(record, &record.to_json()).await;
     stack.append(&[published]).await;
     as_json(&held).await;
     stack.append(&[held.clone(), confirmed.clone()]).await;

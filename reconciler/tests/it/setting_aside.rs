@@ -14,12 +14,6 @@ fn header(message: &OwnedMessage, name: &str) -> String {
     String::from_utf8(header.unwrap().value.unwrap().to_vec()).unwrap()
 }
 
-async fn append_poison(stack: &Stack, value: &[u8], record: &Record) {
-    let headers = record.message().headers();
-    let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    stack.append_raw(FIRST, value, &headers).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     let stack = Stack::prepare().await;
@@ -28,11 +22,11 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     let mut sale = Sale::new(FIRST, 10);
     let (published, booked) = (sale.publish(), sale.book("a", 1));
     stack.append(&[published]).await;
-    append_poison(&stack, b"not JSON", &booked).await;
+    stack.append_as(&booked, b"not JSON").await;
     // A reason that quotes what PostgreSQL cannot hold.
     let odd = sale.book("odd", 1);
     let value = String::from_utf8(odd.to_json()).unwrap().replace("booked", "\\u0000");
-    append_poison(&stack, value.as_bytes(), &odd).await;
+    stack.append_as(&odd, value.as_bytes()).await;
     stack.append(&[sale.book("b", 1)]).await;
     stack.wait_for_sequence(FIRST, 4).await;
 
@@ -69,7 +63,7 @@ async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     let confirmed = sale.decide(&held, Kind::Confirmed);
     stack.append(&[published]).await;
     let unknown = String::from_utf8(held.to_json()).unwrap().replacen("\"v\":1", "\"v\":3", 1);
-    append_poison(&stack, unknown.as_bytes(), &held).await;
+    stack.append_as(&held, unknown.as_bytes()).await;
     stack.append(&[confirmed]).await;
     stack.wait_for_sequence(FIRST, 3).await;
     let (_, printed) = stack.command(&["dead-letters", "show", "1"]).await;

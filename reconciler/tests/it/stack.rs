@@ -194,10 +194,7 @@ impl Stack {
             .iter()
             .map(|record| {
                 let message = record.message();
-                let headers = message.headers().iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                    headers.insert(Header { key, value: Some(value) })
-                });
-                self.enqueue(record.shard, &message.value, headers)
+                self.enqueue(record.shard, &message.value, owned(&message.headers()))
             })
             .collect();
         for delivery in deliveries {
@@ -205,12 +202,15 @@ impl Stack {
         }
     }
 
+    /// Appends other bytes in a record's place.
+    pub(crate) async fn append_as(&self, record: &Record, value: &[u8]) {
+        let headers = owned(&record.message().headers());
+        self.enqueue(record.shard, value, headers).await.unwrap().unwrap();
+    }
+
     /// Appends bytes as they are.
     pub(crate) async fn append_raw(&self, shard: Shard, value: &[u8], headers: &[(&str, &str)]) {
-        let headers = headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-            headers.insert(Header { key, value: Some(*value) })
-        });
-        self.enqueue(shard, value, headers).await.unwrap().unwrap();
+        self.enqueue(shard, value, owned(headers)).await.unwrap().unwrap();
     }
 
     /// Appends what an API counted for the rate limits, or anything else.
@@ -335,4 +335,10 @@ pub(crate) async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
         assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+fn owned(headers: &[(&str, impl AsRef<str>)]) -> OwnedHeaders {
+    headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+        headers.insert(Header { key, value: Some(value.as_ref()) })
+    })
 }
