@@ -1,5 +1,6 @@
 //! Finding an event: in Redis where it is published, in PostgreSQL where it is a draft, is over, or Redis is away.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::event::EventImage;
@@ -27,7 +28,8 @@ pub(crate) struct Stores {
 pub(crate) enum Found {
     /// In Redis.
     Live {
-        event: Box<EventImage>,
+        /// The same one for all who share the read.
+        event: Arc<EventImage>,
         /// Whether its shard may sell.
         certified: bool,
         /// Redis' clock.
@@ -89,7 +91,7 @@ impl Stores {
 
     async fn live(&self, id: EventId) -> Result<Option<Found>, InventoryError> {
         let EventSnapshot { event, certified, now, .. } = self.snapshot(id).await?;
-        Ok(event.map(|event| Found::Live { event: Box::new(event), certified, now }))
+        Ok(event.map(|event| Found::Live { event, certified, now }))
     }
 
     /// As PostgreSQL has it.

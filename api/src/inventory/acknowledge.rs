@@ -1,5 +1,6 @@
 //! How far Kafka has confirmed each shard, for answers that wait for it (`BOXOFFICE_ACK=kafka`).
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use boxoffice_schema::shard::Shard;
 use foldhash::HashMap;
 use tokio::sync::watch;
 
+use super::together::together;
 use super::{InventoryError, Settings};
 
 /// Kafka is said to be unavailable after so long, where the wait for the decision itself leaves that much of the handler's time.
@@ -63,7 +65,8 @@ impl Acknowledgements {
         let confirmed = &self.0[&shard];
         let mut receiver = confirmed.position.subscribe();
         confirmed.waiting.fetch_add(1, Ordering::Relaxed);
-        let reached = tokio::time::timeout(WAIT_MAX, receiver.wait_for(|now| *now >= position)).await;
+        let wait = pin!(receiver.wait_for(|now| *now >= position));
+        let reached = tokio::time::timeout(WAIT_MAX, together(wait)).await;
         confirmed.waiting.fetch_sub(1, Ordering::Relaxed);
         match reached {
             Ok(Ok(now)) if now.epoch == position.epoch => Ok(Reached::Confirmed),

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::task::coop::unconstrained;
 
 use super::link::Link;
+use super::together::together;
 use super::{InventoryError, Shared};
 
 /// Whoever has waited for so long when its turn comes is refused. The others are answered within the time-outs of the connection
@@ -64,7 +65,7 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
         let waiting = Waiting { request, since: Instant::now(), answer };
         self.queues[&shard].try_send(waiting).map_err(|_| InventoryError::Overloaded)?;
         // A timer for each would only say a little sooner that it has waited for too long.
-        outcome.await.unwrap_or(Err(InventoryError::Overloaded))
+        together(outcome).await.unwrap_or(Err(InventoryError::Overloaded))
     }
 }
 

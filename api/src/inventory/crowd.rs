@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use boxoffice_schema::scripts::{Book, Outcome};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::InventoryError;
+use super::together::together;
 
 /// The most requests that share a look.
 const CROWD_MAX: usize = 128;
@@ -18,68 +17,59 @@ const CROWD_MAX: usize = 128;
 /// The longest that a turn waits for the others. Tokio's timer counts in milliseconds, so that it may be twice as long.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// What becomes of a request.
-pub(super) enum Verdict {
-    /// The look says so.
-    Told(Outcome),
-    /// It must be decided.
-    Open(Book),
+/// Somebody who waits for a look, and what they ask.
+pub(super) struct Waiting<Q, A> {
+    pub(super) question: Q,
+    pub(super) answer: oneshot::Sender<A>,
 }
 
-/// A request that waits for a look.
-pub(super) struct Waiting {
-    pub(super) request: Book,
-    pub(super) answer: oneshot::Sender<Verdict>,
+/// Why a question has no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unanswered<Q> {
+    /// There is no room to wait.
+    Full(Q),
+    /// The inventory is about to end.
+    Ending,
 }
 
-impl Waiting {
-    /// Whoever is gone retries with their key.
-    pub(super) fn tell(self, outcome: Option<Outcome>) {
-        let _ = self.answer.send(outcome.map_or(Verdict::Open(self.request), Verdict::Told));
-    }
-}
-
-/// The queue of those who wait. Where it is full the rest is decided as ever.
-pub(super) struct Crowd {
-    queue: mpsc::Sender<Waiting>,
+/// The queue of those who wait.
+pub(super) struct Crowd<Q, A> {
+    queue: mpsc::Sender<Waiting<Q, A>>,
     turnout: Arc<Turnout>,
 }
 
 /// The other end of the queue.
-pub(super) struct Turns {
-    queue: mpsc::Receiver<Waiting>,
+pub(super) struct Turns<Q, A> {
+    queue: mpsc::Receiver<Waiting<Q, A>>,
     turnout: Arc<Turnout>,
     /// How many the last turn served.
     served: usize,
 }
 
 /// A crowd of at most so many.
-pub(super) fn crowd(queue: usize) -> (Crowd, Turns) {
+pub(super) fn crowd<Q, A>(queue: usize) -> (Crowd<Q, A>, Turns<Q, A>) {
     let (sender, receiver) = mpsc::channel(queue);
     let turnout = Arc::new(Turnout::new(CROWD_MAX));
     (Crowd { queue: sender, turnout: turnout.clone() }, Turns { queue: receiver, turnout, served: 0 })
 }
 
-impl Crowd {
+impl<Q, A> Crowd<Q, A> {
     /// What a look says that is made from now on. How long this takes is bounded by the handler's time; whoever gave up is
     /// not looked for.
-    ///
-    /// # Errors
-    /// Where the inventory is about to end.
-    pub(super) async fn ask(&self, request: Book) -> Result<Verdict, InventoryError> {
-        let (answer, verdict) = oneshot::channel();
+    pub(super) async fn ask(&self, question: Q) -> Result<A, Unanswered<Q>> {
+        let (answer, told) = oneshot::channel();
         self.turnout.join();
-        if let Err(error) = self.queue.try_send(Waiting { request, answer }) {
+        if let Err(error) = self.queue.try_send(Waiting { question, answer }) {
             self.turnout.leave(1);
-            return Ok(Verdict::Open(error.into_inner().request));
+            return Err(Unanswered::Full(error.into_inner().question));
         }
-        verdict.await.map_err(|_| InventoryError::Overloaded)
+        together(told).await.map_err(|_| Unanswered::Ending)
     }
 }
 
-impl Turns {
+impl<Q, A> Turns<Q, A> {
     /// Those whose turn it is, at most [`CROWD_MAX`]; perhaps nobody, where all of them gave up. None once the crowd is gone.
-    pub(super) async fn next(&mut self) -> Option<Vec<Waiting>> {
+    pub(super) async fn next(&mut self) -> Option<Vec<Waiting<Q, A>>> {
         if self.served > 0 {
             self.turnout.gather(self.served).await;
         }
@@ -145,57 +135,39 @@ impl Turnout {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use boxoffice_schema::ids::{EventId, TicketTypeId};
-    use boxoffice_schema::image::ImageItem;
-    use boxoffice_schema::money::Currency;
-    use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
+mod tests {
     use tokio::time::Instant;
 
     use super::*;
 
-    /// Ann's, of an event with one slot.
-    pub(in crate::inventory) fn request(key: &str, quantity: u16) -> Book {
-        let id = TicketTypeId::from_bytes([1; 16]);
-        let item = ImageItem { ordinal: 0, quantity, ticket_type_id: id, unit_price: 4_500 };
-        let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
-        let customer = Customer::try_from("ann".to_owned()).unwrap();
-        let (event, currency) = (EventId::from_bytes([2; 16]), Currency::parse("EUR").unwrap());
-        Book::new(event, 1, &Caller::anonymous(), &key, &customer, currency, 0, vec![item])
-    }
-
     #[tokio::test]
-    async fn whom_a_look_does_not_tell_and_whom_the_queue_has_no_room_for_must_be_decided() {
+    async fn each_is_told_what_a_look_says_and_whom_the_queue_has_no_room_for_is_not() {
         let (crowd, mut turns) = crowd(2);
-        let ask = async |key| match crowd.ask(request(key, 1)).await.unwrap() {
-            Verdict::Told(outcome) => Some(outcome),
-            Verdict::Open(_) => None,
-        };
         let serve = async {
             // All three have asked by the time that the first turn is served.
             tokio::task::yield_now().await;
-            let [first, second] = <[Waiting; 2]>::try_from(turns.next().await.unwrap()).ok().unwrap();
-            first.tell(Some(Outcome::SoldOut));
-            second.tell(None);
+            for Waiting { question, answer } in turns.next().await.unwrap() {
+                answer.send(question * 10).unwrap();
+            }
         };
-        let (first, second, third, ()) = tokio::join!(ask("a"), ask("b"), ask("c"), serve);
-        assert_eq!((first, second, third), (Some(Outcome::SoldOut), None, None));
+        let (first, second, third, ()) = tokio::join!(crowd.ask(1), crowd.ask(2), crowd.ask(3), serve);
+        assert_eq!((first, second, third), (Ok(10), Ok(20), Err(Unanswered::Full(3))));
     }
 
     #[tokio::test]
     async fn whoever_gave_up_is_not_looked_for_and_whoever_waits_at_the_end_is_told() {
-        let (crowd, mut turns) = crowd(2);
-        drop(tokio::time::timeout(Duration::from_millis(1), crowd.ask(request("gone", 1))).await);
+        let (crowd, mut turns) = crowd::<_, ()>(2);
+        drop(tokio::time::timeout(Duration::from_millis(1), crowd.ask("gone")).await);
         assert_eq!(turns.next().await.unwrap().len(), 0);
-        let late = crowd.ask(request("late", 1));
+        let late = crowd.ask("late");
         let end = async { drop(turns) };
         let (late, ()) = tokio::join!(late, end);
-        assert!(matches!(late, Err(InventoryError::Overloaded)));
+        assert_eq!(late, Err(Unanswered::Ending));
     }
 
     #[tokio::test]
     async fn there_is_no_turn_once_the_crowd_is_gone() {
-        let (crowd, mut turns) = crowd(2);
+        let (crowd, mut turns) = crowd::<(), ()>(2);
         drop(crowd);
         assert!(turns.next().await.is_none());
     }

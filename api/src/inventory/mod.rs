@@ -22,6 +22,8 @@ mod reader;
 mod relay;
 mod replays;
 mod sold_out;
+mod together;
+mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +49,6 @@ pub use guarantees::refuse_unsafe;
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
-use crowd::Verdict;
 use link::{Link, Users};
 use log::DecisionLog;
 use pressure::Pressure;
@@ -55,6 +56,7 @@ use rates::Rates;
 use reader::Reader;
 use replays::{Made, Replays};
 use sold_out::SoldOut;
+use verdict::Verdict;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

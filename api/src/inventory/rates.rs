@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::batcher::unexpected;
 use super::link::Link;
+use super::together::together;
 use super::{InventoryError, Settings};
 
 /// The longest that a request waits for its check, the queue included.
@@ -38,7 +39,7 @@ impl Rates {
     pub(super) async fn check(&self, checks: Vec<RateCheck>) -> Answer {
         let (answer, standings) = oneshot::channel();
         self.queue.try_send(Waiting { checks, answer }).map_err(|_| InventoryError::Overloaded)?;
-        match tokio::time::timeout(WAIT_MAX, standings).await {
+        match tokio::time::timeout(WAIT_MAX, together(standings)).await {
             Ok(Ok(standings)) => standings,
             Ok(Err(_)) | Err(_) => Err(InventoryError::RedisUnavailable("no answer in time".to_owned())),
         }

@@ -19,8 +19,9 @@ use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use super::crowd::{Crowd, Turns, Verdict, Waiting, crowd};
+use super::crowd::{Crowd, Turns, crowd};
 use super::link::Link;
+use super::verdict::{Undecided, Verdict};
 use super::{InventoryError, Shared};
 
 /// What is remembered takes so many bytes at most, the last bookings: of eight seconds at 5,000 a second.
@@ -32,7 +33,7 @@ const BYTES_BESIDE: usize = 150;
 /// Those, of all shards, who retry what this instance has booked.
 pub(super) struct Replays {
     shared: Arc<Shared>,
-    crowd: Crowd,
+    crowd: Crowd<Book, Verdict>,
 }
 
 impl Replays {
@@ -46,22 +47,22 @@ impl Replays {
     /// Answers the request where a look allows it. Rate limits do not count who retries.
     ///
     /// # Errors
-    /// See [`Crowd::ask`].
+    /// See [`Crowd::judge`].
     pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
         if self.shared.made.has(&request) {
-            self.crowd.ask(request).await
+            self.crowd.judge(request).await
         } else {
             Ok(Verdict::Open(request))
         }
     }
 }
 
-async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns) {
+async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns<Book, Verdict>) {
     let mut failing = HashSet::new();
     while let Some(turn) = turns.next().await {
-        let mut shards: HashMap<Shard, Vec<Waiting>> = HashMap::default();
+        let mut shards: HashMap<Shard, Vec<Undecided>> = HashMap::default();
         for waiting in turn {
-            let shard = shared.settings.shards.shard_of(waiting.request.target().event_id);
+            let shard = shared.settings.shards.shard_of(waiting.question.target().event_id);
             shards.entry(shard).or_default().push(waiting);
         }
         let looks = shards.into_iter().map(|(shard, crowd)| answer(&shared, &link, shard, crowd));
@@ -82,14 +83,14 @@ async fn answer(
     shared: &Shared,
     link: &Link,
     shard: Shard,
-    crowd: Vec<Waiting>,
+    crowd: Vec<Undecided>,
 ) -> (Shard, Result<(), InventoryError>) {
-    let call = replays(&shared.settings.keys, shard, crowd.iter().map(|waiting| waiting.request.target()));
+    let call = replays(&shared.settings.keys, shard, crowd.iter().map(|waiting| waiting.question.target()));
     let look: Result<Option<u32>, _> = link.run_for(crowd.len(), &call).await;
     let epoch = look.as_ref().ok().copied().flatten();
     let mut replayed = 0;
     for waiting in crowd {
-        let outcome = epoch.and_then(|epoch| shared.made.recall(&waiting.request, epoch));
+        let outcome = epoch.and_then(|epoch| shared.made.recall(&waiting.question, epoch));
         replayed += u64::from(outcome.is_some());
         waiting.tell(outcome);
     }
@@ -183,7 +184,7 @@ mod tests {
     use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
     use boxoffice_schema::time;
 
-    use super::super::crowd::tests::request;
+    use super::super::verdict::tests::request;
     use super::*;
 
     /// What `request(key, 1)` makes.

@@ -15,8 +15,9 @@ use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use super::crowd::{Crowd, Turns, Verdict, Waiting, crowd};
+use super::crowd::{Crowd, Turns, crowd};
 use super::link::Link;
+use super::verdict::{Undecided, Verdict};
 use super::{InventoryError, Shared};
 
 /// Past so many fields of slots, eight bytes each and one of them a booking, events that nobody has just asked for are
@@ -33,7 +34,7 @@ const WORTH_A_LOOK: usize = 4;
 /// Those, of all shards, who want what was sold out when it was looked at last.
 pub(super) struct SoldOut {
     seen: Arc<Seen>,
-    crowd: Crowd,
+    crowd: Crowd<Book, Verdict>,
 }
 
 impl SoldOut {
@@ -55,12 +56,12 @@ impl SoldOut {
     /// Refuses the request where a look allows it. What rate limits count must be decided.
     ///
     /// # Errors
-    /// See [`Crowd::ask`].
+    /// See [`Crowd::judge`].
     pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
         if !request.rates().is_empty() || !self.seen.is_short_of(&request) {
             return Ok(Verdict::Open(request));
         }
-        self.crowd.ask(request).await
+        self.crowd.judge(request).await
     }
 
     /// Redis has refused a request for these ticket types as sold out.
@@ -129,16 +130,16 @@ struct Looker {
 }
 
 impl Looker {
-    async fn serve(mut self, mut turns: Turns) {
+    async fn serve(mut self, mut turns: Turns<Book, Verdict>) {
         while let Some(turn) = turns.next().await {
             self.answer_all(turn).await;
         }
     }
 
-    async fn answer_all(&mut self, turn: Vec<Waiting>) {
-        let mut events: HashMap<EventId, (Known, Vec<Waiting>)> = HashMap::default();
+    async fn answer_all(&mut self, turn: Vec<Undecided>) {
+        let mut events: HashMap<EventId, (Known, Vec<Undecided>)> = HashMap::default();
         for waiting in turn {
-            let event = waiting.request.target().event_id;
+            let event = waiting.question.target().event_id;
             let remembered = || (self.known.remove(&event).unwrap_or_default(), Vec::new());
             events.entry(event).or_insert_with(remembered).1.push(waiting);
         }
@@ -163,13 +164,13 @@ impl Looker {
         &self,
         event: EventId,
         mut known: Known,
-        crowd: Vec<Waiting>,
+        crowd: Vec<Undecided>,
         is_looked_at: bool,
     ) -> (EventId, Known) {
         let left = if is_looked_at { self.look(event, &mut known, &crowd).await } else { None };
         let mut refused = 0;
         for waiting in crowd {
-            let request = &waiting.request;
+            let request = &waiting.question;
             let is_gone = left.as_ref().is_some_and(|left| is_short(left, request));
             let is_sold_out = is_gone && known.rules_out(request);
             refused += u64::from(is_sold_out);
@@ -182,7 +183,7 @@ impl Looker {
 
     /// What is left of the ticket types that the crowd wants; none where Redis does not say so, and each request is told why
     /// when it is decided.
-    async fn look(&self, event: EventId, known: &mut Known, crowd: &[Waiting]) -> Option<Left> {
+    async fn look(&self, event: EventId, known: &mut Known, crowd: &[Undecided]) -> Option<Left> {
         let question = known.question(crowd, self.fields <= FIELDS_MAX);
         let shard = self.shared.settings.shards.shard_of(event);
         let call = look(&self.shared.settings.keys, shard, event, &question);
@@ -211,9 +212,9 @@ impl Looker {
 }
 
 impl Known {
-    fn question(&self, crowd: &[Waiting], may_learn: bool) -> Look {
+    fn question(&self, crowd: &[Undecided], may_learn: bool) -> Look {
         let (mut ordinals, mut slots) = (HashSet::new(), HashSet::new());
-        for Waiting { request, .. } in crowd {
+        for Undecided { question: request, .. } in crowd {
             ordinals.extend(request.items().iter().map(|item| item.ordinal));
             slots.insert(slot_of(request));
         }
@@ -278,7 +279,7 @@ fn beginning(field: &[u8]) -> u64 {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::crowd::tests::request;
+    use super::super::verdict::tests::request;
     use super::*;
 
     /// What a look reads of the only slot, in which this key made a booking.
@@ -324,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_memory_that_is_full_asks_of_no_further_slot() {
-        let waiting = |key| Waiting { request: request(key, 1), answer: oneshot::channel().0 };
+        let waiting = |key| Undecided { question: request(key, 1), answer: oneshot::channel().0 };
         let mut known = Known::default();
         assert_eq!(known.question(&[waiting("a")], true).slots, [(0, 0)]);
         assert_eq!(known.question(&[waiting("a")], false).slots, []);

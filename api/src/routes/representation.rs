@@ -3,10 +3,12 @@
 
 use std::io::Write;
 
+use actix_web::body::MessageBody;
 use actix_web::http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, EntityTag, Header, HeaderMap, HeaderValue, IfNoneMatch, LINK,
-    VARY,
+    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, EntityTag, Header, HeaderMap, HeaderValue, IF_NONE_MATCH,
+    IfNoneMatch, LINK, VARY,
 };
+use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -27,14 +29,28 @@ const TAG_BYTES: usize = 16;
 /// One thing, by its tag or whole.
 pub(crate) fn shown(request: &HttpRequest, body: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-    Ok(tagged(request, &EntityTag::new_strong(digest(&bytes)), bytes))
+    let tag = EntityTag::new_strong(digest(&bytes));
+    Ok(if is_known(request, &tag) { unchanged(&tag) } else { whole(&tag, bytes) })
 }
 
-/// One thing that says when it was read: its tag is that of `essence`, what does not change by being read again.
-pub(crate) fn shown_by(request: &HttpRequest, essence: &impl Serialize, body: &impl Serialize) -> Answer {
-    let essence = serde_json::to_vec(essence).map_err(Problem::internal)?;
-    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-    Ok(tagged(request, &EntityTag::new_weak(digest(&essence)), bytes))
+/// One thing that says when it was read, as whoever shares the read is shown it.
+pub(crate) struct Reading {
+    tag: EntityTag,
+    bytes: Bytes,
+}
+
+impl Reading {
+    /// Its tag is that of `essence`, what does not change by being read again.
+    pub(crate) fn new(essence: &impl Serialize, body: &impl Serialize) -> Result<Self, Problem> {
+        let essence = serde_json::to_vec(essence).map_err(Problem::internal)?;
+        let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+        Ok(Self { tag: EntityTag::new_weak(digest(&essence)), bytes: bytes.into() })
+    }
+
+    /// By its tag or whole.
+    pub(crate) fn shown(&self, request: &HttpRequest) -> HttpResponse {
+        if is_known(request, &self.tag) { unchanged(&self.tag) } else { whole(&self.tag, self.bytes.clone()) }
+    }
 }
 
 /// A page of a list. Its tag is weak, since one page may go out in two encodings.
@@ -67,11 +83,10 @@ fn digest(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(bytes)[..TAG_BYTES])
 }
 
-fn tagged(request: &HttpRequest, tag: &EntityTag, bytes: Vec<u8>) -> HttpResponse {
-    if is_known(request, tag) { unchanged(tag) } else { whole(tag, bytes) }
-}
-
 fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
+    if !request.headers().contains_key(IF_NONE_MATCH) {
+        return false;
+    }
     match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),
@@ -84,7 +99,7 @@ fn unchanged(tag: &EntityTag) -> HttpResponse {
     HttpResponse::NotModified().insert_header((ETAG, tag.to_string())).finish()
 }
 
-fn whole(tag: &EntityTag, bytes: Vec<u8>) -> HttpResponse {
+fn whole(tag: &EntityTag, bytes: impl MessageBody + 'static) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").insert_header((ETAG, tag.to_string())).body(bytes)
 }
 

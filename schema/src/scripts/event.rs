@@ -1,6 +1,7 @@
 //! `publish.lua`, `amend.lua` and `read_event.lua`: one event at a time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -151,8 +152,8 @@ pub struct EventSnapshot {
     pub position: Option<Position>,
     /// Redis' clock.
     pub now: DateTime<Utc>,
-    /// The event; none where Redis does not hold it.
-    pub event: Option<EventImage>,
+    /// The event; none where Redis does not hold it. Shared by all who share the read.
+    pub event: Option<Arc<EventImage>>,
 }
 
 impl EventSnapshot {
@@ -167,7 +168,7 @@ impl EventSnapshot {
             certified: *certified == 1,
             position: position.map(|(epoch, sequence)| Position { epoch, sequence }),
             now: time::from_millis(*now)?,
-            event: if fields.is_empty() { None } else { Some(EventImage::from_fields(fields)?) },
+            event: if fields.is_empty() { None } else { Some(Arc::new(EventImage::from_fields(fields)?)) },
         })
     }
 }

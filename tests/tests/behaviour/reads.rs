@@ -1,5 +1,8 @@
 //! Lists, pages, and what a reader sees right after a decision.
 
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::http::id;
@@ -13,6 +16,38 @@ async fn a_booking_is_readable_right_after_its_answer() {
         let booking = world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
         assert_eq!(world.booking(&event.id, &id(&booking)).await.expect(200), booking);
     }
+}
+
+#[tokio::test]
+async fn nobody_in_a_crowd_of_readers_is_shown_less_than_was_sold_before_they_asked() {
+    let world = World::start().await;
+    let events = [world.on_sale(&World::draft(&[100])).await, world.on_sale(&World::draft(&[100])).await];
+    let (sold, over) = ([AtomicI64::new(0), AtomicI64::new(0)], AtomicBool::new(false));
+    let sell = async {
+        for n in 0..60 {
+            let (event, sold) = (&events[n % 2], &sold[n % 2]);
+            world.book(&event.id, &format!("k{n}"), &event.request(&format!("c{n}"), 1)).await.expect(201);
+            sold.fetch_add(1, Ordering::SeqCst);
+        }
+        over.store(true, Ordering::SeqCst);
+    };
+    let read = async |reader: usize| {
+        let mut reads = 0;
+        while !over.load(Ordering::SeqCst) {
+            // One of them reads the other event now and then.
+            let at = usize::from(reader == 0 && reads % 3 == 0);
+            let before = sold[at].load(Ordering::SeqCst);
+            let (_, shown, left) = world.counts(&events[at], 0).await;
+            // The booking that is under way may be shown already.
+            let after = sold[at].load(Ordering::SeqCst) + 1;
+            assert!((before..=after).contains(&shown), "shown {shown}, and {before} to {after} were sold");
+            assert_eq!(shown + left, 100);
+            reads += 1;
+        }
+        reads
+    };
+    let ((), reads) = tokio::join!(sell, join_all((0..24).map(read)));
+    assert!(reads.iter().all(|reads| *reads > 0), "{reads:?}");
 }
 
 #[tokio::test]

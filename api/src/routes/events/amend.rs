@@ -82,7 +82,7 @@ async fn change(
         return Err(Problem::new(Code::TicketTypeNotFound));
     }
     match found {
-        Found::Live { event, .. } => change_published(office, *event, amendment, precondition, by).await,
+        Found::Live { event, .. } => change_published(office, &event, amendment, precondition, by).await,
         Found::Recorded { stored, .. } if !stored.frozen => {
             change_draft(office, &stored.image, amendment, precondition, by).await
         }
@@ -121,7 +121,7 @@ async fn change_draft(
         DraftOutcome::WindowInverted => Err(event_refusal(&EventOutcome::WindowInverted)),
         // It was frozen since it was found; where its publication went through, Redis has it by now.
         DraftOutcome::Frozen => match office.stores.snapshot(draft.id).await?.event {
-            Some(event) => change_published(office, event, amendment, precondition, by).await,
+            Some(event) => change_published(office, &event, amendment, precondition, by).await,
             None => Err(interrupted()),
         },
     }
@@ -129,17 +129,17 @@ async fn change_draft(
 
 async fn change_published(
     office: &Office,
-    event: EventImage,
+    event: &EventImage,
     amendment: &Amendment,
     precondition: &Precondition,
     by: &Actor,
 ) -> Result<EventImage, Problem> {
-    let expected = precondition.expects(&event)?;
-    let changes = amendment.as_changes_of(&event)?;
+    let expected = precondition.expects(event)?;
+    let changes = amendment.as_changes_of(event)?;
     if changes.is_empty() {
-        return Ok(event);
+        return Ok(event.clone());
     }
-    let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(&event);
+    let entry = Entry::of_event(by, Action::AmendEvent, event.id).changing(event);
     let action = office.journal.begin(entry).await?;
     let decided = office.stores.inventory.amend(event.id, expected, &changes).await;
     office.journal.end(action, &decided).await;

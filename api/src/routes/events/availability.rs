@@ -1,6 +1,9 @@
 //! `GET /v1/events/{event_id}/availability`.
 
-use actix_web::HttpRequest;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse};
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
@@ -15,7 +18,7 @@ use crate::error::{Code, Problem};
 use crate::find::Found;
 use crate::identity::Caller;
 use crate::request::event_id;
-use crate::routes::{Answer, SharedOffice, in_time, marked_stale, shown_by};
+use crate::routes::{Answer, Reading, SharedOffice, in_time, marked_stale};
 
 /// What is left of an event.
 #[derive(Serialize, ToSchema)]
@@ -74,10 +77,26 @@ refusals!(AvailabilityRefusals: &[Code::EventNotFound, Code::InventoryUnverified
 )]
 pub(crate) async fn availability(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let found = in_time(office.stores.find(event_id(&request)?)).await?;
-    let stale = found.is_stale();
-    let body = AvailabilityBody::of(&found).map_err(Problem::internal)?;
-    let essence = (body.status, body.stale, &body.ticket_types);
-    Ok(marked_stale(shown_by(&request, &essence, &body)?, stale))
+    Ok(marked_stale(show(&request, &found)?, found.is_stale()))
+}
+
+thread_local! {
+    /// What this worker was shown last by Redis, and what it made of it. A crowd that shares a read shares the answer.
+    static LAST: RefCell<Option<(Arc<EventImage>, Reading)>> = const { RefCell::new(None) };
+}
+
+fn show(request: &HttpRequest, found: &Found) -> Result<HttpResponse, Problem> {
+    let Found::Live { event, .. } = found else { return Ok(reading(found)?.shown(request)) };
+    LAST.with_borrow_mut(|last| match last {
+        // As long as it is kept, no other read has the same address.
+        Some((kept, reading)) if Arc::ptr_eq(kept, event) => Ok(reading.shown(request)),
+        _ => Ok(last.insert((event.clone(), reading(found)?)).1.shown(request)),
+    })
+}
+
+fn reading(found: &Found) -> Result<Reading, Problem> {
+    let body = AvailabilityBody::of(found).map_err(Problem::internal)?;
+    Reading::new(&(body.status, body.stale, &body.ticket_types), &body)
 }
 
 impl AvailabilityBody {

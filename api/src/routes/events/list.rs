@@ -1,5 +1,7 @@
 //! `GET /v1/events`.
 
+use std::sync::Arc;
+
 use actix_web::HttpRequest;
 use boxoffice_schema::status::EventStatus;
 use serde::Serialize;
@@ -70,7 +72,7 @@ async fn show_publications(office: &Office, events: &mut [StoredEvent]) {
         if stored.frozen && stored.image.status == EventStatus::Draft {
             let Ok(snapshot) = office.stores.snapshot(stored.image.id).await else { return };
             if let Some(event) = snapshot.event {
-                stored.image = event;
+                stored.image = Arc::unwrap_or_clone(event);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! `POST /v1/events/{event_id}/publish`: puts an event on sale.
 
+use std::sync::Arc;
+
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use boxoffice_schema::event::EventImage;
@@ -76,7 +78,7 @@ async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventIm
 /// back, and publishing again would sell the same tickets twice.
 async fn already_on_sale(office: &Office, stored: StoredEvent) -> Result<EventImage, Problem> {
     match office.stores.snapshot(stored.image.id).await?.event {
-        Some(event) => Ok(event),
+        Some(event) => Ok(Arc::unwrap_or_clone(event)),
         None if stored.image.status == EventStatus::Closed => Ok(stored.image),
         None => Err(Problem::new(Code::InventoryUnverified)),
     }
