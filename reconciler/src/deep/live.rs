@@ -27,6 +27,41 @@ const CUSTOMERS: usize = 1_000;
 /// A slot's hash.
 type Slot = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// What lies in some slots.
+#[derive(Default)]
+struct Read {
+    bookings: Vec<(BookingId, BookingImage)>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// What no script wrote into a slot.
+struct Unreadable {
+    /// As far as that can be read.
+    id: Option<BookingId>,
+    detail: String,
+}
+
+impl Read {
+    /// With what lies under a field of a slot.
+    fn with(mut self, name: &[u8], value: &[u8]) -> Self {
+        let Ok(field) = name.try_into().map(IdempotencyField::from_bytes) else {
+            let detail = format!("a slot in Redis has a field {}, which no booking has", name.escape_ascii());
+            self.unreadable.push(Unreadable { id: None, detail });
+            return self;
+        };
+        match slot::decode(field, value) {
+            Ok(booking) => self.bookings.push(booking),
+            Err(error) => {
+                let id = value.first_chunk().map(|time| BookingId::from_parts(*time, field));
+                let name = id.map_or_else(|| name.escape_ascii().to_string(), |id| id.to_string());
+                let detail = format!("booking {name} in Redis, of which PostgreSQL has no row: {error}");
+                self.unreadable.push(Unreadable { id, detail });
+            }
+        }
+        self
+    }
+}
+
 /// The tickets that count against limits, by field of the customers hash.
 type Allowances = BTreeMap<Vec<u8>, u64>;
 
@@ -47,10 +82,11 @@ impl Subject<'_> {
         let before = self.read_customers().await?;
         let mut summed = Allowances::new();
         for slots in self.slots().chunks(SLOTS) {
-            let bookings = self.read_slots(slots).await?;
-            self.look_for_rows(&bookings, found).await?;
-            self.compare_expiries(&bookings, found).await?;
-            self.sum(&bookings, &mut summed);
+            let read = self.read_slots(slots).await?;
+            self.look_for_rows(&read.bookings, found).await?;
+            self.tell_unreadable(&read.unreadable, found).await?;
+            self.compare_expiries(&read.bookings, found).await?;
+            self.sum(&read.bookings, &mut summed);
         }
         let doubts = doubts(&before, &summed, &self.read_customers().await?);
         self.compare_allowances(doubts, found).await
@@ -69,25 +105,38 @@ impl Subject<'_> {
     /// Only the question what PostgreSQL lacks.
     pub(super) async fn look_for_all_rows(&self, found: &mut Comparison) -> Result<(), DeepError> {
         for slots in self.slots().chunks(SLOTS) {
-            let bookings = self.read_slots(slots).await?;
-            self.look_for_rows(&bookings, found).await?;
+            self.look_for_rows(&self.read_slots(slots).await?.bookings, found).await?;
         }
         Ok(())
     }
 
-    /// The bookings of some slots.
-    async fn read_slots(&self, slots: &[u32]) -> Result<Vec<(BookingId, BookingImage)>, DeepError> {
+    async fn read_slots(&self, slots: &[u32]) -> Result<Read, DeepError> {
         let mut pipeline = redis::pipe();
         for slot in slots {
             pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
         }
         let read: Vec<Slot> = pipeline.query_async(&mut self.sources.redis.connection()).await?;
-        // Each slot has an empty field, too. An unreadable booking was told where PostgreSQL's were compared.
-        let booking = |(field, value): &(Vec<u8>, Vec<u8>)| {
-            let field = IdempotencyField::from_bytes(field.as_slice().try_into().ok()?);
-            slot::decode(field, value).ok()
-        };
-        Ok(read.iter().flatten().filter_map(booking).collect())
+        // Each slot has an empty field, too.
+        let fields = read.iter().flatten().filter(|(field, _)| !field.is_empty());
+        Ok(fields.fold(Read::default(), |read, (field, value)| read.with(field, value)))
+    }
+
+    /// What cannot be read is told here where PostgreSQL has no row of it; where it has one, that was compared.
+    async fn tell_unreadable(&self, unreadable: &[Unreadable], found: &mut Comparison) -> sqlx::Result<()> {
+        if unreadable.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = unreadable.iter().filter_map(|of| of.id).map(|id| id.as_uuid()).collect();
+        let recorded: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM bookings WHERE id = ANY ($1)")
+            .bind(ids)
+            .fetch_all(self.sources.pool)
+            .await?;
+        for Unreadable { id, detail } in unreadable {
+            if !id.is_some_and(|id| recorded.contains(&id.as_uuid())) {
+                found.add(FindingKind::UnreadableInventory, *id, detail.as_str());
+            }
+        }
+        Ok(())
     }
 
     /// Bookings that PostgreSQL lacks, or has older, although it has applied the decision: it lost one.
@@ -202,8 +251,7 @@ impl Subject<'_> {
             let before = self.read_customers().await?;
             let mut summed = Allowances::new();
             for slots in self.slots().chunks(SLOTS) {
-                let bookings = self.read_slots(slots).await?;
-                self.sum(&bookings, &mut summed);
+                self.sum(&self.read_slots(slots).await?.bookings, &mut summed);
             }
             let mut again = doubts(&before, &summed, &self.read_customers().await?);
             again.retain(|field, _| doubted.contains_key(field));
