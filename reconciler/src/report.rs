@@ -169,6 +169,10 @@ fn next_steps(finding: &Finding) -> Vec<String> {
         FindingKind::BookingsDiffer => {
             vec![command("alarms list   (two histories may share a topic)"), rebuild]
         }
+        FindingKind::UnreadableBookings => {
+            let honour = "its client may hold a 201: honour it by hand, or tell the customer, before its tickets are sold again";
+            vec![set_aside, honour.to_owned(), rebuild]
+        }
         FindingKind::MissingInventory
         | FindingKind::UnreadableInventory
         | FindingKind::RedisBehind

@@ -1,4 +1,4 @@
-//! Those who share a look at Redis, and when they are served. A look costs the same for two as for a hundred; were it
+//! Those who share looks at Redis, and when they are served. A look costs about the same for two as for a hundred; were it
 //! made whenever the last one has come, a crowd would be served three or four at a time, and the looking would take the
 //! processors from those who read requests and write responses. So a turn waits for most of those who were there at the
 //! last one, and no longer than [`PATIENCE`]. Whoever comes long after a turn does not wait.
@@ -26,7 +26,7 @@ pub(super) struct Waiting<Q, A> {
 /// Why a question has no answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Unanswered<Q> {
-    /// There is no room to wait.
+    /// There is no room to wait, or nobody to serve those who do.
     Full(Q),
     /// The inventory is about to end.
     Ending,

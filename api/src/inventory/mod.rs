@@ -4,9 +4,10 @@
 //! leaves, as one script call a shard, over the held connection (`link`); the decision waits in the shard's outbox until
 //! this or another instance has brought it to Kafka (`relay`, `log`). Whoever wants what was sold out before, or retries
 //! what was just booked, first shares a look at Redis with all who do, which answers most of them (`sold_out`, `replays`,
-//! `crowd`). Reads go over the same connection, those of an event shared by all who ask at a time (`reader`); the relays
-//! and whatever else runs in the background have another. Rate limits of anything but bookings are gathered as bookings
-//! are (`rates`). `acknowledge` makes an answer wait for Kafka where that is asked for.
+//! `verdict`). Reads go over the same connection, those of an event shared by all who ask at a time (`reader`); whoever
+//! shares waits for company (`crowd`). The relays and whatever else runs in the background have another connection. Rate
+//! limits of anything but bookings are gathered as bookings are (`rates`). `acknowledge` makes an answer wait for Kafka where
+//! that is asked for. Whoever waits on an HTTP thread is woken with the others there (`together`).
 
 mod acknowledge;
 mod batcher;

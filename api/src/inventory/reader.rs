@@ -1,5 +1,6 @@
-//! Reads of events. Whoever asks for an event while another read of it is in flight shares the next one with all who
-//! wait for it: nobody is shown a state from before they asked, and a crowd costs Redis one call at a time.
+//! Reads of events. Whoever asks for an event while others are read shares the next read of it with all who wait for it:
+//! nobody is shown a state from before they asked, and a crowd costs Redis one call an event at a time. Who shares a read
+//! shares the event itself, and no copy of it.
 
 use std::sync::Arc;
 

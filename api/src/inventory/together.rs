@@ -1,126 +1,150 @@
 //! Wakes together those who wait on one thread for what another one finds out.
 //!
-//! A turn answers up to a hundred requests, and the HTTP threads wait for them. Tokio wakes a thread for each of its tasks
-//! by a system call of its own, however many are woken in the same moment: one for each request. So only the first of a
-//! thread is woken from outside, and wakes the others where they are, which costs no call.
+//! A turn answers up to 128 requests, and the HTTP threads wait for them. Tokio wakes a thread for each of its tasks by a
+//! system call of its own, however many are woken in the same moment: one for each request. So whoever is told is only
+//! written down, and a task of their thread, the porter, wakes them where they are, which costs no call. Only the first that is
+//! written down wakes the porter.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use tokio::runtime::Handle;
+
 /// The future, woken together with others that wait on the same thread.
 pub(super) fn together<F: Future + Unpin>(future: F) -> Together<F> {
-    Together { future, call: None }
+    Together { future, bell: None }
 }
 
 pub(super) struct Together<F> {
     future: F,
-    call: Option<Arc<Call>>,
-}
-
-thread_local! {
-    static HERE: Arc<Thread> = Arc::default();
-}
-
-/// Those on one thread who are to be woken by the first of them; none while nobody was woken yet.
-#[derive(Default)]
-struct Thread(Mutex<Option<Vec<Waker>>>);
-
-impl Thread {
-    /// Nothing that panics is done with them.
-    fn others(&self) -> MutexGuard<'_, Option<Vec<Waker>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How one who waits is woken. The flags change only while [`Thread::others`] is locked.
-struct Call {
-    thread: Arc<Thread>,
-    task: Waker,
-    /// Whether it is the one that wakes the others.
-    is_first: AtomicBool,
-    /// Whether it waits no longer, so that it would wake nobody.
-    is_over: AtomicBool,
-}
-
-impl Call {
-    fn new(task: &Waker) -> Arc<Self> {
-        let (is_first, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
-        Arc::new(Self { thread: HERE.with(Arc::clone), task: task.clone(), is_first, is_over })
-    }
-
-    /// Wakes the others, where that is this one's to do.
-    fn pass_on(&self, is_over: bool) {
-        let others = {
-            let mut others = self.thread.others();
-            self.is_over.store(is_over, Ordering::Relaxed);
-            if self.is_first.swap(false, Ordering::Relaxed) { others.take() } else { None }
-        };
-        others.into_iter().flatten().for_each(Waker::wake);
-    }
-}
-
-impl Wake for Call {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        {
-            let mut others = self.thread.others();
-            if self.is_over.load(Ordering::Relaxed) {
-                return;
-            }
-            if let Some(others) = &mut *others {
-                others.push(self.task.clone());
-                return;
-            }
-            *others = Some(Vec::new());
-            self.is_first.store(true, Ordering::Relaxed);
-        }
-        self.task.wake_by_ref();
-    }
+    bell: Option<Arc<Bell>>,
 }
 
 impl<F: Future + Unpin> Future for Together<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { future, call } = &mut *self;
-        let call = match call {
-            Some(call) if call.task.will_wake(context.waker()) => {
-                if call.is_first.load(Ordering::Relaxed) {
-                    call.pass_on(false);
-                }
-                call
-            }
-            other => {
-                if let Some(call) = other {
-                    call.pass_on(true);
-                }
-                other.insert(Call::new(context.waker()))
-            }
+        let Self { future, bell } = &mut *self;
+        let bell = match bell {
+            Some(bell) if bell.task.will_wake(context.waker()) => bell,
+            other => other.insert(Arc::new(Bell { lodge: Lodge::here(), task: context.waker().clone() })),
         };
-        let waker = Waker::from(call.clone());
+        let waker = Waker::from(bell.clone());
         Pin::new(future).poll(&mut Context::from_waker(&waker))
     }
 }
 
-impl<F> Drop for Together<F> {
+/// Wakes one who waits.
+struct Bell {
+    lodge: Arc<Lodge>,
+    task: Waker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(waker) = self.lodge.note(&self.task) {
+            waker.wake();
+        }
+    }
+}
+
+/// Where a thread's porter finds who was told.
+#[derive(Default)]
+struct Lodge(Mutex<State>);
+
+enum State {
+    Open {
+        told: Vec<Waker>,
+        /// None before it has come for the first time.
+        porter: Option<Waker>,
+    },
+    /// The porter is gone, and its runtime with it.
+    Closed,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Open { told: Vec::new(), porter: None }
+    }
+}
+
+thread_local! {
+    static HERE: RefCell<Arc<Lodge>> = RefCell::new(Arc::new(Lodge(Mutex::new(State::Closed))));
+}
+
+impl Lodge {
+    /// This thread's, with a porter where there can be one. A test's thread may see one runtime after the other.
+    fn here() -> Arc<Self> {
+        HERE.with_borrow_mut(|here| {
+            if matches!(*here.state(), State::Closed)
+                && let Ok(runtime) = Handle::try_current()
+            {
+                *here = Arc::default();
+                runtime.spawn(Porter(here.clone()).serve());
+            }
+            here.clone()
+        })
+    }
+
+    /// Nothing that panics is done with it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down who was told; who is to be woken for it. Without a porter that is themselves.
+    fn note(&self, task: &Waker) -> Option<Waker> {
+        match &mut *self.state() {
+            State::Closed => Some(task.clone()),
+            State::Open { told, porter } => {
+                told.push(task.clone());
+                porter.clone().filter(|_| told.len() == 1)
+            }
+        }
+    }
+}
+
+/// Wakes who was told, until its runtime ends.
+struct Porter(Arc<Lodge>);
+
+impl Porter {
+    async fn serve(self) {
+        poll_fn(|context| self.come(context)).await;
+    }
+
+    fn come(&self, context: &mut Context<'_>) -> Poll<()> {
+        let waiting = match &mut *self.0.state() {
+            State::Closed => Vec::new(),
+            State::Open { told, porter } => {
+                *porter = Some(context.waker().clone());
+                std::mem::take(told)
+            }
+        };
+        waiting.into_iter().for_each(Waker::wake);
+        Poll::Pending
+    }
+}
+
+impl Drop for Porter {
     fn drop(&mut self) {
-        if let Some(call) = &self.call {
-            call.pass_on(true);
+        let last = std::mem::replace(&mut *self.0.state(), State::Closed);
+        if let State::Open { told, .. } = last {
+            told.into_iter().for_each(Waker::wake);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use futures_util::future::join_all;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -135,96 +159,128 @@ mod tests {
         }
     }
 
-    type Answer = Together<oneshot::Receiver<u32>>;
-
-    /// Somebody who waits in a task of their own, and who tells them.
-    fn waiting() -> (Answer, Arc<Task>, oneshot::Sender<u32>) {
-        let (sender, receiver) = oneshot::channel();
-        let (mut answer, task) = (together(receiver), Arc::<Task>::default());
-        assert!(poll(&mut answer, &task).is_pending());
-        (answer, task, sender)
-    }
-
-    fn poll(answer: &mut Answer, task: &Arc<Task>) -> Poll<Result<u32, oneshot::error::RecvError>> {
-        Pin::new(answer).poll(&mut Context::from_waker(&Waker::from(task.clone())))
+    fn bell(lodge: &Arc<Lodge>) -> (Waker, Arc<Task>) {
+        let task = Arc::<Task>::default();
+        (Waker::from(Arc::new(Bell { lodge: lodge.clone(), task: Waker::from(task.clone()) })), task)
     }
 
     fn woken<const N: usize>(tasks: [&Task; N]) -> [usize; N] {
         tasks.map(|task| task.0.load(Ordering::Relaxed))
     }
 
-    #[test]
-    fn the_first_that_is_told_wakes_the_others_of_its_thread() {
-        let [(mut first, a, tell_first), (mut second, b, tell_second), (_third, c, _untold)] =
-            [waiting(), waiting(), waiting()];
-        tell_first.send(1).unwrap();
-        tell_second.send(2).unwrap();
-        assert_eq!(woken([&a, &b, &c]), [1, 0, 0]);
-        assert_eq!(poll(&mut first, &a), Poll::Ready(Ok(1)));
-        assert_eq!(woken([&a, &b, &c]), [1, 1, 0]);
-        assert_eq!(poll(&mut second, &b), Poll::Ready(Ok(2)));
+    fn comes(porter: &Porter, task: &Arc<Task>) {
+        assert!(porter.come(&mut Context::from_waker(&Waker::from(task.clone()))).is_pending());
     }
 
     #[test]
-    fn the_first_wakes_the_others_though_it_gives_up() {
-        let [(first, a, tell_first), (_second, b, tell_second)] = [waiting(), waiting()];
-        tell_first.send(1).unwrap();
-        tell_second.send(2).unwrap();
-        drop(first);
+    fn however_many_are_told_the_porter_is_woken_once_and_wakes_them_all() {
+        let lodge = Arc::<Lodge>::default();
+        let (porter, its_task) = (Porter(lodge.clone()), Arc::default());
+        let [(ring_a, a), (ring_b, b)] = [bell(&lodge), bell(&lodge)];
+        // Nobody is forgotten who is told before the porter comes.
+        ring_a.wake_by_ref();
+        comes(&porter, &its_task);
+        assert_eq!(woken([&its_task, &a, &b]), [0, 1, 0]);
+        ring_a.wake_by_ref();
+        ring_b.wake_by_ref();
+        assert_eq!(woken([&its_task, &a, &b]), [1, 1, 0]);
+        comes(&porter, &its_task);
+        assert_eq!(woken([&its_task, &a, &b]), [1, 2, 1]);
+        ring_b.wake_by_ref();
+        assert_eq!(woken([&its_task, &a, &b]), [2, 2, 1]);
+    }
+
+    #[test]
+    fn a_porter_who_leaves_wakes_whom_it_has_and_later_ones_are_woken_as_ever() {
+        let lodge = Arc::<Lodge>::default();
+        let (porter, its_task) = (Porter(lodge.clone()), Arc::default());
+        let [(ring_a, a), (ring_b, b)] = [bell(&lodge), bell(&lodge)];
+        comes(&porter, &its_task);
+        ring_a.wake_by_ref();
+        drop(porter);
+        assert_eq!(woken([&a, &b]), [1, 0]);
+        ring_b.wake_by_ref();
         assert_eq!(woken([&a, &b]), [1, 1]);
     }
 
     #[test]
-    fn the_first_wakes_the_others_though_another_task_goes_on_with_it() {
-        let [(mut first, a, tell_first), (_second, b, tell_second)] = [waiting(), waiting()];
-        tell_first.send(1).unwrap();
-        tell_second.send(2).unwrap();
-        assert_eq!(poll(&mut first, &Arc::default()), Poll::Ready(Ok(1)));
-        assert_eq!(woken([&a, &b]), [1, 1]);
+    fn where_there_is_no_runtime_there_is_no_porter() {
+        let (sender, receiver) = oneshot::channel();
+        let teller = std::thread::spawn(move || sender.send(1).unwrap());
+        assert_eq!(futures_util::FutureExt::now_or_never(together(std::future::ready(2))), Some(2));
+        assert_eq!(block_on(together(receiver)), Ok(1));
+        teller.join().unwrap();
     }
 
-    #[test]
-    fn whoever_is_gone_is_not_relied_on() {
-        let [(first, a, tell_first), (_second, b, tell_second)] = [waiting(), waiting()];
-        let call = Waker::from(first.call.clone().unwrap());
-        drop(first);
-        assert!(tell_first.send(1).is_err());
-        // A wake-up that was under way when it went.
-        call.wake();
-        tell_second.send(2).unwrap();
-        assert_eq!(woken([&a, &b]), [0, 1]);
+    /// As an executor without Tokio does it.
+    fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+        struct Parked(std::thread::Thread);
+        impl Wake for Parked {
+            fn wake(self: Arc<Self>) {
+                self.0.unpark();
+            }
+        }
+        let waker = Waker::from(Arc::new(Parked(std::thread::current())));
+        loop {
+            if let Poll::Ready(output) = Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+            std::thread::park();
+        }
     }
 
-    /// Forty wait at once, every third of them for too short a time.
+    /// One who was told and is polled no more, as a connection does that only waits for its client to go, keeps nobody from
+    /// being woken.
+    #[tokio::test]
+    async fn whoever_does_not_come_for_their_answer_holds_nobody_up() {
+        let [(tell_idle, idle), (tell_next, next)] = [oneshot::channel(), oneshot::channel()];
+        let mut idle = together(idle);
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        let next = tokio::spawn(together(next));
+        tokio::task::yield_now().await;
+        let teller = std::thread::spawn(move || {
+            tell_idle.send(1).unwrap();
+            tell_next.send(2).unwrap();
+        });
+        let told = tokio::time::timeout(Duration::from_secs(10), next).await;
+        assert_eq!(told.unwrap().unwrap(), Ok(2));
+        teller.join().unwrap();
+        drop(idle);
+    }
+
+    /// Forty wait at once, and every third of them is given up, some before and some while they are told.
     async fn wait_for(tellers: &std::sync::mpsc::Sender<Vec<oneshot::Sender<u32>>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..40).map(|_| oneshot::channel()).unzip();
+        let tasks: Vec<_> = receivers.into_iter().map(|receiver| tokio::spawn(together(receiver))).collect();
+        tokio::task::yield_now().await;
         tellers.send(senders).unwrap();
-        let tasks = receivers.into_iter().enumerate().map(async |(at, receiver)| {
+        for (at, task) in tasks.into_iter().enumerate() {
             if at % 3 == 0 {
-                let _ = tokio::time::timeout(Duration::from_micros(50), together(receiver)).await;
+                task.abort();
             } else {
-                together(receiver).await.unwrap();
+                task.await.unwrap().unwrap();
             }
-        });
-        let tasks: Vec<_> = tasks.map(tokio::task::spawn_local).collect();
-        join_all(tasks).await.into_iter().for_each(Result::unwrap);
+        }
     }
 
     #[test]
-    fn of_two_threads_that_wait_for_a_third_nobody_is_forgotten() {
+    fn of_three_runtimes_that_wait_for_a_thread_nobody_is_forgotten() {
         let (tellers, turns) = std::sync::mpsc::channel::<Vec<oneshot::Sender<u32>>>();
-        let wait = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let wait = move |mut builder: tokio::runtime::Builder| {
             let turns = async {
                 for _ in 0..300 {
                     wait_for(&tellers).await;
                 }
             };
             let bounded = async { tokio::time::timeout(Duration::from_secs(60), turns).await };
-            let ended = tokio::task::LocalSet::new().block_on(&runtime, bounded);
-            ended.expect("somebody was never woken");
+            builder.enable_time().build().unwrap().block_on(bounded).expect("somebody was never woken");
         };
-        let threads = [std::thread::spawn(wait.clone()), std::thread::spawn(wait)];
+        let alone = tokio::runtime::Builder::new_current_thread;
+        let threads = [alone(), alone(), tokio::runtime::Builder::new_multi_thread()].map(|builder| {
+            let wait = wait.clone();
+            std::thread::spawn(move || wait(builder))
+        });
+        drop(wait);
         for senders in turns {
             for sender in senders {
                 let _ = sender.send(1);

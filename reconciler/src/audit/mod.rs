@@ -176,6 +176,8 @@ pub(crate) enum FindingKind {
     UnrecordedBookings,
     /// A booking has two contents at one position.
     BookingsDiffer,
+    /// What lies in a slot in Redis is no booking, and PostgreSQL has no row of one that would lie there.
+    UnreadableBookings,
     /// In Redis a hold is not in the expiry queue at its time.
     LostExpiries,
     /// In Redis a customer's count is not that of its bookings.
@@ -196,6 +198,7 @@ impl FindingKind {
             Self::LostBookings => "lost_bookings",
             Self::UnrecordedBookings => "unrecorded_bookings",
             Self::BookingsDiffer => "bookings_differ",
+            Self::UnreadableBookings => "unreadable_bookings",
             Self::LostExpiries => "lost_expiries",
             Self::AllowancesDiffer => "allowances_differ",
         }

@@ -1,7 +1,7 @@
 //! What Redis has: looked for in PostgreSQL, and in itself. Each hold has an entry in the expiry queue, and each customer a
 //! count.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use boxoffice_schema::fingerprint::{CustomerHash, IdempotencyField};
 use boxoffice_schema::ids::BookingId;
@@ -29,33 +29,46 @@ type Slot = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What lies in some slots.
 #[derive(Default)]
-struct Read {
+struct Content {
     bookings: Vec<(BookingId, BookingImage)>,
+    /// What is none.
     unreadable: Vec<Unreadable>,
 }
 
-/// What no script wrote into a slot.
+/// What lies in a slot and is no booking.
 struct Unreadable {
+    field: Vec<u8>,
     /// As far as that can be read.
     id: Option<BookingId>,
-    detail: String,
+    reason: String,
 }
 
-impl Read {
+/// The most bytes of a field that are told: some of those that a booking's has.
+const FIELD_TOLD: usize = 32;
+
+impl Unreadable {
+    fn tell(&self, found: &mut Comparison) {
+        let field = self.field[..self.field.len().min(FIELD_TOLD)].escape_ascii();
+        let booking = self.id.map_or_else(String::new, |id| format!(", perhaps of booking {id},"));
+        let detail = format!("a slot's field {field}{booking} in Redis: {}", self.reason);
+        found.add(FindingKind::UnreadableBookings, self.id, detail);
+    }
+}
+
+impl Content {
     /// With what lies under a field of a slot.
-    fn with(mut self, name: &[u8], value: &[u8]) -> Self {
-        let Ok(field) = name.try_into().map(IdempotencyField::from_bytes) else {
-            let detail = format!("a slot in Redis has a field {}, which no booking has", name.escape_ascii());
-            self.unreadable.push(Unreadable { id: None, detail });
+    fn with(mut self, (field, value): &(Vec<u8>, Vec<u8>)) -> Self {
+        let mut unreadable =
+            |id, reason| self.unreadable.push(Unreadable { field: field.clone(), id, reason });
+        let Ok(end) = field.as_slice().try_into().map(IdempotencyField::from_bytes) else {
+            unreadable(None, "no booking's field has that length".to_owned());
             return self;
         };
-        match slot::decode(field, value) {
+        match slot::decode(end, value) {
             Ok(booking) => self.bookings.push(booking),
             Err(error) => {
-                let id = value.first_chunk().map(|time| BookingId::from_parts(*time, field));
-                let name = id.map_or_else(|| name.escape_ascii().to_string(), |id| id.to_string());
-                let detail = format!("booking {name} in Redis, of which PostgreSQL has no row: {error}");
-                self.unreadable.push(Unreadable { id, detail });
+                let id = value.first_chunk().map(|time| BookingId::from_parts(*time, end));
+                unreadable(id, error.to_string());
             }
         }
         self
@@ -81,12 +94,15 @@ impl Subject<'_> {
     pub(super) async fn compare_live(&self, found: &mut Comparison) -> Result<(), DeepError> {
         let before = self.read_customers().await?;
         let mut summed = Allowances::new();
+        // What lies where one of PostgreSQL's bookings should was told when those were compared.
+        let differing = found.bookings_with(FindingKind::BookingsDiffer);
+        let told: HashSet<Vec<u8>> = differing.iter().map(|id| id.field().as_bytes().to_vec()).collect();
         for slots in self.slots().chunks(SLOTS) {
-            let read = self.read_slots(slots).await?;
-            self.look_for_rows(&read.bookings, found).await?;
-            self.tell_unreadable(&read.unreadable, found).await?;
-            self.compare_expiries(&read.bookings, found).await?;
-            self.sum(&read.bookings, &mut summed);
+            let content = self.read_slots(slots).await?;
+            self.look_for_rows(&content.bookings, found).await?;
+            content.unreadable.iter().filter(|of| !told.contains(&of.field)).for_each(|of| of.tell(found));
+            self.compare_expiries(&content.bookings, found).await?;
+            self.sum(&content.bookings, &mut summed);
         }
         let doubts = doubts(&before, &summed, &self.read_customers().await?);
         self.compare_allowances(doubts, found).await
@@ -110,7 +126,7 @@ impl Subject<'_> {
         Ok(())
     }
 
-    async fn read_slots(&self, slots: &[u32]) -> Result<Read, DeepError> {
+    async fn read_slots(&self, slots: &[u32]) -> Result<Content, DeepError> {
         let mut pipeline = redis::pipe();
         for slot in slots {
             pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
@@ -118,25 +134,7 @@ impl Subject<'_> {
         let read: Vec<Slot> = pipeline.query_async(&mut self.sources.redis.connection()).await?;
         // Each slot has an empty field, too.
         let fields = read.iter().flatten().filter(|(field, _)| !field.is_empty());
-        Ok(fields.fold(Read::default(), |read, (field, value)| read.with(field, value)))
-    }
-
-    /// What cannot be read is told here where PostgreSQL has no row of it; where it has one, that was compared.
-    async fn tell_unreadable(&self, unreadable: &[Unreadable], found: &mut Comparison) -> sqlx::Result<()> {
-        if unreadable.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<Uuid> = unreadable.iter().filter_map(|of| of.id).map(|id| id.as_uuid()).collect();
-        let recorded: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM bookings WHERE id = ANY ($1)")
-            .bind(ids)
-            .fetch_all(self.sources.pool)
-            .await?;
-        for Unreadable { id, detail } in unreadable {
-            if !id.is_some_and(|id| recorded.contains(&id.as_uuid())) {
-                found.add(FindingKind::UnreadableInventory, *id, detail.as_str());
-            }
-        }
-        Ok(())
+        Ok(fields.fold(Content::default(), Content::with))
     }
 
     /// Bookings that PostgreSQL lacks, or has older, although it has applied the decision: it lost one.

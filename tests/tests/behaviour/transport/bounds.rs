@@ -70,6 +70,32 @@ async fn a_first_head_that_does_not_come_is_answered_408_after_five_seconds() {
     client.ended().await;
 }
 
+/// Behind an answer that ends its connection, actix polls no handler of it any more, and leaves one that was asked in the same
+/// breath until the connection is closed.
+#[tokio::test]
+async fn a_connection_that_only_lingers_keeps_nobody_else_from_an_answer() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let path = format!("/v1/events/{}", event.id);
+    let pipeline = format!(
+        "GET {path} HTTP/1.1\r\nHost: b\r\nIf-None-Match: *\r\n\r\n\
+         GET {path}/availability HTTP/1.1\r\nHost: b\r\nContent-Length: 1\r\n\r\n"
+    );
+    let (mut lingering, mut took) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let mut client = Raw::to(&world).await;
+        client.send(&pipeline).await;
+        lingering.push(client);
+        let asked = Instant::now();
+        world.availability(&event.id).await;
+        took.push(asked.elapsed());
+    }
+    // A busy machine may be late now and then.
+    took.sort_unstable();
+    assert!(took[took.len() / 2] < Duration::from_millis(200), "{took:?}");
+    still_sells(&world, &event).await;
+}
+
 #[tokio::test]
 async fn a_later_head_or_a_body_that_comes_byte_by_byte_is_cut() {
     let world = World::start_with(&IMPATIENT).await;
