@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::together::together;
 
-/// The most requests that share a look.
+/// The most that one turn serves.
 const CROWD_MAX: usize = 128;
 
 /// The longest that a turn waits for the others. Tokio's timer counts in milliseconds, so that it may be twice as long.

@@ -55,58 +55,47 @@ impl Wake for Bell {
     }
 }
 
-/// Where a thread's porter finds who was told.
+/// Where a thread's porter finds who was told; none where there is no porter, as after its runtime has ended.
 #[derive(Default)]
-struct Lodge(Mutex<State>);
+struct Lodge(Mutex<Option<Open>>);
 
-enum State {
-    Open {
-        told: Vec<Waker>,
-        /// None before it has come for the first time.
-        porter: Option<Waker>,
-    },
-    /// The porter is gone, and its runtime with it.
-    Closed,
-}
-
-impl Default for State {
-    fn default() -> Self {
-        Self::Open { told: Vec::new(), porter: None }
-    }
+#[derive(Default)]
+struct Open {
+    told: Vec<Waker>,
+    /// None before it has come for the first time.
+    porter: Option<Waker>,
 }
 
 thread_local! {
-    static HERE: RefCell<Arc<Lodge>> = RefCell::new(Arc::new(Lodge(Mutex::new(State::Closed))));
+    static HERE: RefCell<Arc<Lodge>> = RefCell::default();
 }
 
 impl Lodge {
     /// This thread's, with a porter where there can be one. A test's thread may see one runtime after the other.
     fn here() -> Arc<Self> {
         HERE.with_borrow_mut(|here| {
-            if matches!(*here.state(), State::Closed)
+            if here.open().is_none()
                 && let Ok(runtime) = Handle::try_current()
             {
-                *here = Arc::default();
-                runtime.spawn(Porter(here.clone()).serve());
+                let porter = Porter::new();
+                *here = porter.0.clone();
+                runtime.spawn(porter.serve());
             }
             here.clone()
         })
     }
 
     /// Nothing that panics is done with it.
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn open(&self) -> MutexGuard<'_, Option<Open>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes down who was told; who is to be woken for it. Without a porter that is themselves.
     fn note(&self, task: &Waker) -> Option<Waker> {
-        match &mut *self.state() {
-            State::Closed => Some(task.clone()),
-            State::Open { told, porter } => {
-                told.push(task.clone());
-                porter.clone().filter(|_| told.len() == 1)
-            }
-        }
+        let mut open = self.open();
+        let Some(Open { told, porter }) = &mut *open else { return Some(task.clone()) };
+        told.push(task.clone());
+        porter.clone().filter(|_| told.len() == 1)
     }
 }
 
@@ -114,30 +103,30 @@ impl Lodge {
 struct Porter(Arc<Lodge>);
 
 impl Porter {
+    fn new() -> Self {
+        Self(Arc::new(Lodge(Mutex::new(Some(Open::default())))))
+    }
+
     async fn serve(self) {
         poll_fn(|context| self.come(context)).await;
     }
 
     fn come(&self, context: &mut Context<'_>) -> Poll<()> {
-        let waiting = match &mut *self.0.state() {
-            State::Closed => Vec::new(),
-            State::Open { told, porter } => {
-                *porter = Some(context.waker().clone());
-                std::mem::take(told)
-            }
-        };
-        waiting.into_iter().for_each(Waker::wake);
+        let last = self.0.open().replace(Open { told: Vec::new(), porter: Some(context.waker().clone()) });
+        wake(last);
         Poll::Pending
     }
 }
 
 impl Drop for Porter {
     fn drop(&mut self) {
-        let last = std::mem::replace(&mut *self.0.state(), State::Closed);
-        if let State::Open { told, .. } = last {
-            told.into_iter().for_each(Waker::wake);
-        }
+        let last = self.0.open().take();
+        wake(last);
     }
+}
+
+fn wake(told: Option<Open>) {
+    told.into_iter().flat_map(|open| open.told).for_each(Waker::wake);
 }
 
 #[cfg(test)]
@@ -174,9 +163,9 @@ mod tests {
 
     #[test]
     fn however_many_are_told_the_porter_is_woken_once_and_wakes_them_all() {
-        let lodge = Arc::<Lodge>::default();
-        let (porter, its_task) = (Porter(lodge.clone()), Arc::default());
-        let [(ring_a, a), (ring_b, b)] = [bell(&lodge), bell(&lodge)];
+        let (porter, its_task) = (Porter::new(), Arc::default());
+        let lodge = &porter.0;
+        let [(ring_a, a), (ring_b, b)] = [bell(lodge), bell(lodge)];
         // Nobody is forgotten who is told before the porter comes.
         ring_a.wake_by_ref();
         comes(&porter, &its_task);
@@ -192,9 +181,9 @@ mod tests {
 
     #[test]
     fn a_porter_who_leaves_wakes_whom_it_has_and_later_ones_are_woken_as_ever() {
-        let lodge = Arc::<Lodge>::default();
-        let (porter, its_task) = (Porter(lodge.clone()), Arc::default());
-        let [(ring_a, a), (ring_b, b)] = [bell(&lodge), bell(&lodge)];
+        let (porter, its_task) = (Porter::new(), Arc::default());
+        let lodge = &porter.0;
+        let [(ring_a, a), (ring_b, b)] = [bell(lodge), bell(lodge)];
         comes(&porter, &its_task);
         ring_a.wake_by_ref();
         drop(porter);

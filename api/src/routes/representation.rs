@@ -5,8 +5,8 @@ use std::io::Write;
 
 use actix_web::body::MessageBody;
 use actix_web::http::header::{
-    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, EntityTag, Header, HeaderMap, HeaderValue, IF_NONE_MATCH,
-    IfNoneMatch, LINK, VARY,
+    ACCEPT_ENCODING, CONTENT_ENCODING, ETAG, EntityTag, Header, HeaderMap, HeaderValue, IfNoneMatch, LINK,
+    VARY,
 };
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse};
@@ -30,7 +30,7 @@ const TAG_BYTES: usize = 16;
 pub(crate) fn shown(request: &HttpRequest, body: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
     let tag = EntityTag::new_strong(digest(&bytes));
-    Ok(if is_known(request, &tag) { unchanged(&tag) } else { whole(&tag, bytes) })
+    Ok(tagged(request, &tag, bytes))
 }
 
 /// One thing that says when it was read, as whoever shares the read is shown it.
@@ -49,7 +49,7 @@ impl Reading {
 
     /// By its tag or whole.
     pub(crate) fn shown(&self, request: &HttpRequest) -> HttpResponse {
-        if is_known(request, &self.tag) { unchanged(&self.tag) } else { whole(&self.tag, self.bytes.clone()) }
+        tagged(request, &self.tag, self.bytes.clone())
     }
 }
 
@@ -83,10 +83,11 @@ fn digest(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(&Sha256::digest(bytes)[..TAG_BYTES])
 }
 
+fn tagged(request: &HttpRequest, tag: &EntityTag, bytes: impl MessageBody + 'static) -> HttpResponse {
+    if is_known(request, tag) { unchanged(tag) } else { whole(tag, bytes) }
+}
+
 fn is_known(request: &HttpRequest, tag: &EntityTag) -> bool {
-    if !request.headers().contains_key(IF_NONE_MATCH) {
-        return false;
-    }
     match IfNoneMatch::parse(request) {
         Ok(IfNoneMatch::Any) => true,
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(tag)),

@@ -43,7 +43,7 @@ struct Unreadable {
     reason: String,
 }
 
-/// The most bytes of a field that are told: some of those that a booking's has.
+/// Of a longer field only the beginning is told; a booking's has ten bytes.
 const FIELD_TOLD: usize = 32;
 
 impl Unreadable {

@@ -43,6 +43,7 @@ pub(crate) async fn while_relayed<T>(stack: &Stack, job: impl Future<Output = T>
             if let Some(last) = records.last() {
                 trim_outbox(stack, last.position).await;
             }
+            // Its pace, as a relay has one; nothing is waited for.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -72,6 +73,7 @@ pub(crate) async fn while_sold<T>(
                 assert!(matches!(outcome, Outcome::Changed(_)), "{outcome:?}");
             }
             sold += 1;
+            // The pace of the sale; nothing is waited for.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -55,6 +55,7 @@ async fn buy(
             }
             reply.refused(503, "inventory_unverified");
             refused += 1;
+            // The pace of a client that tries again; the condition is its 201.
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }

@@ -131,6 +131,7 @@ async fn trickled(mut client: Raw, beginning: &str) -> Duration {
     let started = Instant::now();
     client.send(beginning).await;
     while client.flood(b"x", 1).await > 0 {
+        // Time itself is what is tested here: the client is slow.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     started.elapsed()
