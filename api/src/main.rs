@@ -7,8 +7,8 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// HTTP has threads of its own, one a processor. What all of them share, the way to Redis and to Kafka, is one thread's work:
-/// Redis decides on one processor as well, and tasks that wake each other across threads pay for it.
+/// HTTP has threads of its own, one a processor. What all of them share, the way of a decision to Redis and to Kafka, is one
+/// thread's work: Redis decides on one processor as well, and tasks that wake each other across threads pay for it.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match boxoffice_api::cli::main().await {

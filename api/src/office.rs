@@ -11,9 +11,10 @@ use crate::identity::Authentication;
 use crate::limits::Limits;
 use crate::request::TrustedProxies;
 
-/// Shared by all workers of an application.
+/// Shared by all workers of an application, but for what each asks Redis by itself.
+#[derive(Clone)]
 pub(crate) struct Office {
-    pub(crate) authentication: Authentication,
+    pub(crate) authentication: Arc<Authentication>,
     pub(crate) stores: Stores,
     pub(crate) catalogue: Catalogue,
     pub(crate) journal: Journal,
@@ -23,4 +24,13 @@ pub(crate) struct Office {
     /// Whether clients come by TLS.
     pub(crate) is_secure: bool,
     pub(crate) metrics: PrometheusHandle,
+}
+
+impl Office {
+    /// For the requests of the thread that calls this.
+    pub(crate) fn of_this_thread(&self) -> Self {
+        let stores = self.stores.clone();
+        let stores = Stores { inventory: stores.inventory.of_this_thread(), ..stores };
+        Self { stores, ..self.clone() }
+    }
 }

@@ -8,7 +8,7 @@ use actix_web::guard::{Any, Get, Head};
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
 use actix_web::middleware::from_fn;
-use actix_web::web::{self, Data, ServiceConfig};
+use actix_web::web::{self, ServiceConfig};
 use actix_web::{HttpResponse, Resource, Route};
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -27,7 +27,7 @@ use crate::inventory::{self, Inventory, Settings, Workers};
 use crate::limits::{Limits, Stream};
 use crate::observe::observe;
 use crate::office::Office;
-use crate::routes::{SharedOffice, audit, bookings, docs, events, machines, rate_limit};
+use crate::routes::{audit, bookings, docs, events, machines, rate_limit};
 use crate::telemetry;
 use crate::transport::{Bounds, Origins, serve, tls};
 
@@ -44,7 +44,7 @@ pub struct Application {
     origins: Origins,
     bounds: Bounds,
     shutdown: Duration,
-    office: SharedOffice,
+    office: Office,
     probe: Probe,
     jwks: Option<JwksReader>,
     inventory_workers: Workers,
@@ -73,6 +73,7 @@ impl Application {
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
         let (authentication, jwks) = authentication(&config, keys).await?;
+        let authentication = Arc::new(authentication);
         let limits = limits(&config, &inventory_stop)?;
         let catalogue = Catalogue::new(stores.clone());
         let journal = Journal::new(stores.database.clone());
@@ -88,7 +89,7 @@ impl Application {
             origins: config.origins,
             bounds: config.bounds,
             shutdown: config.shutdown,
-            office: Data::new(office),
+            office,
             probe,
             jwks,
             inventory_workers,

@@ -4,11 +4,11 @@
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3] event hash   KEYS[4] customers hash   KEYS[5..] slots of the event
 -- ARGV[1] ordinals of ticket types, a byte each
--- ARGV[2..] of each slot, how many of its fields are known
+-- ARGV[2] of each slot, how many of its fields are known (u32 each)
 --
--- Returns {certificate, tickets left of each ticket type, of each slot nil where nothing was added or else its fields}; no fields
--- where one call would read more of them than it should. Returns nil where the event may not be sold just now, for whatever
--- reason: book.lua says which, and closes a shard that has lost a key.
+-- Returns {certificate, tickets left of each ticket type, which slots something was added to, the fields of each of them}; a
+-- slot is said by its place among the slots, from 0, and without fields where one call would read more than it should. Returns
+-- nil where the event may not be sold just now, for whatever reason: book.lua says which, and closes a shard that has lost a key.
 
 local FIELDS_READ_MAX = 4096
 
@@ -26,18 +26,15 @@ for i = 1, #ARGV[1] do
   left[i] = math.max(0, stock.cap - stock.held - stock.sold)
 end
 
-local slots_read, fields_read = {}, 0
-for i = 2, #ARGV do
-  local at = i + 3
+local added_to, slots_read, fields_read = {}, {}, 0
+for at = 5, #KEYS do
   local fields = redis.call('HLEN', KEYS[at])
   if fields == 0 and redis.call('HEXISTS', KEYS[4], slot_number(3, at)) == 1 then return false end
-  if fields == tonumber(ARGV[i]) then
-    slots_read[i - 1] = false
-  elseif fields_read + fields <= FIELDS_READ_MAX then
-    fields_read = fields_read + fields
-    slots_read[i - 1] = redis.call('HKEYS', KEYS[at])
-  else
-    slots_read[i - 1] = {}
+  if fields ~= struct.unpack('>I4', ARGV[2], 4 * (at - 5) + 1) then
+    added_to[#added_to + 1] = at - 5
+    local is_read = fields_read + fields <= FIELDS_READ_MAX
+    if is_read then fields_read = fields_read + fields end
+    slots_read[#added_to] = is_read and redis.call('HKEYS', KEYS[at]) or {}
   end
 end
-return { redis.call('GET', KEYS[2]), left, slots_read }
+return { redis.call('GET', KEYS[2]), left, added_to, slots_read }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::together::together;
+use super::InventoryError;
 
 /// The most that one turn serves.
 const CROWD_MAX: usize = 128;
@@ -23,11 +23,18 @@ pub(super) struct Waiting<Q, A> {
     pub(super) answer: oneshot::Sender<A>,
 }
 
+impl<Q, A> Waiting<Q, A> {
+    /// Whoever is gone does not need it.
+    pub(super) fn tell(self, answer: A) {
+        let _ = self.answer.send(answer);
+    }
+}
+
 /// Why a question has no answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Unanswered<Q> {
+pub(super) enum Unanswered {
     /// There is no room to wait, or nobody to serve those who do.
-    Full(Q),
+    Full,
     /// The inventory is about to end.
     Ending,
 }
@@ -53,17 +60,31 @@ pub(super) fn crowd<Q, A>(queue: usize) -> (Crowd<Q, A>, Turns<Q, A>) {
     (Crowd { queue: sender, turnout: turnout.clone() }, Turns { queue: receiver, turnout, served: 0 })
 }
 
+impl<Q, A: Default> Crowd<Q, A> {
+    /// What a look says that is made from now on; whoever finds no room to wait is told what a look that fails tells.
+    ///
+    /// # Errors
+    /// Where the inventory is about to end.
+    pub(super) async fn look(&self, question: Q) -> Result<A, InventoryError> {
+        match self.ask(question).await {
+            Ok(answer) => Ok(answer),
+            Err(Unanswered::Full) => Ok(A::default()),
+            Err(Unanswered::Ending) => Err(InventoryError::Overloaded),
+        }
+    }
+}
+
 impl<Q, A> Crowd<Q, A> {
     /// What a look says that is made from now on. How long this takes is bounded by the handler's time; whoever gave up is
     /// not looked for.
-    pub(super) async fn ask(&self, question: Q) -> Result<A, Unanswered<Q>> {
+    pub(super) async fn ask(&self, question: Q) -> Result<A, Unanswered> {
         let (answer, told) = oneshot::channel();
         self.turnout.join();
-        if let Err(error) = self.queue.try_send(Waiting { question, answer }) {
+        if self.queue.try_send(Waiting { question, answer }).is_err() {
             self.turnout.leave(1);
-            return Err(Unanswered::Full(error.into_inner().question));
+            return Err(Unanswered::Full);
         }
-        together(told).await.map_err(|_| Unanswered::Ending)
+        told.await.map_err(|_| Unanswered::Ending)
     }
 }
 
@@ -151,7 +172,7 @@ mod tests {
             }
         };
         let (first, second, third, ()) = tokio::join!(crowd.ask(1), crowd.ask(2), crowd.ask(3), serve);
-        assert_eq!((first, second, third), (Ok(10), Ok(20), Err(Unanswered::Full(3))));
+        assert_eq!((first, second, third), (Ok(10), Ok(20), Err(Unanswered::Full)));
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
-//! Connections to Redis, each shared by all who use it, their requests pipelined: one for clients who wait for an answer,
-//! and one for the work in the background, whose large answers must not stand before theirs.
+//! Connections to Redis, each shared by all who use it, their requests pipelined: one for clients who wait for a decision, one
+//! for what each HTTP thread only asks, and one for the work in the background, whose large answers must not stand before
+//! theirs.
 //!
-//! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
+//! While a clients' one is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
 //! The background waits for one.
 
 use std::sync::Arc;
@@ -37,8 +38,10 @@ type State = Result<Connected, String>;
 /// Who uses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Users {
-    /// Bookings, reads, administration.
+    /// Bookings, rate limits, administration; and who has no other.
     Clients,
+    /// Reads and looks of one HTTP thread.
+    Thread,
     /// The relays, the expiry of holds, and what looks after Redis.
     Background,
 }
@@ -50,7 +53,13 @@ pub(super) struct Link {
     users: Users,
     /// How long a call waits for a connection while there is none.
     patience: Duration,
+    client: Client,
+    config: AsyncConnectionConfig,
     state: Arc<watch::Sender<State>>,
+}
+
+fn unconnected() -> Arc<watch::Sender<State>> {
+    Arc::new(watch::Sender::new(Err("not connected yet".to_owned())))
 }
 
 /// The client for an address, with `TCP_NODELAY`: a script call must not wait for more bytes.
@@ -70,22 +79,35 @@ fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
 
 impl Link {
     /// The task that makes the connection again and again ends with the set that it is put into.
+    ///
+    /// # Errors
+    /// Where the address of Redis cannot be one.
     pub(super) fn start(
         users: Users,
         settings: &Settings,
         keepers: &mut JoinSet<()>,
     ) -> anyhow::Result<Self> {
-        let client = client(settings)?;
-        let config = connection_config(settings);
         let patience = match users {
-            Users::Clients => Duration::ZERO,
+            Users::Clients | Users::Thread => Duration::ZERO,
             Users::Background => settings.redis_timeout,
         };
-        let state = Arc::new(watch::Sender::new(Err("not connected yet".to_owned())));
-        let link = Self { users, patience, state };
-        let kept = link.clone();
-        keepers.spawn(async move { kept.keep_connected(client, config).await });
-        Ok(link)
+        let (client, config) = (client(settings)?, connection_config(settings));
+        Ok(Self { users, patience, client, config, state: unconnected() }.kept(keepers))
+    }
+
+    /// Another connection to the same Redis, for the thread that calls this.
+    pub(super) fn of_this_thread(&self, keepers: &mut JoinSet<()>) -> Self {
+        Self { users: Users::Thread, state: unconnected(), ..self.clone() }.kept(keepers)
+    }
+
+    fn kept(self, keepers: &mut JoinSet<()>) -> Self {
+        let kept = self.clone();
+        keepers.spawn(async move { kept.keep_connected().await });
+        self
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.state.borrow().is_ok()
     }
 
     pub(super) fn health(&self) -> Result<(), String> {
@@ -146,7 +168,7 @@ impl Link {
     }
 
     async fn connected(&self) -> Result<Connected, InventoryError> {
-        if !self.patience.is_zero() && self.state.borrow().is_err() {
+        if !self.patience.is_zero() && !self.is_connected() {
             let mut state = self.state.subscribe();
             // Whether it comes in time or not, what is said is how things stand then.
             let _ = tokio::time::timeout(self.patience, state.wait_for(Result::is_ok)).await;
@@ -165,13 +187,13 @@ impl Link {
         });
     }
 
-    async fn keep_connected(&self, client: Client, config: AsyncConnectionConfig) {
+    async fn keep_connected(&self) {
         let mut retry = RETRY_FIRST;
         let mut number = 0;
         loop {
-            match client.get_multiplexed_async_connection_with_config(&config).await {
+            match self.client.get_multiplexed_async_connection_with_config(&self.config).await {
                 Ok(connection) => {
-                    tracing::info!(users = ?self.users, "connected to Redis");
+                    self.say_connected();
                     retry = RETRY_FIRST;
                     number += 1;
                     let connected = Connected { connection: connection.clone(), number };
@@ -187,7 +209,7 @@ impl Link {
                 Err(error) => {
                     let reason = error.to_string();
                     if self.state.borrow().as_ref().err() != Some(&reason) {
-                        tracing::warn!(users = ?self.users, %error, "cannot connect to Redis; trying again");
+                        self.say_refused(&error);
                     }
                     self.state.send_modify(|state| *state = Err(reason));
                     tokio::time::sleep(retry).await;
@@ -197,8 +219,24 @@ impl Link {
         }
     }
 
+    /// A thread's connection fares as the clients' does, which says it once for all.
+    fn say_connected(&self) {
+        match self.users {
+            Users::Thread => tracing::debug!("an HTTP thread is connected to Redis"),
+            users => tracing::info!(?users, "connected to Redis"),
+        }
+    }
+
+    fn say_refused(&self, error: &RedisError) {
+        match self.users {
+            Users::Thread => tracing::debug!(%error, "an HTTP thread cannot connect to Redis; trying again"),
+            users => tracing::warn!(?users, %error, "cannot connect to Redis; trying again"),
+        }
+    }
+
     fn say_broken(&self) {
         match self.users {
+            Users::Thread => tracing::debug!("an HTTP thread's connection to Redis broke"),
             Users::Clients => {
                 tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
             }

@@ -2,12 +2,13 @@
 //!
 //! A request goes one way: [`Inventory::book`] and its like put it into its shard's queue (`batcher`); what has gathered
 //! leaves, as one script call a shard, over the held connection (`link`); the decision waits in the shard's outbox until
-//! this or another instance has brought it to Kafka (`relay`, `log`). Whoever wants what was sold out before, or retries
-//! what was just booked, first shares a look at Redis with all who do, which answers most of them (`sold_out`, `replays`,
-//! `verdict`). Reads go over the same connection, those of an event shared by all who ask at a time (`reader`); whoever
-//! shares waits for company (`crowd`). The relays and whatever else runs in the background have another connection. Rate
-//! limits of anything but bookings are gathered as bookings are (`rates`). `acknowledge` makes an answer wait for Kafka where
-//! that is asked for. Whoever waits on an HTTP thread is woken with the others there (`together`).
+//! this or another instance has brought it to Kafka (`relay`, `log`). What changes nothing each HTTP thread asks Redis itself,
+//! over a connection of its own (`looks`). Whoever wants what was sold out before, or retries what was just booked, first
+//! shares a look with all of their thread who do, which answers most of them (`sold_out`, `replays`); reads of an event are
+//! shared likewise (`reader`), and whoever shares waits for company (`crowd`). The relays and whatever else runs in the
+//! background have another connection. Rate limits of anything but bookings are gathered as bookings are (`rates`).
+//! `acknowledge` makes an answer wait for Kafka where that is asked for. Those of an HTTP thread who wait for another thread's
+//! word are woken together (`together`).
 
 mod acknowledge;
 mod batcher;
@@ -17,6 +18,7 @@ mod expirer;
 mod guarantees;
 mod link;
 mod log;
+mod looks;
 mod pressure;
 mod rates;
 mod reader;
@@ -24,7 +26,6 @@ mod relay;
 mod replays;
 mod sold_out;
 mod together;
-mod verdict;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,12 +53,10 @@ use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
 use link::{Link, Users};
 use log::DecisionLog;
+use looks::{Looks, OwnLooks};
 use pressure::Pressure;
 use rates::Rates;
-use reader::Reader;
-use replays::{Made, Replays};
-use sold_out::SoldOut;
-use verdict::Verdict;
+use replays::Made;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -150,10 +149,9 @@ pub struct Inventory {
     bookings: Arc<Batcher<Book>>,
     confirmations: Arc<Batcher<Confirm>>,
     cancellations: Arc<Batcher<Cancel>>,
-    reader: Arc<Reader>,
-    replays: Arc<Replays>,
-    sold_out: Arc<SoldOut>,
     rates: Rates,
+    looks: Arc<Looks>,
+    own_looks: Option<Arc<OwnLooks>>,
 }
 
 /// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
@@ -185,10 +183,9 @@ impl Inventory {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             cancellations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
-            reader: Arc::new(Reader::start(&shared, &link, &mut tasks)),
-            replays: Arc::new(Replays::start(&shared, &link, &mut tasks)),
-            sold_out: Arc::new(SoldOut::start(&shared, &link, &mut tasks)),
             rates: Rates::start(&shared.settings, &link, &mut tasks),
+            looks: Arc::new(Looks::start(&shared, link.clone(), &mut tasks)),
+            own_looks: None,
             shared: shared.clone(),
             link,
         };
@@ -199,6 +196,20 @@ impl Inventory {
             tasks.spawn(relay::serve(shared.clone(), shard, shutdown.clone()));
         }
         Ok((inventory, Workers { tasks, _keepers: keepers }))
+    }
+
+    /// The same inventory, for the requests of the thread that calls this.
+    #[must_use]
+    pub fn of_this_thread(&self) -> Self {
+        let own_looks = OwnLooks::start(&self.shared, &self.link);
+        Self { own_looks: Some(Arc::new(own_looks)), ..self.clone() }
+    }
+
+    /// Those of this thread. While its own connection is away, it asks as all do whose thread has none: how the inventory fares
+    /// is how that one does.
+    fn looks(&self) -> &Looks {
+        let own = self.own_looks.as_ref().map(|own| &own.looks);
+        own.filter(|own| own.link.is_connected()).unwrap_or(&self.looks)
     }
 
     /// The shard of an event.
@@ -216,19 +227,20 @@ impl Inventory {
         }
         let target = *request.target();
         let known = self.known(target);
-        let decided = match self.judge(request).await? {
-            Verdict::Told(outcome) => Decided { outcome, standings: Vec::new() },
-            Verdict::Open(request) => self.decide(request).await?,
+        let decided = match self.told(&request).await? {
+            Some(outcome) => Decided { outcome, standings: Vec::new() },
+            None => self.decide(request).await?,
         };
         self.acknowledged(known, target, decided).await
     }
 
-    /// What a look at Redis tells that is shared with others.
-    async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
-        match self.replays.judge(request).await? {
-            Verdict::Open(request) => self.sold_out.judge(request).await,
-            told => Ok(told),
+    /// What a look at Redis tells that is shared with others; none where the request must be decided.
+    async fn told(&self, request: &Book) -> Result<Option<Outcome>, InventoryError> {
+        let looks = self.looks();
+        if let Some(replayed) = looks.replays.of(request).await? {
+            return Ok(Some(replayed));
         }
+        Ok(looks.sold_out.refuses(request).await?.then_some(Outcome::SoldOut))
     }
 
     async fn decide(&self, request: Book) -> Result<Decided, InventoryError> {
@@ -236,7 +248,7 @@ impl Inventory {
         let ordinals: Vec<u8> = request.items().iter().map(|item| item.ordinal).collect();
         let decided = self.bookings.decide(request).await?;
         if decided.outcome == Outcome::SoldOut {
-            self.sold_out.note(event, &ordinals);
+            self.looks().sold_out.note(event, &ordinals);
         }
         Ok(decided)
     }
@@ -285,7 +297,7 @@ impl Inventory {
     /// The booking as Redis holds it, whether Kafka has it or not.
     async fn shown(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
         let call = scripts::read_booking(&self.shared.settings.keys, self.shard_of(target.event_id), target);
-        let bytes: Option<Vec<u8>> = self.link.run(&call).await?;
+        let bytes: Option<Vec<u8>> = self.looks().link.run(&call).await?;
         Ok(bytes.map(|bytes| BookingImage::decode(&bytes)).transpose()?)
     }
 
@@ -294,7 +306,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
-        self.reader.read(event).await
+        self.looks().reader.read(event).await
     }
 
     /// Puts an event on sale.

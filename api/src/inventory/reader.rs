@@ -8,7 +8,6 @@ use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::{EventReply, EventSnapshot, read_event};
 use foldhash::HashMap;
 use futures_util::future::join_all;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::crowd::{Crowd, Turns, Waiting, crowd};
@@ -37,20 +36,17 @@ impl Reader {
 
 async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns<EventId, Answer>) {
     while let Some(turn) = turns.next().await {
-        let mut readers: HashMap<EventId, Vec<oneshot::Sender<Answer>>> = HashMap::default();
-        for Waiting { question: event, answer } in turn {
-            readers.entry(event).or_default().push(answer);
+        let mut readers: HashMap<EventId, Vec<Waiting<EventId, Answer>>> = HashMap::default();
+        for waiting in turn {
+            readers.entry(waiting.question).or_default().push(waiting);
         }
         join_all(readers.into_iter().map(|(event, readers)| answer(&shared, &link, event, readers))).await;
     }
 }
 
-async fn answer(shared: &Shared, link: &Link, event: EventId, readers: Vec<oneshot::Sender<Answer>>) {
+async fn answer(shared: &Shared, link: &Link, event: EventId, readers: Vec<Waiting<EventId, Answer>>) {
     let snapshot = read(shared, link, event).await;
-    for reader in readers {
-        // One that is gone does not need it.
-        let _ = reader.send(snapshot.clone());
-    }
+    readers.into_iter().for_each(|reader| reader.tell(snapshot.clone()));
 }
 
 async fn read(shared: &Shared, link: &Link, event: EventId) -> Answer {

@@ -13,15 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use boxoffice_schema::fingerprint::IdempotencyField;
 use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::BookingImage;
-use boxoffice_schema::scripts::{Book, Decision, Outcome, Target, replays};
+use boxoffice_schema::scripts::{Book, Decision, Outcome, REPLAYS, Target, replays};
 use boxoffice_schema::shard::Shard;
 use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use super::crowd::{Crowd, Turns, crowd};
+use super::crowd::{Crowd, Turns, Waiting, crowd};
 use super::link::Link;
-use super::verdict::{Undecided, Verdict};
 use super::{InventoryError, Shared};
 
 /// What is remembered takes so many bytes at most, the last bookings: of eight seconds at 5,000 a second.
@@ -30,10 +29,13 @@ const BYTES_MAX: usize = 12 * 1024 * 1024;
 /// What a booking takes beside its image: two keys, and the room that a map and a queue leave free.
 const BYTES_BESIDE: usize = 150;
 
-/// Those, of all shards, who retry what this instance has booked.
+/// The epoch in which a shard may sell, where the slots are there of all who asked.
+type Epoch = Option<u32>;
+
+/// Those, of one thread and all shards, who retry what this instance has booked.
 pub(super) struct Replays {
     shared: Arc<Shared>,
-    crowd: Crowd<Book, Verdict>,
+    crowd: Crowd<Target, Epoch>,
 }
 
 impl Replays {
@@ -44,25 +46,30 @@ impl Replays {
         Self { shared: shared.clone(), crowd }
     }
 
-    /// Answers the request where a look allows it. Rate limits do not count who retries.
+    /// What the request made before, where a look says that it is there. Rate limits do not count who retries.
     ///
     /// # Errors
-    /// See [`Crowd::judge`].
-    pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
-        if self.shared.made.has(&request) {
-            self.crowd.judge(request).await
-        } else {
-            Ok(Verdict::Open(request))
+    /// See [`Crowd::look`].
+    pub(super) async fn of(&self, request: &Book) -> Result<Option<Outcome>, InventoryError> {
+        if !self.shared.made.has(request) {
+            return Ok(None);
         }
+        let Some(epoch) = self.crowd.look(*request.target()).await? else { return Ok(None) };
+        let replayed = self.shared.made.recall(request, epoch);
+        if replayed.is_some() {
+            metrics::counter!("boxoffice_decisions_total", "script" => REPLAYS.name, "outcome" => "replayed")
+                .increment(1);
+        }
+        Ok(replayed)
     }
 }
 
-async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns<Book, Verdict>) {
+async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns<Target, Epoch>) {
     let mut failing = HashSet::new();
     while let Some(turn) = turns.next().await {
-        let mut shards: HashMap<Shard, Vec<Undecided>> = HashMap::default();
+        let mut shards: HashMap<Shard, Vec<Waiting<Target, Epoch>>> = HashMap::default();
         for waiting in turn {
-            let shard = shared.settings.shards.shard_of(waiting.question.target().event_id);
+            let shard = shared.settings.shards.shard_of(waiting.question.event_id);
             shards.entry(shard).or_default().push(waiting);
         }
         let looks = shards.into_iter().map(|(shard, crowd)| answer(&shared, &link, shard, crowd));
@@ -78,24 +85,17 @@ async fn serve(shared: Arc<Shared>, link: Link, mut turns: Turns<Book, Verdict>)
     }
 }
 
-/// Answers those who retry in one shard; where the look fails, each is decided and told why that fails too.
+/// Tells those who retry in one shard; where the look fails, each is decided and told why that fails too.
 async fn answer(
     shared: &Shared,
     link: &Link,
     shard: Shard,
-    crowd: Vec<Undecided>,
+    crowd: Vec<Waiting<Target, Epoch>>,
 ) -> (Shard, Result<(), InventoryError>) {
-    let call = replays(&shared.settings.keys, shard, crowd.iter().map(|waiting| waiting.question.target()));
-    let look: Result<Option<u32>, _> = link.run_for(crowd.len(), &call).await;
+    let call = replays(&shared.settings.keys, shard, crowd.iter().map(|waiting| &waiting.question));
+    let look: Result<Epoch, _> = link.run_for(crowd.len(), &call).await;
     let epoch = look.as_ref().ok().copied().flatten();
-    let mut replayed = 0;
-    for waiting in crowd {
-        let outcome = epoch.and_then(|epoch| shared.made.recall(&waiting.question, epoch));
-        replayed += u64::from(outcome.is_some());
-        waiting.tell(outcome);
-    }
-    metrics::counter!("boxoffice_decisions_total", "script" => call.script.name, "outcome" => "replayed")
-        .increment(replayed);
+    crowd.into_iter().for_each(|waiting| waiting.tell(epoch));
     (shard, look.map(drop))
 }
 
@@ -176,16 +176,27 @@ fn key_of(target: &Target) -> Key {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use boxoffice_schema::fingerprint::CustomerHash;
+    use boxoffice_schema::ids::TicketTypeId;
+    use boxoffice_schema::image::ImageItem;
     use boxoffice_schema::money::Currency;
     use boxoffice_schema::position::Position;
     use boxoffice_schema::status::BookingStatus;
     use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
     use boxoffice_schema::time;
 
-    use super::super::verdict::tests::request;
     use super::*;
+
+    /// Ann's, of an event with one slot.
+    pub(in crate::inventory) fn request(key: &str, quantity: u16) -> Book {
+        let id = TicketTypeId::from_bytes([1; 16]);
+        let item = ImageItem { ordinal: 0, quantity, ticket_type_id: id, unit_price: 4_500 };
+        let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+        let customer = Customer::try_from("ann".to_owned()).unwrap();
+        let (event, currency) = (EventId::from_bytes([2; 16]), Currency::parse("EUR").unwrap());
+        Book::new(event, 1, &Caller::anonymous(), &key, &customer, currency, 0, vec![item])
+    }
 
     /// What `request(key, 1)` makes.
     fn booking(key: &str, epoch: u32) -> BookingImage {

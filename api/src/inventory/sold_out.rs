@@ -10,19 +10,20 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::{Book, Decision, LOOK, Look, LookReply, Outcome, Sight, SlotSight, look};
+use boxoffice_schema::scripts::{
+    Book, Decision, LOOK, Look, LookReply, Outcome, Sight, SlotSight, Target, look,
+};
 use foldhash::HashMap;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
-use super::crowd::{Crowd, Turns, crowd};
+use super::crowd::{self, Crowd, Turns, crowd};
 use super::link::Link;
-use super::verdict::{Undecided, Verdict};
 use super::{InventoryError, Shared};
 
-/// Past so many fields of slots, eight bytes each and one of them a booking, events that nobody has just asked for are
-/// forgotten; and while they are as many of those that somebody has, no further slot is read.
-const FIELDS_MAX: usize = 1_000_000;
+/// Past so many fields of slots, eight bytes each and one of them a booking, a thread forgets events that nobody has just asked
+/// for; and while they are as many of those that somebody has, no further slot is read.
+const FIELDS_MAX: usize = 500_000;
 
 /// The most events of which is remembered what was left; past it all are forgotten, and refused as ever at first.
 const EVENTS_MAX: usize = 10_000;
@@ -31,10 +32,22 @@ const EVENTS_MAX: usize = 10_000;
 /// `book.lua` decides those of several events of a shard in one.
 const WORTH_A_LOOK: usize = 4;
 
-/// Those, of all shards, who want what was sold out when it was looked at last.
+/// What somebody wants.
+struct Wanted {
+    target: Target,
+    items: Box<[Item]>,
+}
+
+/// How many tickets of the ticket type with this ordinal.
+type Item = (u8, u16);
+
+/// Somebody who wants to know whether that is sold out.
+type Waiting = crowd::Waiting<Wanted, bool>;
+
+/// Those, of one thread and all shards, who want what was sold out when it was looked at last.
 pub(super) struct SoldOut {
     seen: Arc<Seen>,
-    crowd: Crowd<Book, Verdict>,
+    crowd: Crowd<Wanted, bool>,
 }
 
 impl SoldOut {
@@ -53,15 +66,15 @@ impl SoldOut {
         Self { seen, crowd }
     }
 
-    /// Refuses the request where a look allows it. What rate limits count must be decided.
+    /// Whether a look says that what is asked for is gone. What rate limits count must be decided.
     ///
     /// # Errors
-    /// See [`Crowd::judge`].
-    pub(super) async fn judge(&self, request: Book) -> Result<Verdict, InventoryError> {
-        if !request.rates().is_empty() || !self.seen.is_short_of(&request) {
-            return Ok(Verdict::Open(request));
+    /// See [`Crowd::look`].
+    pub(super) async fn refuses(&self, request: &Book) -> Result<bool, InventoryError> {
+        if !request.rates().is_empty() || !self.seen.is_short_of(request) {
+            return Ok(false);
         }
-        self.crowd.judge(request).await
+        self.crowd.look(Wanted { target: *request.target(), items: items_of(request).collect() }).await
     }
 
     /// Redis has refused a request for these ticket types as sold out.
@@ -73,11 +86,12 @@ impl SoldOut {
 /// What was left of each ticket type, by ordinal, when it was seen last. Of what is not in it, enough.
 type Left = HashMap<u8, u32>;
 
-fn is_short(left: &Left, request: &Book) -> bool {
-    request
-        .items()
-        .iter()
-        .any(|item| left.get(&item.ordinal).is_some_and(|left| *left < item.quantity.into()))
+fn is_short(left: &Left, mut items: impl Iterator<Item = Item>) -> bool {
+    items.any(|(ordinal, quantity)| left.get(&ordinal).is_some_and(|left| *left < quantity.into()))
+}
+
+fn items_of(request: &Book) -> impl Iterator<Item = Item> {
+    request.items().iter().map(|item| (item.ordinal, item.quantity))
 }
 
 /// The events that were sold out, as they were seen last. It only says who joins a look: what may be had is decided by
@@ -88,7 +102,7 @@ struct Seen(RwLock<HashMap<EventId, Left>>);
 impl Seen {
     fn is_short_of(&self, request: &Book) -> bool {
         let seen = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&request.target().event_id).is_some_and(|left| is_short(left, request))
+        seen.get(&request.target().event_id).is_some_and(|left| is_short(left, items_of(request)))
     }
 
     fn update(&self, event: EventId, left: impl IntoIterator<Item = (u8, u32)>) {
@@ -130,16 +144,16 @@ struct Looker {
 }
 
 impl Looker {
-    async fn serve(mut self, mut turns: Turns<Book, Verdict>) {
+    async fn serve(mut self, mut turns: Turns<Wanted, bool>) {
         while let Some(turn) = turns.next().await {
             self.answer_all(turn).await;
         }
     }
 
-    async fn answer_all(&mut self, turn: Vec<Undecided>) {
-        let mut events: HashMap<EventId, (Known, Vec<Undecided>)> = HashMap::default();
+    async fn answer_all(&mut self, turn: Vec<Waiting>) {
+        let mut events: HashMap<EventId, (Known, Vec<Waiting>)> = HashMap::default();
         for waiting in turn {
-            let event = waiting.question.target().event_id;
+            let event = waiting.question.target.event_id;
             let remembered = || (self.known.remove(&event).unwrap_or_default(), Vec::new());
             events.entry(event).or_insert_with(remembered).1.push(waiting);
         }
@@ -164,17 +178,17 @@ impl Looker {
         &self,
         event: EventId,
         mut known: Known,
-        crowd: Vec<Undecided>,
+        crowd: Vec<Waiting>,
         is_looked_at: bool,
     ) -> (EventId, Known) {
         let left = if is_looked_at { self.look(event, &mut known, &crowd).await } else { None };
         let mut refused = 0;
         for waiting in crowd {
-            let request = &waiting.question;
-            let is_gone = left.as_ref().is_some_and(|left| is_short(left, request));
-            let is_sold_out = is_gone && known.rules_out(request);
+            let Wanted { target, items } = &waiting.question;
+            let is_gone = left.as_ref().is_some_and(|left| is_short(left, items.iter().copied()));
+            let is_sold_out = is_gone && known.rules_out(target);
             refused += u64::from(is_sold_out);
-            waiting.tell(is_sold_out.then_some(Outcome::SoldOut));
+            waiting.tell(is_sold_out);
         }
         metrics::counter!("boxoffice_decisions_total", "script" => LOOK.name, "outcome" => Outcome::SoldOut.label())
             .increment(refused);
@@ -183,7 +197,7 @@ impl Looker {
 
     /// What is left of the ticket types that the crowd wants; none where Redis does not say so, and each request is told why
     /// when it is decided.
-    async fn look(&self, event: EventId, known: &mut Known, crowd: &[Undecided]) -> Option<Left> {
+    async fn look(&self, event: EventId, known: &mut Known, crowd: &[Waiting]) -> Option<Left> {
         let question = known.question(crowd, self.fields <= FIELDS_MAX);
         let shard = self.shared.settings.shards.shard_of(event);
         let call = look(&self.shared.settings.keys, shard, event, &question);
@@ -212,14 +226,16 @@ impl Looker {
 }
 
 impl Known {
-    fn question(&self, crowd: &[Undecided], may_learn: bool) -> Look {
+    fn question(&self, crowd: &[Waiting], may_learn: bool) -> Look {
         let (mut ordinals, mut slots) = (HashSet::new(), HashSet::new());
-        for Undecided { question: request, .. } in crowd {
-            ordinals.extend(request.items().iter().map(|item| item.ordinal));
-            slots.insert(slot_of(request));
+        for Waiting { question: Wanted { target, items }, .. } in crowd {
+            ordinals.extend(items.iter().map(|(ordinal, _)| *ordinal));
+            slots.insert(slot_of(target));
         }
         let fields = |slot| match self.slots.get(&slot) {
-            Some(fields) => Some((slot, fields.len())),
+            Some(fields) => {
+                Some((slot, u32::try_from(fields.len()).expect("no look reads more than 4,096 fields")))
+            }
             None => may_learn.then_some((slot, 0)),
         };
         Look {
@@ -258,15 +274,14 @@ impl Known {
         self.size -= forgotten.as_ref().map_or(0, size);
     }
 
-    /// Whether the request's key is known to have made no booking.
-    fn rules_out(&self, request: &Book) -> bool {
-        let field = beginning(request.target().booking_id.field().as_bytes());
-        self.slots.get(&slot_of(request)).is_some_and(|fields| fields.binary_search(&field).is_err())
+    /// Whether the key of the request is known to have made no booking.
+    fn rules_out(&self, target: &Target) -> bool {
+        let field = beginning(target.booking_id.field().as_bytes());
+        self.slots.get(&slot_of(target)).is_some_and(|fields| fields.binary_search(&field).is_err())
     }
 }
 
-fn slot_of(request: &Book) -> u32 {
-    let target = request.target();
+fn slot_of(target: &Target) -> u32 {
     target.booking_id.slot(target.slots)
 }
 
@@ -279,18 +294,23 @@ fn beginning(field: &[u8]) -> u64 {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::verdict::tests::request;
+    use super::super::replays::tests::request;
     use super::*;
 
+    /// Who asks with a key.
+    fn target(key: &str) -> Target {
+        *request(key, 1).target()
+    }
+
     /// What a look reads of the only slot, in which this key made a booking.
-    fn fields_of(made: &Book) -> Vec<(u32, SlotSight)> {
-        let field = made.target().booking_id.field().as_bytes().to_vec();
+    fn fields_of(made: &Target) -> Vec<(u32, SlotSight)> {
+        let field = made.booking_id.field().as_bytes().to_vec();
         vec![(0, SlotSight::Fields(vec![Vec::new(), field]))]
     }
 
     #[test]
     fn only_a_key_that_is_not_among_a_slots_fields_is_ruled_out() {
-        let (made, other) = (request("made", 1), request("other", 1));
+        let (made, other) = (target("made"), target("other"));
         let mut known = Known::default();
         assert!(!known.rules_out(&other), "nothing is known of the slot yet");
         known.learn("1".to_owned(), fields_of(&made));
@@ -305,7 +325,7 @@ mod tests {
 
     #[test]
     fn as_many_fields_under_another_certificate_are_not_the_same_ones() {
-        let (made, other) = (request("made", 1), request("other", 1));
+        let (made, other) = (target("made"), target("other"));
         let mut known = Known::default();
         known.learn("1".to_owned(), fields_of(&made));
         known.learn("2".to_owned(), vec![(0, SlotSight::Same)]);
@@ -319,17 +339,18 @@ mod tests {
     fn a_slot_that_was_never_written_rules_out_every_key() {
         let mut known = Known { certificate: "1".to_owned(), ..Known::default() };
         known.learn("1".to_owned(), vec![(0, SlotSight::Same)]);
-        assert!(known.rules_out(&request("any", 1)));
+        assert!(known.rules_out(&target("any")));
         assert_eq!(known.size, 1);
     }
 
     #[test]
     fn a_memory_that_is_full_asks_of_no_further_slot() {
-        let waiting = |key| Undecided { question: request(key, 1), answer: oneshot::channel().0 };
+        let wanted = |key| Wanted { target: target(key), items: items_of(&request(key, 1)).collect() };
+        let waiting = |key| Waiting { question: wanted(key), answer: oneshot::channel().0 };
         let mut known = Known::default();
         assert_eq!(known.question(&[waiting("a")], true).slots, [(0, 0)]);
         assert_eq!(known.question(&[waiting("a")], false).slots, []);
-        known.learn("1".to_owned(), fields_of(&request("made", 1)));
+        known.learn("1".to_owned(), fields_of(&target("made")));
         assert_eq!(known.question(&[waiting("a"), waiting("b")], false).slots, [(0, 2)]);
     }
 }

@@ -16,14 +16,14 @@ use actix_tls::accept::rustls_0_23::{Acceptor, TlsStream};
 use actix_web::dev::AppConfig;
 use actix_web::middleware::Condition;
 use actix_web::rt::net::TcpStream;
-use actix_web::web::ServiceConfig;
+use actix_web::web::{Data, ServiceConfig};
 use actix_web::{App, Error};
 use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::routes::SharedOffice;
+use crate::office::Office;
 use patience::{KEEP_ALIVE, Patient};
 
 pub(crate) use certificate::{TlsFiles, tls};
@@ -62,7 +62,7 @@ impl Bounds {
 #[derive(Clone)]
 struct Http {
     routes: fn(&mut ServiceConfig),
-    office: SharedOffice,
+    office: Office,
     origins: Origins,
     patience: Duration,
     stopping: GracefulShutdownSignal,
@@ -77,7 +77,7 @@ pub(crate) fn serve(
     bounds: &Bounds,
     tls: Option<ServerConfig>,
     origins: Origins,
-    (routes, office): (fn(&mut ServiceConfig), SharedOffice),
+    (routes, office): (fn(&mut ServiceConfig), Office),
 ) -> anyhow::Result<Server> {
     open_files_for(bounds.connections);
     let builder = ServerBuilder::new()
@@ -135,6 +135,8 @@ impl Http {
     + use<S> {
         let Self { routes, office, origins, stopping, .. } = self.clone();
         let cors = Condition::new(!origins.is_empty(), origins.cors());
+        // Each worker makes its service on its own thread.
+        let office = Data::new(office.of_this_thread());
         let application = App::new().app_data(office).configure(routes).wrap(cors);
         let application = application.into_factory().map_err(|error: Error| error.error_response());
         HttpService::build()

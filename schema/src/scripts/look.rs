@@ -6,7 +6,7 @@ use crate::ids::EventId;
 use crate::keys::Keys;
 use crate::shard::Shard;
 
-use super::{Call, LOOK, REPLAYS, Target, decimal};
+use super::{Call, LOOK, REPLAYS, Target};
 
 /// What a crowd wants to know of an event.
 #[derive(Debug)]
@@ -14,11 +14,12 @@ pub struct Look {
     /// Ticket types, by their ordinals, each once.
     pub ordinals: Vec<u8>,
     /// Slots, each once, with how many of their fields are known.
-    pub slots: Vec<(u32, usize)>,
+    pub slots: Vec<(u32, u32)>,
 }
 
-/// The reply as Redis sends it: certificate, tickets left, fields of the slots. None where the event may not be sold just now.
-pub type LookReply = Option<(String, Vec<u32>, Vec<Option<Vec<Vec<u8>>>>)>;
+/// The reply as Redis sends it: certificate, tickets left, which slots have other fields than are known, and those fields. None
+/// where the event may not be sold just now.
+pub type LookReply = Option<(String, Vec<u32>, Vec<usize>, Vec<Vec<Vec<u8>>>)>;
 
 /// What a look saw at one moment, of a certified shard and an event on sale.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,10 +55,12 @@ pub fn look(keys: &Keys, shard: Shard, event: EventId, look: &Look) -> Call {
         ],
         args: vec![look.ordinals.clone()],
     };
+    let mut known = Vec::with_capacity(4 * look.slots.len());
     for (slot, fields) in &look.slots {
         call.keys.push(keys.slot(shard, event, *slot));
-        call.args.push(decimal(fields));
+        known.extend_from_slice(&fields.to_be_bytes());
     }
+    call.args.push(known);
     call
 }
 
@@ -76,20 +79,18 @@ impl Sight {
     /// # Errors
     /// Where the script never answers so.
     pub fn parse(look: &Look, reply: LookReply) -> Result<Option<Self>, DecodeError> {
-        let Some((certificate, left, slots)) = reply else { return Ok(None) };
-        if (left.len(), slots.len()) != (look.ordinals.len(), look.slots.len()) {
-            return Err(DecodeError::new(
-                "reply to a look",
-                "says of fewer or more things than were asked for",
-            ));
+        let Some((certificate, left, added_to, fields)) = reply else { return Ok(None) };
+        let misfit =
+            || DecodeError::new("reply to a look", "says of fewer or more things than were asked for");
+        if (left.len(), added_to.len()) != (look.ordinals.len(), fields.len()) {
+            return Err(misfit());
         }
-        let seen = |fields: Option<Vec<_>>| match fields {
-            None => SlotSight::Same,
-            Some(fields) if fields.is_empty() => SlotSight::Unread,
-            Some(fields) => SlotSight::Fields(fields),
-        };
-        let slots = look.slots.iter().zip(slots).map(|((slot, _), fields)| (*slot, seen(fields)));
+        let mut slots: Vec<_> = look.slots.iter().map(|(slot, _)| (*slot, SlotSight::Same)).collect();
+        for (at, fields) in added_to.into_iter().zip(fields) {
+            let (_, sight) = slots.get_mut(at).ok_or_else(misfit)?;
+            *sight = if fields.is_empty() { SlotSight::Unread } else { SlotSight::Fields(fields) };
+        }
         let left = look.ordinals.iter().copied().zip(left);
-        Ok(Some(Self { certificate, left: left.collect(), slots: slots.collect() }))
+        Ok(Some(Self { certificate, left: left.collect(), slots }))
     }
 }

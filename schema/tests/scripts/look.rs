@@ -28,7 +28,7 @@ fn shard_with_a_booking() -> (TestShard, EventImage, u32) {
 }
 
 impl TestShard {
-    fn look(&mut self, event: &EventImage, ordinals: &[u8], slots: &[(u32, usize)]) -> Option<Sight> {
+    fn look(&mut self, event: &EventImage, ordinals: &[u8], slots: &[(u32, u32)]) -> Option<Sight> {
         let wanted = Look { ordinals: ordinals.to_vec(), slots: slots.to_vec() };
         let reply: LookReply = self.run(&look(&self.keys, self.shard, event.id, &wanted)).unwrap();
         Sight::parse(&wanted, reply).unwrap()
@@ -84,11 +84,11 @@ fn a_cancelled_booking_leaves_its_field_in_the_slot() {
 
 #[test]
 fn a_look_reads_no_more_fields_than_one_call_should() {
-    const FIELDS_READ_MAX: usize = 4_096;
+    const FIELDS_READ_MAX: u32 = 4_096;
     let mut shard = TestShard::certified();
     let event = EventImage { slots: 2, ..event(&[10_000]) };
     shard.publish(&event);
-    let mut count_of = [0; 2];
+    let mut count_of = [0_u32; 2];
     for batch in 0..40 {
         let batch: Vec<_> =
             (0..120).map(|n| book(&event, &format!("k{batch}-{n}"), "ann", 0, &[(0, 1)])).collect();
@@ -99,7 +99,7 @@ fn a_look_reads_no_more_fields_than_one_call_should() {
     assert!(fields_of(0) <= FIELDS_READ_MAX && fields_of(0) + fields_of(1) > FIELDS_READ_MAX);
     let sight = shard.look(&event, &[0], &[(0, 0), (1, 0)]).unwrap();
     let [(0, SlotSight::Fields(fields)), (1, SlotSight::Unread)] = &sight.slots[..] else { panic!() };
-    assert_eq!(fields.len(), fields_of(0));
+    assert_eq!(fields.len(), fields_of(0) as usize);
     let sight = shard.look(&event, &[0], &[(0, fields_of(0)), (1, 0)]).unwrap();
     assert!(matches!(&sight.slots[..], [(0, SlotSight::Same), (1, SlotSight::Fields(_))]));
 }
@@ -107,9 +107,13 @@ fn a_look_reads_no_more_fields_than_one_call_should() {
 #[test]
 fn a_reply_that_does_not_fit_the_question_is_no_sight() {
     let wanted = Look { ordinals: vec![0, 1], slots: vec![(0, 0)] };
-    assert!(Sight::parse(&wanted, Some((String::new(), vec![5], vec![None]))).is_err());
-    assert!(Sight::parse(&wanted, Some((String::new(), vec![5, 7], vec![]))).is_err());
-    assert!(Sight::parse(&wanted, Some((String::new(), vec![5, 7], vec![None]))).unwrap().is_some());
+    let parse = |left: &[u32], added_to: &[usize], fields: usize| {
+        Sight::parse(&wanted, Some((String::new(), left.to_vec(), added_to.to_vec(), vec![vec![]; fields])))
+    };
+    assert!(parse(&[5], &[], 0).is_err(), "a ticket type is missing");
+    assert!(parse(&[5, 7], &[0], 0).is_err(), "the fields are missing");
+    assert!(parse(&[5, 7], &[1], 1).is_err(), "there is no such slot");
+    assert!(parse(&[5, 7], &[0], 1).unwrap().is_some());
 }
 
 #[test]
