@@ -29,7 +29,7 @@ use crate::observe::observe;
 use crate::office::Office;
 use crate::routes::{audit, bookings, docs, events, machines, rate_limit};
 use crate::telemetry;
-use crate::transport::{Bounds, Origins, serve, tls};
+use crate::transport::{Bounds, Origins, listen, serve, tls};
 
 /// At start, for what the application needs to show itself.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ impl Application {
     /// by which Redis would break a promise.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics()?;
-        let listener = TcpListener::bind(config.listen)
+        let listener = listen(config.listen)
             .with_context(|| format!("BOXOFFICE_LISTEN: {} cannot be bound", config.listen))?;
         let port = listener.local_addr().context("BOXOFFICE_LISTEN")?.port();
         let (keys, keys_writer) = KeyRing::new(config.keys_kept);

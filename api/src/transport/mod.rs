@@ -22,6 +22,7 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpSocket;
 
 use crate::office::Office;
 use patience::{KEEP_ALIVE, Patient};
@@ -34,6 +35,11 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a client may go on sending after an answer that made its connection end, so that it reads the answer.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How many connections may wait in the kernel until they are accepted; it takes fewer where `net.core.somaxconn` says so, 4,096
+/// since Linux 5.4. When a sale opens, thousands come in one moment, and whoever finds no room there is not refused but
+/// forgotten: their connection breaks when they ask.
+const WAITING_MAX: u32 = 4_096;
 
 /// Files that a process has open beside its clients' connections: stores, logs, libraries.
 const OTHER_FILES: u64 = 512;
@@ -66,6 +72,18 @@ struct Http {
     origins: Origins,
     patience: Duration,
     stopping: GracefulShutdownSignal,
+}
+
+/// Takes connections, which wait for [`serve`].
+///
+/// # Errors
+/// Where the address is taken, or is not this machine's.
+pub(crate) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As the standard library does: the last process' connections may still be ending.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING_MAX)?.into_std()
 }
 
 /// Serves until the server is told to stop.

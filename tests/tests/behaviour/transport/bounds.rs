@@ -167,26 +167,53 @@ async fn a_client_that_takes_no_answers_is_cut() {
     still_sells(&world, &event).await;
 }
 
+/// All eight connections that there may be.
+async fn all_taken(world: &mut World) -> Vec<Raw> {
+    // A client that keeps no connection of its own.
+    world.http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut client = Raw::to(world).await;
+        client.send(LIVEZ).await;
+        assert_eq!(client.answer().await.unwrap().status, 200);
+        held.push(client);
+    }
+    held
+}
+
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_until_there_is_room() {
     let mut world = World::start_with(&["--connections", "8"]).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let url = world.url("/livez");
-    // A client that keeps no connection of its own.
-    world.http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        let mut client = Raw::to(&world).await;
-        client.send(LIVEZ).await;
-        assert_eq!(client.answer().await.unwrap().status, 200);
-        held.push(client);
-    }
+    let mut held = all_taken(&mut world).await;
     let fresh = || reqwest::Client::builder().timeout(Duration::from_secs(1)).build().unwrap();
     let kept_out = fresh().get(&url).send().await;
     assert!(kept_out.unwrap_err().is_timeout(), "the ninth was served");
     held.clear();
     eventually("the next to be served", || async { fresh().get(&url).send().await.is_ok() }).await;
     still_sells(&world, &event).await;
+}
+
+/// When a sale opens, thousands come in one moment. With a short queue the kernel drops most of them, who try again after seconds,
+/// and lets some believe that they are connected, whose connections break when they ask.
+#[tokio::test]
+async fn a_crowd_that_comes_while_there_is_no_room_waits_its_turn_and_nobody_is_turned_away() {
+    const CROWD: usize = 1_000;
+    let mut world = World::start_with(&["--connections", "8"]).await;
+    let mut held = all_taken(&mut world).await;
+    let crowd = (0..CROWD).map(|_| async {
+        let mut client = Raw::to(&world).await;
+        client.send(LIVEZ).await;
+        client
+    });
+    let soon = Duration::from_secs(10);
+    let crowd = tokio::time::timeout(soon, join_all(crowd)).await.expect("somebody cannot connect");
+    held.clear();
+    let served =
+        crowd.into_iter().map(|mut client| async move { client.answer().await.map(|answer| answer.status) });
+    let served = tokio::time::timeout(soon, join_all(served)).await;
+    assert_eq!(served.expect("somebody still waits"), [Some(200); CROWD]);
 }
 
 #[tokio::test]
