@@ -29,8 +29,8 @@ pub(crate) struct Office {
 impl Office {
     /// For the requests of the thread that calls this.
     pub(crate) fn of_this_thread(&self) -> Self {
-        let stores = self.stores.clone();
-        let stores = Stores { inventory: stores.inventory.of_this_thread(), ..stores };
-        Self { stores, ..self.clone() }
+        let mut office = self.clone();
+        office.stores.inventory = self.stores.inventory.of_this_thread();
+        office
     }
 }

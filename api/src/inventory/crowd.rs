@@ -176,14 +176,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn whoever_finds_no_room_is_told_what_a_look_that_fails_tells() {
+        let (crowd, mut turns) = crowd::<u32, Option<u32>>(2);
+        let serve = async {
+            tokio::task::yield_now().await;
+            for waiting in turns.next().await.unwrap() {
+                let told = waiting.question * 10;
+                waiting.tell(Some(told));
+            }
+        };
+        let (first, second, third, ()) = tokio::join!(crowd.look(1), crowd.look(2), crowd.look(3), serve);
+        assert_eq!((first.unwrap(), second.unwrap(), third.unwrap()), (Some(10), Some(20), None));
+        drop(turns);
+        assert!(matches!(crowd.look(4).await, Ok(None)), "nobody serves any more");
+    }
+
+    #[tokio::test]
     async fn whoever_gave_up_is_not_looked_for_and_whoever_waits_at_the_end_is_told() {
         let (crowd, mut turns) = crowd::<_, ()>(2);
         drop(tokio::time::timeout(Duration::from_millis(1), crowd.ask("gone")).await);
         assert_eq!(turns.next().await.unwrap().len(), 0);
-        let late = crowd.ask("late");
         let end = async { drop(turns) };
-        let (late, ()) = tokio::join!(late, end);
+        let (late, looking, ()) = tokio::join!(crowd.ask("late"), crowd.look("as late"), end);
         assert_eq!(late, Err(Unanswered::Ending));
+        assert!(matches!(looking, Err(InventoryError::Overloaded)));
     }
 
     #[tokio::test]

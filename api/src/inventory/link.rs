@@ -2,8 +2,8 @@
 //! for what each HTTP thread only asks, and one for the work in the background, whose large answers must not stand before
 //! theirs.
 //!
-//! While a clients' one is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
-//! The background waits for one.
+//! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
+//! The background waits for one. A thread's is made when the clients' is, and while it is down they have that one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,18 +92,18 @@ impl Link {
             Users::Background => settings.redis_timeout,
         };
         let (client, config) = (client(settings)?, connection_config(settings));
-        Ok(Self { users, patience, client, config, state: unconnected() }.kept(keepers))
+        let link = Self { users, patience, client, config, state: unconnected() };
+        let kept = link.clone();
+        keepers.spawn(async move { kept.keep_connected(&mut 0).await });
+        Ok(link)
     }
 
     /// Another connection to the same Redis, for the thread that calls this.
     pub(super) fn of_this_thread(&self, keepers: &mut JoinSet<()>) -> Self {
-        Self { users: Users::Thread, state: unconnected(), ..self.clone() }.kept(keepers)
-    }
-
-    fn kept(self, keepers: &mut JoinSet<()>) -> Self {
-        let kept = self.clone();
-        keepers.spawn(async move { kept.keep_connected().await });
-        self
+        let link = Self { users: Users::Thread, state: unconnected(), ..self.clone() };
+        let (kept, first) = (link.clone(), self.state.subscribe());
+        keepers.spawn(async move { kept.keep_beside(first).await });
+        link
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -187,50 +187,61 @@ impl Link {
         });
     }
 
-    async fn keep_connected(&self) {
-        let mut retry = RETRY_FIRST;
+    /// Keeps a connection while there is the first one, and makes it anew whenever that was made anew: the address may name
+    /// another Redis by then, while the old one still answers. What was decided there must be read there.
+    async fn keep_beside(&self, mut first: watch::Receiver<State>) {
         let mut number = 0;
+        while first.wait_for(Result::is_ok).await.is_ok() {
+            tokio::select! {
+                () = self.keep_connected(&mut number) => {}
+                _ = first.changed() => {}
+            }
+            self.give_up(number);
+        }
+    }
+
+    /// Makes connections until it is dropped; `number` is the last one's.
+    async fn keep_connected(&self, number: &mut u64) {
+        let mut retry = RETRY_FIRST;
         loop {
+            let since = Instant::now();
             match self.client.get_multiplexed_async_connection_with_config(&self.config).await {
                 Ok(connection) => {
                     self.say_connected();
-                    retry = RETRY_FIRST;
-                    number += 1;
-                    let connected = Connected { connection: connection.clone(), number };
+                    *number += 1;
+                    let connected = Connected { connection: connection.clone(), number: *number };
                     self.state.send_modify(|state| *state = Ok(connected));
                     let mut state = self.state.subscribe();
                     tokio::select! {
                         // This task holds the sender.
                         _ = state.wait_for(Result::is_err) => {}
-                        () = until_silent(connection) => self.give_up(number),
+                        () = until_silent(connection) => self.give_up(*number),
                     }
                     self.say_broken();
                 }
                 Err(error) => {
                     let reason = error.to_string();
                     if self.state.borrow().as_ref().err() != Some(&reason) {
-                        self.say_refused(&error);
+                        tracing::warn!(users = ?self.users, %error, "cannot connect to Redis; trying again");
                     }
                     self.state.send_modify(|state| *state = Err(reason));
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_MAX);
                 }
+            }
+            // Redis takes a connection that is one too many, and ends it.
+            if since.elapsed() < RETRY_MAX {
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY_MAX);
+            } else {
+                retry = RETRY_FIRST;
             }
         }
     }
 
-    /// A thread's connection fares as the clients' does, which says it once for all.
+    /// A thread's follows the clients'.
     fn say_connected(&self) {
         match self.users {
             Users::Thread => tracing::debug!("an HTTP thread is connected to Redis"),
             users => tracing::info!(?users, "connected to Redis"),
-        }
-    }
-
-    fn say_refused(&self, error: &RedisError) {
-        match self.users {
-            Users::Thread => tracing::debug!(%error, "an HTTP thread cannot connect to Redis; trying again"),
-            users => tracing::warn!(?users, %error, "cannot connect to Redis; trying again"),
         }
     }
 

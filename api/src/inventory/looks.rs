@@ -1,6 +1,7 @@
 //! What requests only ask of Redis: reads, and the looks of those who retry or come too late. They change nothing, so that they
 //! need no order among all requests, and each HTTP thread asks for its own, over a connection of its own: no other thread has to
-//! be woken for an answer, and more threads answer more.
+//! be woken for an answer, and more threads answer more. Who has no such thread, as the catalogue that all of them share, asks over
+//! the clients' connection.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ impl Looks {
     }
 }
 
-/// The looks of one thread. Whoever still waits when they end is told so.
+/// The looks of one thread, which end with it.
 pub(super) struct OwnLooks {
     pub(super) looks: Looks,
     _tasks: JoinSet<()>,

@@ -1,4 +1,4 @@
-//! Answers retries without a decision of each one's own: all who retry at a time share one look at Redis.
+//! Answers retries without a decision of each one's own: all of a thread who retry at a time share one look at Redis.
 //!
 //! Clients that time out ask again, and most of all when there is too much to do already. What a booking's first response
 //! said never changes, so the bookings that this instance made or changed last are remembered. That they still exist is

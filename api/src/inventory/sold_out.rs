@@ -1,4 +1,5 @@
-//! Refuses what is sold out without a decision of each request's own: all who want it at a time share one look at Redis.
+//! Refuses what is sold out without a decision of each request's own: all of a thread who want it at a time share one look at
+//! Redis.
 //!
 //! Sold out is the common case of an on-sale, and it has two traps: a retry of a booking that succeeded gets that booking,
 //! however little is left, and a Redis that lost its data never reads as sold out. So nothing is refused from memory. A look

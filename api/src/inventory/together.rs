@@ -1,6 +1,6 @@
 //! Wakes together those who wait on one thread for what another one finds out.
 //!
-//! A turn answers up to 128 requests, and the HTTP threads wait for them. Tokio wakes a thread for each of its tasks by a
+//! A script call answers up to 128 requests, and the HTTP threads wait for them. Tokio wakes a thread for each of its tasks by a
 //! system call of its own, however many are woken in the same moment: one for each request. So whoever is told is only
 //! written down, and a task of their thread, the porter, wakes them where they are, which costs no call. Only the first that is
 //! written down wakes the porter.

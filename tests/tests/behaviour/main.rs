@@ -36,5 +36,6 @@ mod sold_out;
 mod strict;
 mod takeover;
 mod temporary;
+mod threads;
 mod transport;
 mod world;

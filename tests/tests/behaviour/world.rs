@@ -113,7 +113,10 @@ impl Settings {
         if !more.contains(&"--auth") {
             args.extend(["--auth", "off"].map(str::to_owned));
         }
-        args.extend(["--workers", "1", "--database-pool", "4"].map(str::to_owned));
+        if !more.contains(&"--workers") {
+            args.extend(["--workers", "2"].map(str::to_owned));
+        }
+        args.extend(["--database-pool", "4"].map(str::to_owned));
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         args
     }

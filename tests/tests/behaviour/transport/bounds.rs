@@ -74,7 +74,7 @@ async fn a_first_head_that_does_not_come_is_answered_408_after_five_seconds() {
 /// breath until the connection is closed.
 #[tokio::test]
 async fn a_connection_that_only_lingers_keeps_nobody_else_from_an_answer() {
-    let world = World::start().await;
+    let world = World::start_with(&["--workers", "1"]).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let path = format!("/v1/events/{}", event.id);
     let pipeline = format!(
@@ -199,7 +199,7 @@ async fn connections_beyond_the_bound_wait_until_there_is_room() {
 /// and lets some believe that they are connected, whose connections break when they ask.
 #[tokio::test]
 async fn a_crowd_that_comes_while_there_is_no_room_waits_its_turn_and_nobody_is_turned_away() {
-    const CROWD: usize = 1_000;
+    const CROWD: usize = 400;
     let mut world = World::start_with(&["--connections", "8"]).await;
     let mut held = all_taken(&mut world).await;
     let crowd = (0..CROWD).map(|_| async {
