@@ -56,19 +56,31 @@ impl RecoveryError {
 
 impl Recoverer<'_> {
     /// One attempt at a shard, with what was asked for. A rebuild that fails on the way stays asked for, and is
-    /// begun again.
-    pub(super) async fn attend(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let asked = repairs::open_rebuilds(self.pool, &[shard]).await?;
-        let result = self.recover(shard, &Scope::of(&asked)).await;
-        let (outcome, after) = match &result {
-            Ok(at) => (Outcome::Done, format!("restored and certified at {at}")),
-            Err(error) if error.is_refusal() => (Outcome::Refused, error.to_string()),
-            Err(_) => return result.map(drop),
+    /// begun again. `Err` holds in words why the shard is not certified.
+    pub(super) async fn attend(&self, shard: Shard) -> Result<(), String> {
+        let asked = match repairs::open_rebuilds(self.pool, &[shard]).await {
+            Ok(asked) => asked,
+            Err(error) => return self.conclude(shard, Err(error.into())).await,
         };
-        for rebuild in asked {
-            repairs::end(&mut *self.pool.acquire().await?, rebuild.id, outcome, &after).await?;
+        let result = self.recover(shard, &Scope::of(&asked)).await;
+        let ended = match &result {
+            Ok(at) => Some((Outcome::Done, format!("restored and certified at {at}"))),
+            Err(error) if error.is_refusal() => Some((Outcome::Refused, error.to_string())),
+            Err(_) => None,
+        };
+        // Before a rebuild ends: the command that waits for it may be what runs this, and goes then.
+        let concluded = self.conclude(shard, result.map(drop)).await;
+        if let Some((outcome, after)) = ended {
+            self.end(asked, outcome, &after).await.map_err(|error| error.to_string())?;
         }
-        result.map(drop)
+        concluded
+    }
+
+    async fn end(&self, asked: Vec<OpenRebuild>, outcome: Outcome, after: &str) -> sqlx::Result<()> {
+        for rebuild in asked {
+            repairs::end(&mut *self.pool.acquire().await?, rebuild.id, outcome, after).await?;
+        }
+        Ok(())
     }
 
     /// Compares; lets Redis say what PostgreSQL lost; restores what is to be restored, and looks again. `last` is the last

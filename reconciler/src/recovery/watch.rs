@@ -49,9 +49,7 @@ impl Means {
 
     /// The shard, and why it is not certified, in words.
     async fn recover(self: Arc<Self>, shard: Shard) -> (Shard, Result<(), String>) {
-        let recoverer = self.recoverer();
-        let result = recoverer.attend(shard).await;
-        (shard, recoverer.conclude(shard, result).await)
+        (shard, self.recoverer().attend(shard).await)
     }
 }
 
@@ -210,7 +208,11 @@ impl Recoverer<'_> {
     }
 
     /// Counts and records what an attempt came to; `Err` holds the reason in words.
-    async fn conclude(&self, shard: Shard, result: Result<(), RecoveryError>) -> Result<(), String> {
+    pub(super) async fn conclude(
+        &self,
+        shard: Shard,
+        result: Result<(), RecoveryError>,
+    ) -> Result<(), String> {
         let outcome = match &result {
             Ok(()) => "certified",
             Err(error) => error.alarm().unwrap_or("failed"),

@@ -101,6 +101,25 @@ async fn an_event_that_redis_lost_is_found() {
     stack.remove().await;
 }
 
+/// The command ends with its rebuild, and what it runs in its own process with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_closes_the_alarm_that_it_raised_before_its_command_ends() {
+    let (stack, sale) = sold().await;
+    let key = stack.config.keys().event(FIRST, sale.id());
+    let _: i64 = redis::cmd("DEL").arg(&key).query_async(&mut stack.redis.clone()).await.unwrap();
+    // How many alarms are open in the moment in which the rebuild ends.
+    stack.execute("CREATE TABLE left_open (alarms BIGINT)").await;
+    let look = "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                INSERT INTO left_open SELECT count(*) FROM alarms WHERE resolved_at IS NULL; RETURN NEW; END $$";
+    stack.execute(look).await;
+    stack.execute("CREATE TRIGGER look BEFORE UPDATE ON repairs FOR EACH ROW EXECUTE FUNCTION look()").await;
+    let event = sale.id().to_string();
+    assert_eq!(stack.command(&["rebuild", "--event", &event]).await.0, 0);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 1);
+    assert_eq!(stack.number("SELECT max(alarms) FROM left_open").await, 0);
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_audit_goes_on_when_redis_is_back() {
     let (stack, _) = sold().await;
