@@ -3,7 +3,7 @@
 //! theirs.
 //!
 //! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
-//! The background waits for one. A thread's is made when the clients' is, and while it is down they have that one.
+//! The background waits for one. A thread's is made when the clients' is, and while it is down the thread asks over the clients'.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

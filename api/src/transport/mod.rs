@@ -37,8 +37,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How many connections may wait in the kernel until they are accepted; it takes fewer where `net.core.somaxconn` says so, 4,096
-/// since Linux 5.4. When a sale opens, thousands come in one moment, and whoever finds no room there is not refused but
-/// forgotten: their connection breaks when they ask.
+/// since Linux 5.4. When a sale opens, thousands come in one moment, and whoever finds no room there is not refused: they
+/// try again after a second and more, or their connection breaks when they ask.
 const WAITING_MAX: u32 = 4_096;
 
 /// Files that a process has open beside its clients' connections: stores, logs, libraries.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
 use crate::http::Event;
 use crate::private_redis::PrivateRedis;
-use crate::transport::{Raw, RawAnswer};
+use crate::transport::{Raw, RawAnswer, booking_head};
 use crate::world::{World, eventually};
 
 /// Connections are handed to the two threads of a world in turn.
@@ -23,11 +24,7 @@ async fn clients(world: &World) -> Vec<Raw> {
 }
 
 async fn book(client: &mut Raw, event: &Event, key: &str) -> RawAnswer {
-    let body = event.request("ann", 1).to_string();
-    let head = format!(
-        "POST /v1/events/{}/bookings HTTP/1.1\r\nHost: b\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n",
-        event.id
-    );
+    let (head, body) = (booking_head(&event.id, key), event.request("ann", 1).to_string());
     client.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
     client.answer().await.unwrap()
 }
@@ -87,7 +84,8 @@ async fn each_thread_has_a_connection_to_redis_that_is_made_anew_with_that_of_th
     let mut settings = world.settings.clone();
     settings.redis_url = format!("redis://{}/", gate.address);
     let others = connected(&redis).await;
-    let base = settings.start_api(&["--workers", "3"], &tokio_util::sync::CancellationToken::new()).await;
+    let stop = CancellationToken::new();
+    let base = settings.start_api(&["--workers", &THREADS.to_string()], &stop).await;
     eventually("a connection for each thread and two more", || async { gate.accepted() == THREADS + 2 })
         .await;
 
@@ -107,7 +105,6 @@ async fn each_thread_has_a_connection_to_redis_that_is_made_anew_with_that_of_th
         let _ = timeout(Duration::from_secs(2), more).await;
     }
     assert_eq!(made_at_once.get(), THREADS + 1);
-    let url = format!("{base}/v1/events/{}/bookings", event.id);
-    let request = world.http.post(url).header("Idempotency-Key", "k").json(&event.request("ann", 1));
-    assert_eq!(request.send().await.unwrap().status(), 201);
+    let behind = World::looking_at(world.settings.clone(), base, stop).await;
+    behind.book(&event.id, "k", &event.request("ann", 1)).await.expect(201);
 }

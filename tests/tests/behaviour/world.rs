@@ -110,13 +110,11 @@ impl Settings {
     /// The API's arguments but for its address, behind the program's name.
     pub fn api_arguments(&self, more: &[&str]) -> Vec<String> {
         let mut args = self.common();
-        if !more.contains(&"--auth") {
-            args.extend(["--auth", "off"].map(str::to_owned));
+        for usual in [["--auth", "off"], ["--workers", "2"], ["--database-pool", "4"]] {
+            if !more.contains(&usual[0]) {
+                args.extend(usual.map(str::to_owned));
+            }
         }
-        if !more.contains(&"--workers") {
-            args.extend(["--workers", "2"].map(str::to_owned));
-        }
-        args.extend(["--database-pool", "4"].map(str::to_owned));
         args.extend(more.iter().map(|arg| (*arg).to_owned()));
         args
     }
