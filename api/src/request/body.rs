@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
@@ -33,16 +33,21 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
 }
 
 /// What is done when it is polled for the second time. The framework calls a handler before it has parsed the body behind the
-/// head, so that the first poll is always too early; by the second nearly every body is there, and needs no timer.
+/// head, so that the first poll is nearly always too early; by the second nearly every body is there, and needs no timer.
+///
+/// The first poll asks for no wake-up. A body is fed by the task of its connection, which polls the handler whenever it has fed
+/// something; woken as well, it would go through the whole connection once more for each request, and find nothing to do.
 async fn at_once<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let mut asked_again = false;
-    poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending if asked_again => Poll::Ready(None),
-        Poll::Pending => {
-            asked_again = true;
-            context.waker().wake_by_ref();
-            Poll::Pending
+    poll_fn(|context| {
+        let waker = if asked_again { context.waker() } else { Waker::noop() };
+        match work.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if asked_again => Poll::Ready(None),
+            Poll::Pending => {
+                asked_again = true;
+                Poll::Pending
+            }
         }
     })
     .await

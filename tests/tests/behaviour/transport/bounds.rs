@@ -96,6 +96,43 @@ async fn a_connection_that_only_lingers_keeps_nobody_else_from_an_answer() {
     still_sells(&world, &event).await;
 }
 
+/// A handler may be asked for the first time before its body is there, and when half of it is, and behind another one.
+#[tokio::test]
+async fn two_bookings_in_one_breath_are_made_at_once_wherever_their_bytes_are_parted() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let body = event.request("ann", 1).to_string();
+    let head = |key: &str| format!("{}Content-Length: {}\r\n\r\n", booking_head(&event.id, key), body.len());
+    let one = head("a-0").len();
+    let (two, half) = (one + body.len(), body.len() / 2);
+    for (at, cut) in
+        [one - 1, one, one + half, two, two + one - 1, two + one, two + one + half].into_iter().enumerate()
+    {
+        let both = [head(&format!("a-{at}")), body.clone(), head(&format!("b-{at}")), body.clone()].concat();
+        let (first, rest) = both.split_at(cut);
+        let mut client = Raw::to(&world).await;
+        client.send(first).await;
+        // Long enough to be read by itself, and shorter than anything that the server waits for.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.send(rest).await;
+        let sent = Instant::now();
+        for key in ["a", "b"] {
+            let answer = client.answer().await.unwrap();
+            assert_eq!(answer.status, 201, "{key}, cut at {cut} of {}: {answer:?}", both.len());
+        }
+        assert!(sent.elapsed() < Duration::from_secs(2), "cut at {cut}: {:?}", sent.elapsed());
+    }
+    let mut polite = Raw::to(&world).await;
+    polite
+        .send(
+            booking_head(&event.id, "polite") + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n",
+        )
+        .await;
+    assert_eq!(polite.answer().await.unwrap().status, 100);
+    polite.send(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len())).await;
+    assert_eq!(polite.answer().await.unwrap().status, 201);
+}
+
 #[tokio::test]
 async fn a_later_head_or_a_body_that_comes_byte_by_byte_is_cut() {
     let world = World::start_with(&IMPATIENT).await;
