@@ -7,8 +7,6 @@
 --            (32 bytes), and what the script says
 --
 -- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then.
---
--- look.lua, which decides nothing, has keys of its own and no prelude: it reads events by their places alone.
 
 local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
@@ -23,21 +21,6 @@ local TIME = 6                   -- so many bytes of a booking's id are its time
 
 local events, slots = {}, {}
 local lost
-
--- What the fields of a ticket type are called in the event's hash. Each name is joined once a call: writing a number costs
--- more than what is done with the field.
-local TYPE_FIELDS = {}
-local function type_fields(ordinal)
-  local fields = TYPE_FIELDS[ordinal]
-  if not fields then
-    fields = { cap = 'cap' .. ordinal, held = 'held' .. ordinal, sold = 'sold' .. ordinal, limit = 'limit' .. ordinal }
-    TYPE_FIELDS[ordinal] = fields
-  end
-  return fields
-end
-
--- Redis has '' for a limit that is none, and for a time that is none.
-local function optional(text) return text ~= '' and tonumber(text) or nil end
 
 -- Notes the counters of a ticket type; nil where one of them is missing.
 local function note_stock(event, ordinal, cap, held, sold, limit)
@@ -97,10 +80,6 @@ local function allowance_used(event, field)
   return used
 end
 
--- The number of a slot, which is the field of the customers hash that says whether the slot was ever written. It begins in the
--- slot's key where the key of the customers hash ends (`schema/src/keys.rs`); looking for it would take longer than asking Redis.
-local function slot_number(event_at, at) return string.sub(KEYS[at], #KEYS[event_at + 1] + 1) end
-
 -- The value of a field of a slot, or nil where there is none: under the end of a booking's id lie the time of its id and its
 -- image. Each slot that was written has an empty field, too: where that is missing, the slot is lost, and an absent field
 -- says nothing.
@@ -152,10 +131,6 @@ end
 -- Behind image_of, or where nothing lies under the field.
 local function write_image(event, slot_at, request, image)
   write_slot(event, slot_at, field_of(request), time_of(request) .. image)
-end
-
-local function on_sale(event, now)
-  return event.status == 'on_sale' and (not event.open or now >= event.open) and (not event.close or now < event.close)
 end
 
 -- `count` items, packed from a place on, as a list that nobody changes: ordinal, quantity, ordinal, quantity ... Most bookings of

@@ -16,14 +16,21 @@ local shard = redis.call('HMGET', KEYS[1], 'epoch', 'clock')
 if not (shard[1] and shard[2] and is_certified(KEYS[2], shard[1])) then return false end
 local time = redis.call('TIME')
 local now = math.max(time[1] * 1000 + math.floor(time[2] / 1000), tonumber(shard[2]))
-local event = load_event(3, 0)
-if not event or redis.call('HEXISTS', KEYS[4], '') == 0 or not on_sale(event, now) then return false end
+
+local fields = { 'status', 'open', 'close' }
+for i = 1, #ARGV[1] do
+  local of, n = type_fields(string.byte(ARGV[1], i)), #fields
+  fields[n + 1], fields[n + 2], fields[n + 3] = of.cap, of.held, of.sold
+end
+local read = redis.call('HMGET', KEYS[3], unpack(fields))
+for i = 1, #fields do if not read[i] then return false end end
+local event = { status = read[1], open = optional(read[2]), close = optional(read[3]) }
+if redis.call('HEXISTS', KEYS[4], '') == 0 or not on_sale(event, now) then return false end
 
 local left = {}
 for i = 1, #ARGV[1] do
-  local stock = load_stock(event, string.byte(ARGV[1], i))
-  if not stock then return false end
-  left[i] = math.max(0, stock.cap - stock.held - stock.sold)
+  local cap, held, sold = unpack(read, 3 * i + 1, 3 * i + 3)
+  left[i] = math.max(0, cap - held - sold)
 end
 
 local added_to, slots_read, fields_read = {}, {}, 0

@@ -68,21 +68,31 @@ macro_rules! script {
     };
 }
 
-script!(BOOK, "book", "", ["identity", "prelude", "inventory", "book"]);
-script!(BOOK_LIMITED, "book", "", ["identity", "prelude", "inventory", "rates", "admit", "book"]);
+script!(BOOK, "book", "", ["identity", "prelude", "event", "inventory", "book"]);
+script!(BOOK_LIMITED, "book", "", ["identity", "prelude", "event", "inventory", "rates", "admit", "book"]);
 script!(CHECK_RATES, "check_rates", "", ["rates", "check_rates"]);
-script!(CONFIRM, "confirm", "", ["identity", "prelude", "inventory", "confirm"]);
-script!(CANCEL, "cancel", " flags=allow-oom", ["identity", "prelude", "inventory", "release", "cancel"]);
+script!(CONFIRM, "confirm", "", ["identity", "prelude", "event", "inventory", "confirm"]);
+script!(
+    CANCEL,
+    "cancel",
+    " flags=allow-oom",
+    ["identity", "prelude", "event", "inventory", "release", "cancel"]
+);
 script!(DUE, "due", " flags=allow-oom", ["identity", "due"]);
-script!(EXPIRE, "expire", " flags=allow-oom", ["identity", "prelude", "inventory", "release", "expire"]);
+script!(
+    EXPIRE,
+    "expire",
+    " flags=allow-oom",
+    ["identity", "prelude", "event", "inventory", "release", "expire"]
+);
 script!(PUBLISH, "publish", "", ["identity", "prelude", "whole_event", "publish"]);
 script!(AMEND, "amend", " flags=allow-oom", ["identity", "prelude", "whole_event", "amend"]);
-script!(RESTATE, "restate", "", ["identity", "prelude", "inventory", "restate"]);
+script!(RESTATE, "restate", "", ["identity", "prelude", "event", "inventory", "restate"]);
 script!(
     RESTATE_FENCED,
     "restate",
     " flags=allow-oom",
-    ["identity", "prelude", "inventory", "fenced", "restate"]
+    ["identity", "prelude", "event", "inventory", "fenced", "restate"]
 );
 script!(
     RESTATE_EVENT,
@@ -92,8 +102,8 @@ script!(
 );
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
 // The two looks write nothing, and yet have no flag: a Redis that may not take writes, an old master without replicas for
-// instance, refuses them as it refuses `book`. Of the inventory they only read, and so need no prelude.
-script!(LOOK, "look", "", ["identity", "inventory", "look"]);
+// instance, refuses them as it refuses `book`. They only read, and so need no prelude.
+script!(LOOK, "look", "", ["identity", "event", "look"]);
 script!(REPLAYS, "replays", "", ["identity", "replays"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
