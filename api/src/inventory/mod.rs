@@ -19,6 +19,7 @@ mod guarantees;
 mod link;
 mod log;
 mod looks;
+mod made;
 mod pressure;
 mod rates;
 mod reader;
@@ -48,15 +49,16 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use guarantees::refuse_unsafe;
+pub use made::{Again, Said};
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
 use link::{Link, Users};
 use log::DecisionLog;
 use looks::{Looks, OwnLooks};
+use made::Made;
 use pressure::Pressure;
 use rates::Rates;
-use replays::Made;
 
 /// When a decision is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -128,6 +130,15 @@ pub struct InventoryHealth {
     pub kafka: Result<(), String>,
     /// How many shards this instance relays at the moment.
     pub relayed_shards: usize,
+}
+
+/// What became of a request for a booking.
+#[derive(Debug)]
+pub enum Booked {
+    /// It was decided, or refused since nothing is left.
+    Decided(Decided),
+    /// This instance remembers that it made the booking, which Redis still has.
+    Again(Again),
 }
 
 /// What all tasks of an inventory share.
@@ -221,26 +232,29 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn book(&self, request: Book) -> Result<Decided, InventoryError> {
+    pub async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
         let target = *request.target();
         let known = self.known(target);
-        let decided = match self.told(&request).await? {
-            Some(outcome) => Decided { outcome, standings: Vec::new() },
-            None => self.decide(request).await?,
+        let looks = self.looks();
+        if let Some(again) = looks.replays.of(&request).await? {
+            let target = Target { booking_id: again.booking_id, ..target };
+            self.wait_for(known, target, again.position).await?;
+            return Ok(Booked::Again(again));
+        }
+        let decided = if looks.sold_out.refuses(&request).await? {
+            Decided { outcome: Outcome::SoldOut, standings: Vec::new() }
+        } else {
+            self.decide(request).await?
         };
-        self.acknowledged(known, target, decided).await
+        Ok(Booked::Decided(self.acknowledged(known, target, decided).await?))
     }
 
-    /// What a look at Redis tells that is shared with others; none where the request must be decided.
-    async fn told(&self, request: &Book) -> Result<Option<Outcome>, InventoryError> {
-        let looks = self.looks();
-        if let Some(replayed) = looks.replays.of(request).await? {
-            return Ok(Some(replayed));
-        }
-        Ok(looks.sold_out.refuses(request).await?.then_some(Outcome::SoldOut))
+    /// A booking's first response was made; whoever asks again gets the same.
+    pub fn said(&self, target: &Target, body: &[u8]) {
+        self.shared.made.said(target, body);
     }
 
     async fn decide(&self, request: Book) -> Result<Decided, InventoryError> {
@@ -358,8 +372,7 @@ impl Inventory {
         self.shared.acknowledgements.known(self.shard_of(target.event_id))
     }
 
-    /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here: of a replay
-    /// from memory that is one which still says all that a replay reveals.
+    /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here.
     async fn acknowledged(
         &self,
         known: Position,

@@ -295,7 +295,7 @@ fn beginning(field: &[u8]) -> u64 {
 mod tests {
     use tokio::sync::oneshot;
 
-    use super::super::replays::tests::request;
+    use super::super::made::tests::request;
     use super::*;
 
     /// Who asks with a key.

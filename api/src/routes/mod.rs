@@ -45,9 +45,18 @@ const ORDINARY_BYTES: usize = 512;
 
 /// A JSON response.
 fn json(status: StatusCode, body: &impl Serialize) -> Answer {
+    Ok(json_response(status, written(body)?))
+}
+
+/// A body as JSON.
+fn written(body: &impl Serialize) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::with_capacity(ORDINARY_BYTES);
     serde_json::to_writer(&mut bytes, body).map_err(Problem::internal)?;
-    Ok(HttpResponse::build(status).content_type("application/json").body(bytes))
+    Ok(bytes)
+}
+
+fn json_response(status: StatusCode, body: Vec<u8>) -> HttpResponse {
+    HttpResponse::build(status).content_type("application/json").body(body)
 }
 
 /// Says that PostgreSQL answered where Redis should have.

@@ -4,9 +4,9 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use actix_web::web::Payload;
-use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
+use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
-use boxoffice_schema::scripts::{Book, Decision, Outcome};
+use boxoffice_schema::scripts::{Book, Decision, Outcome, Target};
 use boxoffice_schema::text::{Customer, IdempotencyKey};
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -16,10 +16,11 @@ use crate::catalogue::Listing;
 use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
+use crate::inventory::{Booked, Said};
 use crate::limits::Action;
 use crate::office::Office;
 use crate::request::{Checks, Integer, Object, event_id, idempotency_key, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, json, limited};
+use crate::routes::{Answer, SharedOffice, in_time, json_response, limited, written};
 
 const ITEMS_MAX: usize = 20;
 
@@ -115,7 +116,7 @@ pub(crate) async fn create(
     let event = event_id(&request)?;
     let customer = Some(wanted.customer.as_str());
     let asked = limited::ask(&office, Action::Booking, &request, Some(&caller), customer, Some(event))?;
-    let (id, decided) = in_time(async {
+    let (target, booked) = in_time(async {
         let booking = match prepare(&office, &caller, event, &key, wanted).await {
             Ok(booking) => booking.limited_by(asked.checks()),
             Err(problem) => {
@@ -124,16 +125,27 @@ pub(crate) async fn create(
                 return Err(problem);
             }
         };
-        let id = booking.target().booking_id;
-        Ok((id, office.stores.inventory.book(booking).await?))
+        let target = *booking.target();
+        Ok((target, office.stores.inventory.book(booking).await?))
     })
     .await?;
-    limited::stand(&request, asked.decided(&decided.standings))?;
-    match decided.outcome {
-        Outcome::Changed(image) => respond(event, id, &image, false),
-        Outcome::Replayed(first, image) => respond(event, first, &image, true),
-        refused => Err(refusal(&refused)),
-    }
+    let (booking_id, said, replayed) = match booked {
+        Booked::Again(again) => (again.booking_id, again.said, true),
+        Booked::Decided(decided) => {
+            limited::stand(&request, asked.decided(&decided.standings))?;
+            match decided.outcome {
+                Outcome::Changed(image) => (target.booking_id, Said::Booking(Box::new(image)), false),
+                Outcome::Replayed(first, image) => (first, Said::Booking(Box::new(image)), true),
+                refused => return Err(refusal(&refused)),
+            }
+        }
+    };
+    let target = Target { booking_id, ..target };
+    let body = match said {
+        Said::Body(body) => body,
+        Said::Booking(image) => say(&office, &target, &image)?,
+    };
+    respond(&target, body, replayed)
 }
 
 /// What Redis is to decide.
@@ -154,12 +166,18 @@ async fn prepare(
     Ok(Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items))
 }
 
+/// The body of the first response, which is kept for whoever asks again.
+fn say(office: &Office, target: &Target, image: &BookingImage) -> Result<Vec<u8>, Problem> {
+    let body = written(&BookingBody::at_first(target.event_id, target.booking_id, image))?;
+    office.stores.inventory.said(target, &body);
+    Ok(body)
+}
+
 /// The same bytes for the first response and every replay.
-fn respond(event: EventId, id: BookingId, image: &BookingImage, replayed: bool) -> Answer {
-    let mut response = json(StatusCode::CREATED, &BookingBody::at_first(event, id, image))?;
-    let location =
-        HeaderValue::from_str(&format!("/v1/events/{event}/bookings/{id}")).map_err(Problem::internal)?;
-    response.headers_mut().insert(LOCATION, location);
+fn respond(target: &Target, body: Vec<u8>, replayed: bool) -> Answer {
+    let location = format!("/v1/events/{}/bookings/{}", target.event_id, target.booking_id);
+    let mut response = json_response(StatusCode::CREATED, body);
+    response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).map_err(Problem::internal)?);
     if replayed {
         response.headers_mut().insert(REPLAYED.clone(), HeaderValue::from_static("true"));
     }
