@@ -1,20 +1,19 @@
 //! Those who share looks at Redis, and when they are served. A look costs about the same for two as for a hundred; were it
 //! made whenever the last one has come, a crowd would be served three or four at a time, and the looking would take the
-//! processors from those who read requests and write responses. So a turn waits for most of those who were there at the
-//! last one, and no longer than [`PATIENCE`]. Whoever comes long after a turn does not wait.
+//! processors from those who read requests and write responses. So a turn waits for as long as its thread has others to
+//! bring: it begins when the thread has done all that it had to do, and nobody came by that. A thread that is idle looks at
+//! once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
-
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
+use tokio::time::{Duration, Instant};
 
 use super::InventoryError;
 
 /// The most that one turn serves.
-const CROWD_MAX: usize = 128;
+const TURN_MAX: usize = 128;
 
-/// The longest that a turn waits for the others. Tokio's timer counts in milliseconds, so that it may be twice as long.
+/// The longest that a turn waits for others: a thread with much else to do may bring few for a long time.
 const PATIENCE: Duration = Duration::from_millis(1);
 
 /// Somebody who waits for a look, and what they ask.
@@ -42,22 +41,17 @@ pub(super) enum Unanswered {
 /// The queue of those who wait.
 pub(super) struct Crowd<Q, A> {
     queue: mpsc::Sender<Waiting<Q, A>>,
-    turnout: Arc<Turnout>,
 }
 
 /// The other end of the queue.
 pub(super) struct Turns<Q, A> {
     queue: mpsc::Receiver<Waiting<Q, A>>,
-    turnout: Arc<Turnout>,
-    /// How many the last turn served.
-    served: usize,
 }
 
 /// A crowd of at most so many.
 pub(super) fn crowd<Q, A>(queue: usize) -> (Crowd<Q, A>, Turns<Q, A>) {
     let (sender, receiver) = mpsc::channel(queue);
-    let turnout = Arc::new(Turnout::new(CROWD_MAX));
-    (Crowd { queue: sender, turnout: turnout.clone() }, Turns { queue: receiver, turnout, served: 0 })
+    (Crowd { queue: sender }, Turns { queue: receiver })
 }
 
 impl<Q, A: Default> Crowd<Q, A> {
@@ -79,85 +73,45 @@ impl<Q, A> Crowd<Q, A> {
     /// not looked for.
     pub(super) async fn ask(&self, question: Q) -> Result<A, Unanswered> {
         let (answer, told) = oneshot::channel();
-        self.turnout.join();
-        if self.queue.try_send(Waiting { question, answer }).is_err() {
-            self.turnout.leave(1);
-            return Err(Unanswered::Full);
-        }
+        self.queue.try_send(Waiting { question, answer }).map_err(|_| Unanswered::Full)?;
         told.await.map_err(|_| Unanswered::Ending)
     }
 }
 
 impl<Q, A> Turns<Q, A> {
-    /// Those whose turn it is, at most [`CROWD_MAX`]; perhaps nobody, where all of them gave up. None once the crowd is gone.
+    /// Those whose turn it is, at most [`TURN_MAX`]; perhaps nobody, where all of them gave up. None once the crowd is gone.
     pub(super) async fn next(&mut self) -> Option<Vec<Waiting<Q, A>>> {
-        if self.served > 0 {
-            self.turnout.gather(self.served).await;
+        let mut turn = vec![self.queue.recv().await?];
+        self.gather().await;
+        while turn.len() < TURN_MAX
+            && let Ok(waiting) = self.queue.try_recv()
+        {
+            turn.push(waiting);
         }
-        let mut turn = Vec::new();
-        self.served = self.queue.recv_many(&mut turn, CROWD_MAX).await;
-        self.turnout.leave(self.served);
         turn.retain(|waiting| !waiting.answer.is_closed());
-        (self.served > 0).then_some(turn)
-    }
-}
-
-/// How many wait, and how many are waited for.
-struct Turnout {
-    turn_max: usize,
-    waiting: AtomicUsize,
-    /// 0 while nobody is waited for.
-    awaited: AtomicUsize,
-    enough: Notify,
-}
-
-impl Turnout {
-    /// A turn serves at most so many.
-    fn new(turn_max: usize) -> Self {
-        Self { turn_max, waiting: AtomicUsize::new(0), awaited: AtomicUsize::new(0), enough: Notify::new() }
+        Some(turn)
     }
 
-    /// Somebody is about to be put into the queue.
-    fn join(&self) {
-        // Either this sees that they are waited for, or `gather` sees them: both orders are one order.
-        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
-        let awaited = self.awaited.load(Ordering::SeqCst);
-        // One of those who are enough says so.
-        if (1..=waiting).contains(&awaited) && self.awaited.swap(0, Ordering::SeqCst) != 0 {
-            self.enough.notify_one();
-        }
-    }
-
-    /// So many have been taken from the queue, or were not put there.
-    fn leave(&self, count: usize) {
-        self.waiting.fetch_sub(count, Ordering::SeqCst);
-    }
-
-    /// After a turn that served so many: until three quarters wait of those who were served then or waited behind them. The
-    /// last quarter is for what happens meanwhile: if all were waited for, nobody would be read or written while they are
-    /// served.
-    async fn gather(&self, served: usize) {
-        let awaited = (served + self.waiting.load(Ordering::SeqCst)) * 3 / 4;
-        let awaited = awaited.min(self.turn_max);
-        let come = async {
-            loop {
-                self.awaited.store(awaited, Ordering::SeqCst);
-                if self.waiting.load(Ordering::SeqCst) >= awaited {
-                    return;
-                }
-                // A word may be left over from the last turn: whether they are there is looked at again.
-                self.enough.notified().await;
+    /// Waits for those who come behind the first one. Who yields goes on when the runtime has polled every task that was ready and
+    /// has looked for what came in.
+    async fn gather(&self) {
+        let since = Instant::now();
+        loop {
+            let there = self.queue.len();
+            if there + 1 >= TURN_MAX {
+                return;
             }
-        };
-        // Whether they come or not, the turn begins.
-        let _ = tokio::time::timeout(PATIENCE, come).await;
-        self.awaited.store(0, Ordering::SeqCst);
+            yield_now().await;
+            if self.queue.len() == there || since.elapsed() >= PATIENCE {
+                return;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -209,55 +163,55 @@ mod tests {
         assert!(turns.next().await.is_none());
     }
 
-    fn crowd_of(waiting: usize) -> Turnout {
-        let crowd = Turnout::new(100);
-        (0..waiting).for_each(|_| crowd.join());
-        crowd
+    /// Asks so many times, each time that the thread comes by.
+    async fn ask_again_and_again(crowd: Arc<Crowd<(), ()>>, times: usize, pause: Duration) {
+        for _ in 0..times {
+            let crowd = crowd.clone();
+            tokio::spawn(async move { crowd.ask(()).await });
+            if pause.is_zero() {
+                yield_now().await;
+            } else {
+                tokio::time::advance(pause).await;
+            }
+        }
+    }
+
+    async fn sizes_of_turns(waiting: usize, then: usize, pause: Duration) -> Vec<usize> {
+        let (crowd, mut turns) = crowd(1_000);
+        let crowd = Arc::new(crowd);
+        for _ in 0..waiting {
+            let crowd = crowd.clone();
+            tokio::spawn(async move { crowd.ask(()).await });
+        }
+        tokio::spawn(ask_again_and_again(crowd, then, pause));
+        let mut sizes = Vec::new();
+        while let Some(turn) = turns.next().await {
+            sizes.push(turn.len());
+        }
+        sizes
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_is_alone_is_not_waited_for() {
         let started = Instant::now();
-        crowd_of(0).gather(1).await;
+        assert_eq!(sizes_of_turns(1, 0, Duration::ZERO).await, [1]);
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_begins_when_three_quarters_are_there() {
-        let (crowd, started) = (crowd_of(4), Instant::now());
-        let others = async {
-            for _ in 0..5 {
-                tokio::task::yield_now().await;
-                crowd.join();
-            }
-        };
-        // Of 12 nine are waited for.
-        tokio::join!(crowd.gather(8), others);
-        assert_eq!(started.elapsed(), Duration::ZERO);
+    async fn a_turn_waits_for_as_long_as_others_come() {
+        assert_eq!(sizes_of_turns(4, 20, Duration::ZERO).await, [24]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_come_beyond_enough_do_not_end_the_next_wait() {
-        let crowd = crowd_of(0);
-        let others = async { (0..8).for_each(|_| crowd.join()) };
-        tokio::join!(crowd.gather(8), others);
-        crowd.leave(8);
-        let started = Instant::now();
-        crowd.gather(8).await;
-        assert!(started.elapsed() >= PATIENCE);
+    async fn a_turn_does_not_wait_for_long_for_those_who_come_one_by_one() {
+        let sizes = sizes_of_turns(1, 20, PATIENCE / 4).await;
+        assert_eq!(sizes.iter().sum::<usize>(), 21);
+        assert!(sizes.iter().all(|size| (1..=6).contains(size)), "{sizes:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_begins_without_those_who_do_not_come() {
-        let (crowd, started) = (crowd_of(4), Instant::now());
-        crowd.gather(8).await;
-        assert!((PATIENCE..=2 * PATIENCE).contains(&started.elapsed()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn nobody_waits_while_a_full_turn_is_there() {
-        let (crowd, started) = (crowd_of(100), Instant::now());
-        crowd.gather(100).await;
-        assert_eq!(started.elapsed(), Duration::ZERO);
+    async fn a_turn_serves_no_more_than_a_look_can_and_the_rest_is_the_next_one() {
+        assert_eq!(sizes_of_turns(TURN_MAX + 10, 0, Duration::ZERO).await, [TURN_MAX, 10]);
     }
 }
