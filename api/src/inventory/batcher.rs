@@ -122,6 +122,7 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
         Err(error) => return refuse(batch, &error),
     };
     let mut changed = false;
+    let mut outcomes: HashMap<&'static str, u64> = HashMap::default();
     for waiting in batch.drain(..) {
         let decided = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&call, &reply));
         if let Ok(Decided { outcome, .. }) = &decided {
@@ -130,11 +131,14 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
                 shared.made.remember(waiting.request.target(), image);
                 changed = true;
             }
-            metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome.label())
-                .increment(1);
+            *outcomes.entry(outcome.label()).or_default() += 1;
         }
         // A receiver that is gone retries with its key and finds the decision.
         let _ = waiting.answer.send(decided);
+    }
+    for (outcome, count) in outcomes {
+        metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome)
+            .increment(count);
     }
     if changed {
         shared.wake_ups[&shard].notify_one();

@@ -14,6 +14,7 @@ use boxoffice_schema::scripts::{Book, Decision, REPLAYS, Target, replays};
 use boxoffice_schema::shard::Shard;
 use foldhash::HashMap;
 use futures_util::future::join_all;
+use metrics::Counter;
 use tokio::task::JoinSet;
 
 use super::crowd::{Crowd, Turns, Waiting, crowd};
@@ -28,6 +29,7 @@ type Epoch = Option<u32>;
 pub(super) struct Replays {
     shared: Arc<Shared>,
     crowd: Crowd<Target, Epoch>,
+    replayed: Counter,
 }
 
 impl Replays {
@@ -35,7 +37,9 @@ impl Replays {
     pub(super) fn start(shared: &Arc<Shared>, link: &Link, tasks: &mut JoinSet<()>) -> Self {
         let (crowd, turns) = crowd(shared.settings.queue);
         tasks.spawn(serve(shared.clone(), link.clone(), turns));
-        Self { shared: shared.clone(), crowd }
+        let replayed =
+            metrics::counter!("boxoffice_decisions_total", "script" => REPLAYS.name, "outcome" => "replayed");
+        Self { shared: shared.clone(), crowd, replayed }
     }
 
     /// What the request made before, where a look says that it is there. Rate limits do not count who retries.
@@ -49,8 +53,7 @@ impl Replays {
         let Some(epoch) = self.crowd.look(*request.target()).await? else { return Ok(None) };
         let again = self.shared.made.recall(request, epoch);
         if again.is_some() {
-            metrics::counter!("boxoffice_decisions_total", "script" => REPLAYS.name, "outcome" => "replayed")
-                .increment(1);
+            self.replayed.increment(1);
         }
         Ok(again)
     }
