@@ -1,4 +1,5 @@
--- How an event's hash is read, for the scripts that decide about its bookings and for the one that only looks at it.
+-- How an event's hash is read and what its keys say, for the scripts that decide about its bookings and for the one that only
+-- looks at it.
 
 -- What the fields of a ticket type are called in the event's hash. Each name is joined once a call: writing a number costs
 -- more than what is done with the field.

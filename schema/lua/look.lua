@@ -9,6 +9,7 @@
 -- Returns {certificate, tickets left of each ticket type, which slots something was added to, the fields of each of them}; a
 -- slot is said by its place among the slots, from 0, and without fields where one call would read more than it should. Returns
 -- nil where the event may not be sold just now, for whatever reason: book.lua says which, and closes a shard that has lost a key.
+-- What only limits need is not read here.
 
 local FIELDS_READ_MAX = 4096
 

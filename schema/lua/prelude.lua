@@ -1,5 +1,5 @@
 -- Shared by every script that decides. identity.lua and this text are placed in front of the script's own when that
--- is loaded; those that decide about bookings have inventory.lua in between.
+-- is loaded; those that decide about bookings have event.lua and inventory.lua in between.
 --
 -- A deciding script first decides everything, looking at what it has decided before, and then calls `commit` once.
 -- Requests of one batch therefore see each other, and nothing reaches the keyspace before the whole batch has been

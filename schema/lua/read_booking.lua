@@ -9,7 +9,7 @@
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch or not is_certified(KEYS[2], epoch) then return unverified() end
--- Under the end of its id lie the id's beginning and the image, and a slot's number is cut out of its key: see inventory.lua.
+-- Under the end of its id lie the id's beginning and the image, and a slot's number is cut out of its key: see event.lua.
 local found = redis.call('HMGET', KEYS[3], string.sub(ARGV[1], 7), '')
 if not found[1] and not found[2] and redis.call('HEXISTS', KEYS[4], string.sub(KEYS[3], #KEYS[4] + 1)) == 1 then
   return unverified()

@@ -48,7 +48,7 @@ write_pairs('ZADD', KEYS[3], ARGV, next_list())
 local slots = {}
 for slot = 5, #KEYS do
   write_pairs('HSET', KEYS[slot], ARGV, next_list())
-  slots[#slots + 1] = string.sub(KEYS[slot], #KEYS[4] + 1) -- its number, see inventory.lua
+  slots[#slots + 1] = string.sub(KEYS[slot], #KEYS[4] + 1) -- its number, see event.lua
   slots[#slots + 1] = '1'
 end
 -- Behind the slots, and not with each of them: Redis is what a restoration waits for.

@@ -83,10 +83,8 @@ impl<Q, A> Turns<Q, A> {
     pub(super) async fn next(&mut self) -> Option<Vec<Waiting<Q, A>>> {
         let mut turn = vec![self.queue.recv().await?];
         self.gather().await;
-        while turn.len() < TURN_MAX
-            && let Ok(waiting) = self.queue.try_recv()
-        {
-            turn.push(waiting);
+        if !self.queue.is_empty() {
+            self.queue.recv_many(&mut turn, TURN_MAX - 1).await;
         }
         turn.retain(|waiting| !waiting.answer.is_closed());
         Some(turn)

@@ -52,17 +52,17 @@ pub struct Again {
     /// The id that the booking has since.
     pub booking_id: BookingId,
     /// What the first response said.
-    pub said: Said,
+    pub first: FirstResponse,
     /// Where the booking was changed last, as far as this instance knows.
     pub(super) position: Position,
 }
 
-/// What a first response said, as far as it is remembered.
+/// A first response, as far as it is remembered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Said {
-    /// The booking, which says it.
-    Booking(Box<BookingImage>),
-    /// The body of the response.
+pub enum FirstResponse {
+    /// It is made of this booking.
+    Of(Box<BookingImage>),
+    /// Its body.
     Body(Vec<u8>),
 }
 
@@ -72,56 +72,50 @@ impl Made {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn has(&self, request: &Book) -> bool {
-        self.memory().bookings.contains_key(&key_of(request.target()))
-    }
-
     /// Redis has changed a booking.
     pub(super) fn remember(&self, target: &Target, image: &BookingImage) {
-        let (key, position) = (key_of(target), image.position);
+        let key = key_of(target);
+        let booking = Booking {
+            id: target.booking_id,
+            position: image.position,
+            fingerprint: image.fingerprint,
+            first: First::Image(image.encode().into_boxed_slice()),
+        };
         let memory = &mut *self.memory();
-        // What its first response said is remembered then.
-        if let Some(booking) = memory.bookings.get_mut(&key).filter(|booking| booking.id == target.booking_id)
-        {
-            booking.position = position;
-            return;
+        match memory.bookings.get_mut(&key).filter(|known| known.id == booking.id) {
+            // What its first response said is remembered already. A confirmation and a cancellation may come in any order.
+            Some(known) => known.position = known.position.max(booking.position),
+            None => memory.put(key, booking),
         }
-        let first = First::Image(image.encode().into_boxed_slice());
-        memory.put(key, Booking { id: target.booking_id, position, fingerprint: image.fingerprint, first });
     }
 
     /// A booking's first response was made. Who asks again gets this one, which is made once.
-    pub(super) fn said(&self, target: &Target, body: &[u8]) {
-        let first = First::Response(body.into());
-        self.memory().say(&key_of(target), target.booking_id, first);
+    pub(super) fn keep_response(&self, target: &Target, body: &[u8]) {
+        self.memory().keep(&key_of(target), target.booking_id, First::Response(body.into()));
     }
 
-    /// What the request made before, where that was in this epoch and by the same body. What is of another epoch is forgotten:
-    /// whether a recovery found it is Redis' to say.
-    pub(super) fn recall(&self, request: &Book, epoch: u32) -> Option<Again> {
-        let key = key_of(request.target());
-        let (booking_id, position, said) = {
-            let mut memory = self.memory();
-            let booking = memory.bookings.get(&key)?;
-            if booking.position.epoch != epoch {
-                memory.forget(&key);
-                return None;
-            }
-            if booking.fingerprint != request.fingerprint() {
-                return None;
-            }
-            let said = match &booking.first {
-                First::Response(body) => Ok(body.to_vec()),
-                First::Image(image) => Err(image.clone()),
-            };
-            (booking.id, booking.position, said)
-        };
-        let said = match said {
-            Ok(body) => Said::Body(body),
+    /// What the request made before, where that was by the same body.
+    pub(super) fn recall(&self, request: &Book) -> Option<Again> {
+        let memory = self.memory();
+        let booking = memory.bookings.get(&key_of(request.target()))?;
+        if booking.fingerprint != request.fingerprint() {
+            return None;
+        }
+        let first = match &booking.first {
+            First::Response(body) => FirstResponse::Body(body.to_vec()),
             // It was encoded here.
-            Err(image) => Said::Booking(Box::new(BookingImage::decode(&image).ok()?)),
+            First::Image(image) => FirstResponse::Of(Box::new(BookingImage::decode(image).ok()?)),
         };
-        Some(Again { booking_id, said, position })
+        Some(Again { booking_id: booking.id, first, position: booking.position })
+    }
+
+    /// Forgets what the request made, unless it was in this epoch: whether a recovery found it is Redis' to say.
+    pub(super) fn forget_unless(&self, epoch: u32, request: &Book) {
+        let key = key_of(request.target());
+        let memory = &mut *self.memory();
+        if memory.bookings.get(&key).is_some_and(|booking| booking.position.epoch != epoch) {
+            memory.forget(&key);
+        }
     }
 }
 
@@ -136,7 +130,7 @@ impl Memory {
     }
 
     /// Nothing where the booking is not remembered any more.
-    fn say(&mut self, key: &Key, id: BookingId, first: First) {
+    fn keep(&mut self, key: &Key, id: BookingId, first: First) {
         let Some(booking) = self.bookings.get_mut(key).filter(|booking| booking.id == id) else { return };
         self.bytes -= booking.bytes();
         booking.first = first;
@@ -217,16 +211,16 @@ pub(super) mod tests {
         let (target, image) = (*request(key, 1).target(), booking(key, epoch));
         made.remember(&target, &image);
         let position = image.position;
-        Again { booking_id: target.booking_id, said: Said::Booking(Box::new(image)), position }
+        Again { booking_id: target.booking_id, first: FirstResponse::Of(Box::new(image)), position }
     }
 
     #[test]
-    fn what_was_made_in_this_epoch_by_the_same_body_is_recalled() {
+    fn what_was_made_by_the_same_body_is_recalled() {
         let made = Made::default();
         let again = remember(&made, "k", 3);
-        assert_eq!(made.recall(&request("k", 1), 3), Some(again));
-        assert_eq!(made.recall(&request("k", 2), 3), None, "another body");
-        assert_eq!(made.recall(&request("other", 1), 3), None, "another key");
+        assert_eq!(made.recall(&request("k", 1)), Some(again));
+        assert_eq!(made.recall(&request("k", 2)), None, "another body");
+        assert_eq!(made.recall(&request("other", 1)), None, "another key");
     }
 
     #[test]
@@ -234,16 +228,16 @@ pub(super) mod tests {
         let made = Made::default();
         let again = remember(&made, "k", 3);
         let target = Target { booking_id: again.booking_id, ..*request("k", 1).target() };
-        made.said(&target, b"{}");
-        made.said(request("other", 1).target(), b"of a booking that is not remembered");
+        made.keep_response(&target, b"{}");
+        made.keep_response(request("other", 1).target(), b"of a booking that is not remembered");
         let changed = BookingImage {
             status: BookingStatus::Cancelled,
             position: Position { epoch: 4, sequence: 8 },
             ..booking("k", 3)
         };
         made.remember(&target, &changed);
-        let again = Again { said: Said::Body(b"{}".to_vec()), position: changed.position, ..again };
-        assert_eq!(made.recall(&request("k", 1), 4), Some(again));
+        let again = Again { first: FirstResponse::Body(b"{}".to_vec()), position: changed.position, ..again };
+        assert_eq!(made.recall(&request("k", 1)), Some(again));
     }
 
     #[test]
@@ -251,27 +245,27 @@ pub(super) mod tests {
         let made = Made::default();
         let before = *request("k", 1).target();
         made.remember(&before, &booking("k", 3));
-        made.said(&before, b"before");
+        made.keep_response(&before, b"before");
         let [time @ .., _] = before.booking_id.as_bytes().first_chunk::<6>().unwrap();
         let mut bytes = *before.booking_id.as_bytes();
         bytes[..5].copy_from_slice(&time.map(|byte| byte.wrapping_add(1)));
         let anew = Target { booking_id: BookingId::from_bytes(bytes), ..before };
         made.remember(&anew, &booking("k", 4));
-        made.said(&before, b"too late");
-        let again = made.recall(&request("k", 1), 4).unwrap();
+        made.keep_response(&before, b"too late");
+        let again = made.recall(&request("k", 1)).unwrap();
         assert_eq!(again.booking_id, anew.booking_id);
-        assert_eq!(again.said, Said::Booking(Box::new(booking("k", 4))));
+        assert_eq!(again.first, FirstResponse::Of(Box::new(booking("k", 4))));
     }
 
     #[test]
-    fn what_was_made_in_another_epoch_is_forgotten() {
+    fn what_was_made_in_another_epoch_is_forgotten_and_what_was_made_in_this_one_is_not() {
         let made = Made::default();
         remember(&made, "k", 3);
-        assert!(made.has(&request("k", 1)));
-        assert_eq!(made.recall(&request("k", 1), 4), None);
-        assert!(!made.has(&request("k", 1)));
+        made.forget_unless(4, &request("k", 1));
+        assert_eq!(made.recall(&request("k", 1)), None);
         let anew = remember(&made, "k", 4);
-        assert_eq!(made.recall(&request("k", 1), 4), Some(anew));
+        made.forget_unless(4, &request("k", 1));
+        assert_eq!(made.recall(&request("k", 1)), Some(anew));
     }
 
     #[test]
@@ -281,7 +275,7 @@ pub(super) mod tests {
         let size = booking(&key(0), 1).encode().len() + BYTES_BESIDE;
         let room = BYTES_MAX / size;
         (0..=room).for_each(|n| drop(remember(&made, &key(n), 1)));
-        let has = |n: usize| made.has(&request(&key(n), 1));
+        let has = |n: usize| made.recall(&request(&key(n), 1)).is_some();
         assert!(!has(0) && has(1) && has(room));
         let memory = made.memory();
         assert_eq!((memory.bookings.len(), memory.order.len(), memory.bytes), (room, room, room * size));

@@ -4,8 +4,8 @@
 //! leaves, as one script call a shard, over the held connection (`link`); the decision waits in the shard's outbox until
 //! this or another instance has brought it to Kafka (`relay`, `log`). What changes nothing each HTTP thread asks Redis itself,
 //! over a connection of its own (`looks`). Whoever wants what was sold out before, or retries what was just booked, first
-//! shares a look with all of their thread who do, which answers most of them (`sold_out`, `replays`); reads of an event are
-//! shared likewise (`reader`), and whoever shares waits for company (`crowd`). The relays and whatever else runs in the
+//! shares a look with all of their thread who do, which answers most of them (`sold_out`, and `replays` by what was `made`);
+//! reads of an event are shared likewise (`reader`), and whoever shares waits for company (`crowd`). The relays and whatever else runs in the
 //! background have another connection. Rate limits of anything but bookings are gathered as bookings are (`rates`).
 //! `acknowledge` makes an answer wait for Kafka where that is asked for. Those of an HTTP thread who wait for another thread's
 //! word are woken together (`together`).
@@ -49,7 +49,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use guarantees::refuse_unsafe;
-pub use made::{Again, Said};
+pub use made::{Again, FirstResponse};
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
@@ -253,8 +253,8 @@ impl Inventory {
     }
 
     /// A booking's first response was made; whoever asks again gets the same.
-    pub fn said(&self, target: &Target, body: &[u8]) {
-        self.shared.made.said(target, body);
+    pub fn keep_response(&self, target: &Target, body: &[u8]) {
+        self.shared.made.keep_response(target, body);
     }
 
     async fn decide(&self, request: Book) -> Result<Decided, InventoryError> {

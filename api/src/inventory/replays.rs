@@ -47,15 +47,15 @@ impl Replays {
     /// # Errors
     /// See [`Crowd::look`].
     pub(super) async fn of(&self, request: &Book) -> Result<Option<Again>, InventoryError> {
-        if !self.shared.made.has(request) {
+        let made = &self.shared.made;
+        let Some(again) = made.recall(request) else { return Ok(None) };
+        let Some(epoch) = self.crowd.look(*request.target()).await? else { return Ok(None) };
+        if again.position.epoch != epoch {
+            made.forget_unless(epoch, request);
             return Ok(None);
         }
-        let Some(epoch) = self.crowd.look(*request.target()).await? else { return Ok(None) };
-        let again = self.shared.made.recall(request, epoch);
-        if again.is_some() {
-            self.replayed.increment(1);
-        }
-        Ok(again)
+        self.replayed.increment(1);
+        Ok(Some(again))
     }
 }
 

@@ -3,12 +3,12 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::StreamExt;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::error::{Code, Problem};
 
@@ -25,10 +25,11 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
         return Err(Problem::new(Code::BodyTooLarge));
     }
     let late = |_| Problem::because(Code::MalformedRequest, "The body did not arrive in time.");
+    let deadline = Instant::now() + ARRIVES_WITHIN;
     let mut body = pin!(gather(&mut payload));
     match at_once(body.as_mut()).await {
         Some(body) => body,
-        None => tokio::time::timeout(ARRIVES_WITHIN, body).await.map_err(late)?,
+        None => timeout_at(deadline, body).await.map_err(late)?,
     }
 }
 
@@ -36,7 +37,9 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
 /// head, so that the first poll is nearly always too early; by the second nearly every body is there, and needs no timer.
 ///
 /// The first poll asks for no wake-up. A body is fed by the task of its connection, which polls the handler whenever it has fed
-/// something; woken as well, it would go through the whole connection once more for each request, and find nothing to do.
+/// something; woken as well, it would go through the whole connection once more for each request, and find nothing to do. Where
+/// nothing is fed any more, behind another request of a pipeline or behind a question to Redis, the second poll comes when the
+/// connection's own time ends, and its body's is long over.
 async fn at_once<T>(mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     let mut asked_again = false;
     poll_fn(|context| {

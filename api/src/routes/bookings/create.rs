@@ -4,7 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue, LOCATION};
 use actix_web::web::Payload;
-use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::scripts::{Book, Decision, Outcome, Target};
 use boxoffice_schema::text::{Customer, IdempotencyKey};
@@ -16,7 +16,7 @@ use crate::catalogue::Listing;
 use crate::contract::{self, DECIDING, EventPath, KeyHeader, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
-use crate::inventory::{Booked, Said};
+use crate::inventory::{Again, Booked, FirstResponse};
 use crate::limits::Action;
 use crate::office::Office;
 use crate::request::{Checks, Integer, Object, event_id, idempotency_key, parse, read_json};
@@ -129,23 +129,28 @@ pub(crate) async fn create(
         Ok((target, office.stores.inventory.book(booking).await?))
     })
     .await?;
-    let (booking_id, said, replayed) = match booked {
-        Booked::Again(again) => (again.booking_id, again.said, true),
+    let first_response = |booking_id, image: &BookingImage| {
+        let body = written(&BookingBody::at_first(event, booking_id, image))?;
+        office.stores.inventory.keep_response(&Target { booking_id, ..target }, &body);
+        Ok::<_, Problem>(body)
+    };
+    let (id, body, replayed) = match booked {
+        Booked::Again(Again { booking_id, first, .. }) => match first {
+            FirstResponse::Body(body) => (booking_id, body, true),
+            FirstResponse::Of(image) => (booking_id, first_response(booking_id, &image)?, true),
+        },
         Booked::Decided(decided) => {
             limited::stand(&request, asked.decided(&decided.standings))?;
             match decided.outcome {
-                Outcome::Changed(image) => (target.booking_id, Said::Booking(Box::new(image)), false),
-                Outcome::Replayed(first, image) => (first, Said::Booking(Box::new(image)), true),
+                Outcome::Changed(image) => {
+                    (target.booking_id, first_response(target.booking_id, &image)?, false)
+                }
+                Outcome::Replayed(id, image) => (id, first_response(id, &image)?, true),
                 refused => return Err(refusal(&refused)),
             }
         }
     };
-    let target = Target { booking_id, ..target };
-    let body = match said {
-        Said::Body(body) => body,
-        Said::Booking(image) => say(&office, &target, &image)?,
-    };
-    respond(&target, body, replayed)
+    respond(event, id, body, replayed)
 }
 
 /// What Redis is to decide.
@@ -166,16 +171,9 @@ async fn prepare(
     Ok(Book::new(event, listing.slots, &caller, key, &wanted.customer, listing.currency, hold_ms, items))
 }
 
-/// The body of the first response, which is kept for whoever asks again.
-fn say(office: &Office, target: &Target, image: &BookingImage) -> Result<Vec<u8>, Problem> {
-    let body = written(&BookingBody::at_first(target.event_id, target.booking_id, image))?;
-    office.stores.inventory.said(target, &body);
-    Ok(body)
-}
-
 /// The same bytes for the first response and every replay.
-fn respond(target: &Target, body: Vec<u8>, replayed: bool) -> Answer {
-    let location = format!("/v1/events/{}/bookings/{}", target.event_id, target.booking_id);
+fn respond(event: EventId, id: BookingId, body: Vec<u8>, replayed: bool) -> Answer {
+    let location = format!("/v1/events/{event}/bookings/{id}");
     let mut response = json_response(StatusCode::CREATED, body);
     response.headers_mut().insert(LOCATION, HeaderValue::from_str(&location).map_err(Problem::internal)?);
     if replayed {

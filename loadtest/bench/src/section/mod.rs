@@ -67,6 +67,14 @@ pub(crate) struct Pace {
     pub(crate) soak: Duration,
 }
 
+impl Pace {
+    /// The same time in so many times as many rounds. What is compared is then measured closer together, on machines whose speed
+    /// changes from second to second.
+    fn finer(self, times: u32) -> Self {
+        Self { rounds: self.rounds * times as usize, time: self.time / times, ..self }
+    }
+}
+
 /// What a section came to.
 pub(crate) struct Outcome {
     pub(crate) ratios: Vec<Figure>,

@@ -187,6 +187,24 @@ async fn a_body_that_stops_is_answered_400_after_ten_seconds() {
 }
 
 #[tokio::test]
+async fn a_body_that_stops_behind_another_request_is_answered_400_within_the_connections_time() {
+    let world = World::start_with(&["--client-seconds", "11"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let (head, body) = (booking_head(&event.id, "k"), event.request("ann", 1).to_string());
+    let first = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let stopped = booking_head(&event.id, "stopped") + "Content-Length: 1000\r\n\r\n{\"customer\":";
+    let mut client = Raw::to(&world).await;
+    let started = Instant::now();
+    client.send(first + &stopped).await;
+    assert_eq!(client.answer().await.unwrap().status, 201);
+    let answer = client.answer().await.unwrap();
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(String::from_utf8(answer.body).unwrap().contains("did not arrive in time"));
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    client.ended().await;
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_answers_is_cut() {
     let world = World::start_with(&IMPATIENT).await;
     let event = world.on_sale(&World::draft(&[10])).await;
