@@ -10,8 +10,8 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{Book, Decision, Target};
 use foldhash::HashMap;
 
-/// What is remembered takes so many bytes at most, the last bookings: of four seconds at 5,000 a second.
-const BYTES_MAX: usize = 14 * 1024 * 1024;
+/// What is remembered takes so many bytes at most, the last bookings: of seven seconds at 5,000 a second.
+const BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// What a booking takes beside what its first response said: two keys, and the room that a map and a queue leave free.
 const BYTES_BESIDE: usize = 210;
