@@ -5,8 +5,8 @@
 //! this or another instance has brought it to Kafka (`relay`, `log`). What changes nothing each HTTP thread asks Redis itself,
 //! over a connection of its own (`looks`). Whoever wants what was sold out before, or retries what was just booked, first
 //! shares a look with all of their thread who do, which answers most of them (`sold_out`, and `replays` by what was `made`);
-//! reads of an event are shared likewise (`reader`), and whoever shares waits for company (`crowd`). The relays and whatever else runs in the
-//! background have another connection. Rate limits of anything but bookings are gathered as bookings are (`rates`).
+//! reads of an event are shared likewise (`reader`), and whoever shares waits for company (`crowd`). The relays and whatever else
+//! runs in the background have another connection. Rate limits of anything but bookings are gathered as bookings are (`rates`).
 //! `acknowledge` makes an answer wait for Kafka where that is asked for. Those of an HTTP thread who wait for another thread's
 //! word are woken together (`together`).
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::Gate;
 use crate::http::Event;
 use crate::private_redis::PrivateRedis;
-use crate::transport::{Raw, RawAnswer, booking_head};
+use crate::transport::{Raw, RawAnswer, booking};
 use crate::world::{World, eventually};
 
 /// Connections are handed to the two threads of a world in turn.
@@ -24,8 +24,7 @@ async fn clients(world: &World) -> Vec<Raw> {
 }
 
 async fn book(client: &mut Raw, event: &Event, key: &str) -> RawAnswer {
-    let (head, body) = (booking_head(&event.id, key), event.request("ann", 1).to_string());
-    client.send(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    client.send(booking(&event.id, key, &event.request("ann", 1).to_string())).await;
     client.answer().await.unwrap()
 }
 

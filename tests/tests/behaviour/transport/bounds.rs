@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use super::{Raw, booking_head, metric};
+use super::{Raw, booking, booking_head, metric};
 use crate::http::{Event, Reply};
 use crate::world::{World, eventually};
 
@@ -102,13 +102,12 @@ async fn two_bookings_in_one_breath_are_made_at_once_wherever_their_bytes_are_pa
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[100])).await;
     let body = event.request("ann", 1).to_string();
-    let head = |key: &str| format!("{}Content-Length: {}\r\n\r\n", booking_head(&event.id, key), body.len());
-    let one = head("a-0").len();
-    let (two, half) = (one + body.len(), body.len() / 2);
+    let two = booking(&event.id, "a-0", &body).len();
+    let (one, half) = (two - body.len(), body.len() / 2);
     for (at, cut) in
         [one - 1, one, one + half, two, two + one - 1, two + one, two + one + half].into_iter().enumerate()
     {
-        let both = [head(&format!("a-{at}")), body.clone(), head(&format!("b-{at}")), body.clone()].concat();
+        let both = ["a", "b"].map(|key| booking(&event.id, &format!("{key}-{at}"), &body)).concat();
         let (first, rest) = both.split_at(cut);
         let mut client = Raw::to(&world).await;
         client.send(first).await;
@@ -190,8 +189,7 @@ async fn a_body_that_stops_is_answered_400_after_ten_seconds() {
 async fn a_body_that_stops_behind_another_request_is_answered_400_within_the_connections_time() {
     let world = World::start_with(&["--client-seconds", "11"]).await;
     let event = world.on_sale(&World::draft(&[10])).await;
-    let (head, body) = (booking_head(&event.id, "k"), event.request("ann", 1).to_string());
-    let first = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    let first = booking(&event.id, "k", &event.request("ann", 1).to_string());
     let stopped = booking_head(&event.id, "stopped") + "Content-Length: 1000\r\n\r\n{\"customer\":";
     let mut client = Raw::to(&world).await;
     let started = Instant::now();

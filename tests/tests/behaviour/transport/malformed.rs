@@ -1,12 +1,12 @@
 //! Requests that a server behind a proxy must not read otherwise than the proxy did.
 
-use super::{Raw, booking_head};
+use super::{Raw, booking, booking_head};
 use crate::world::World;
 
 /// What an attacker wants to be seen as a second request.
 fn smuggled(event: &str) -> String {
     let body = r#"{"customer":"mallory"}"#;
-    booking_head(event, "smuggled") + &format!("Content-Length: {}\r\n\r\n{body}", body.len())
+    booking(event, "smuggled", body)
 }
 
 #[tokio::test]

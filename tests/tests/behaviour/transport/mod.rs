@@ -116,6 +116,11 @@ pub fn booking_head(event: &str, key: &str) -> String {
     )
 }
 
+/// A whole booking.
+pub fn booking(event: &str, key: &str, body: &str) -> String {
+    booking_head(event, key) + &format!("Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
 /// A metric of the process, which all of its worlds share.
 pub async fn metric(world: &World, line: &str) -> Option<f64> {
     let text = String::from_utf8(world.get("/metrics").await.body).unwrap();
