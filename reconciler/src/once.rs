@@ -69,8 +69,9 @@ pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
         .into_iter()
         .map(|(shard, found)| (shard, found.high))
         .collect();
-    let lease = Lease::new(pool.clone(), lease::RECONCILER);
-    let applied_elsewhere = !lease.take().await?;
+    let lease = Lease::new(lease::RECONCILER);
+    let held = lease.take(&pool).await?;
+    let applied_elsewhere = held.is_none();
     let stop = CancellationToken::new();
     let _stop_at_the_end = stop.clone().drop_guard();
     let job = async {
@@ -82,9 +83,7 @@ pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
         let verdict = verdict(&report, &open);
         anyhow::Ok(Summary { verdict, applied_elsewhere, unapplied_records, audit: report, open })
     };
-    let summary = if applied_elsewhere {
-        job.await
-    } else {
+    let summary = if let Some(held) = held {
         let log = Arc::new(LogWriter::new(config)?);
         let (summary, (), ()) = tokio::join!(
             async {
@@ -93,10 +92,12 @@ pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
                 summary
             },
             pipeline::run(config.clone(), pool.clone(), log, stop.clone()),
-            lease.clone().keep(stop.clone()),
+            held.keep(stop.clone()),
         );
-        lease.release().await;
+        lease.release(&pool).await;
         summary
+    } else {
+        job.await
     };
     pool.close().await;
     summary

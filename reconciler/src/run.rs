@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::kafka::LogWriter;
-use crate::lease::{self, Lease};
+use crate::lease::{self, Held, Lease};
 use crate::redis_link::RedisLink;
 use crate::{audit, guarantees, kafka, limits, pipeline, postgres, recovery};
 
@@ -28,13 +28,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     if !wait_until_ready(&config, &postgres::pool(&config)?, &shutdown).await? {
         return Ok(());
     }
+    // The same holder in each turn, so that none waits for the last one's lease to run out.
+    let lease = Lease::new(lease::RECONCILER);
     while !shutdown.is_cancelled() {
         // Each turn has connections of its own: those of the last one may be silent for ever.
         let pool = postgres::pool(&config)?;
-        let lease = Lease::new(pool.clone(), lease::RECONCILER);
-        if lease.acquire(&shutdown).await {
-            lead(&config, &pool, &redis, &lease, &shutdown).await?;
-            lease.release().await;
+        if let Some(held) = lease.acquire(&pool, &shutdown).await {
+            lead(&config, &pool, &redis, held, &shutdown).await?;
+            lease.release(&pool).await;
         }
         // A pool waits for connections that are lent; the work that had them has ended.
         let _ = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
@@ -77,7 +78,7 @@ async fn lead(
     config: &Config,
     pool: &sqlx::PgPool,
     redis: &RedisLink,
-    lease: &Lease,
+    held: Held,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let log = Arc::new(LogWriter::new(config)?);
@@ -88,7 +89,7 @@ async fn lead(
     work.spawn(recovery::run(config.clone(), shards, pool.clone(), redis.clone(), log, stop.clone()));
     work.spawn(audit::run(config.clone(), pool.clone(), redis.clone(), stop.clone()));
     work.spawn(limits::run(config.clone(), pool.clone(), stop.clone()));
-    work.spawn(Lease::keep(lease.clone(), stop.clone()));
+    work.spawn(held.keep(stop.clone()));
     // Whichever ends first, by a lost lease, the shutdown or a panic, ends the others.
     let mut failure = None;
     if let Some(first) = work.join_next().await {

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka::LogWriter;
-use crate::lease::{self, Lease};
+use crate::lease::{self, Held, Lease};
 use crate::redis_link::RedisLink;
 use crate::{pipeline, recovery};
 
@@ -23,11 +23,11 @@ pub(crate) async fn while_applied<T>(
     job: impl Future<Output = T>,
 ) -> anyhow::Result<T> {
     let stop = CancellationToken::new();
-    let lease = Lease::new(pool.clone(), lease::RECONCILER);
+    let lease = Lease::new(lease::RECONCILER);
     let stand_in = async {
         while !stop.is_cancelled() {
-            if lease.acquire(&stop).await {
-                serve(config, pool, redis, recovered.clone(), &lease, &stop.child_token()).await?;
+            if let Some(held) = lease.acquire(pool, &stop).await {
+                serve(config, pool, redis, recovered.clone(), held, &stop.child_token()).await?;
             }
         }
         anyhow::Ok(())
@@ -38,7 +38,7 @@ pub(crate) async fn while_applied<T>(
         done
     };
     let (done, stood_in) = tokio::join!(job, stand_in);
-    lease.release().await;
+    lease.release(pool).await;
     stood_in.map(|()| done)
 }
 
@@ -48,14 +48,14 @@ async fn serve(
     pool: &PgPool,
     redis: &RedisLink,
     recovered: Vec<Shard>,
-    lease: &Lease,
+    held: Held,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let log = Arc::new(LogWriter::new(config)?);
     let apply = pipeline::run(config.clone(), pool.clone(), Arc::clone(&log), stop.clone());
     let recover = recovery::run(config.clone(), recovered, pool.clone(), redis.clone(), log, stop.clone());
     let keep = async {
-        lease.clone().keep(stop.clone()).await;
+        held.keep(stop.clone()).await;
         stop.cancel();
     };
     tokio::join!(apply, recover, keep);

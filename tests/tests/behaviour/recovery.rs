@@ -1,6 +1,7 @@
 //! Redis killed in the middle of a sale: nothing is sold until it was verified, and nothing is lost.
 
 use futures_util::future::join_all;
+use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Server, gated};
@@ -139,6 +140,44 @@ async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_
     })
     .await;
     eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 11 }).await;
+}
+
+/// Of the connections from the reconciler those in a state, and for which something holds.
+async fn connections(world: &World, state: &str, holds: &str) -> i64 {
+    let count = format!(
+        "WITH found AS MATERIALIZED (SELECT pid FROM pg_stat_activity WHERE datname = current_database() \
+         AND application_name = 'boxoffice-reconciler' AND {state}) SELECT count(*) FROM found WHERE {holds}"
+    );
+    sqlx::query_scalar(AssertSqlSafe(count)).fetch_one(&world.pool).await.unwrap()
+}
+
+/// The same while it waits for an answer. Who asks later may find a new connection, and who waits already would wait for ever.
+#[tokio::test]
+async fn a_reconciler_that_was_asking_postgresql_when_it_went_silent_asks_again_over_new_connections() {
+    let (world, gate) = gated(Server::Postgres, &[]).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    world.drained(&event).await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE shards IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
+    eventually("the reconciler to wait for the shards' rows", || async {
+        connections(&world, "wait_event_type = 'Lock'", "true").await > 0
+    })
+    .await;
+    // Its pool makes new ones then, where silent ones would be noticed by whoever takes them.
+    let idle = "state = 'idle' AND query NOT LIKE 'INSERT INTO leases%'";
+    eventually("its idle connections to be gone", || async {
+        connections(&world, idle, "pg_terminate_backend(pid)").await == 0
+    })
+    .await;
+    gate.replace();
+    lock.rollback().await.unwrap();
+    let certificate = world.keys.certificate(world.shard_of(&event));
+    let _: i64 = world.redis(redis::cmd("DEL").arg(certificate)).await;
+    eventually("sales to go on", || async {
+        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
+    })
+    .await;
+    eventually("PostgreSQL to have the row", || async { world.rows_of(&event).await == 1 }).await;
 }
 
 /// The same of Kafka: its client would wait a minute for the answer to what it asked last.
