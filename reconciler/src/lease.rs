@@ -3,12 +3,11 @@
 //! Losing it is not a matter of safety, since every batch checks positions and every step of a recovery its epoch; it
 //! only keeps two processes from doing the same work. A holder steps down when it learns that another took over, and when the
 //! one connection over which it renews has broken or been silent for a while: whoever waits for an answer over another one may
-//! then wait for ever, and nobody says so. It begins again with new ones. A renewal over a new connection would hide that.
+//! then wait for ever, and nobody says so. The service begins again with new ones. A renewal over a new connection would hide that.
 
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,10 +36,11 @@ pub(crate) struct Lease {
     holder: String,
 }
 
-/// A lease that was taken, with the connection over which it was.
+/// A lease that was taken, with the connection over which it was. The pool does not get that back: it would wait for a silent one
+/// before it closes.
 pub(crate) struct Held {
     lease: Lease,
-    connection: PoolConnection<Postgres>,
+    connection: PgConnection,
 }
 
 impl Lease {
@@ -53,7 +53,7 @@ impl Lease {
         in_time(async {
             let mut connection = pool.acquire().await?;
             let taken = self.write_row(&mut connection).await?;
-            Ok(taken.then(|| Held { lease: self.clone(), connection }))
+            Ok(taken.then(|| Held { lease: self.clone(), connection: connection.detach() }))
         })
         .await
     }
@@ -124,7 +124,7 @@ impl Held {
                     return;
                 }
                 Err(error) if is_broken(&error) || renewed.elapsed() > SILENCE_MAX => {
-                    tracing::warn!(%error, "PostgreSQL does not answer; beginning again with new connections");
+                    tracing::warn!(%error, "PostgreSQL does not answer; giving the lease up");
                     return;
                 }
                 Err(error) => tracing::warn!(%error, "the lease was not renewed; trying again"),
@@ -137,7 +137,7 @@ impl Held {
 fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-        // PostgreSQL says that it ends, or lets nobody in, and closes the connection.
+        // PostgreSQL says that it ends, and closes the connection.
         sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
         sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => true,
         _ => false,

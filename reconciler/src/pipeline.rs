@@ -2,7 +2,7 @@
 //!
 //! While PostgreSQL does not take a batch the task tries it again and again, the channel fills, and the thread waits in it
 //! without reading on; no group expects it to poll. When PostgreSQL takes it the channel empties, and reading goes on where
-//! it was. Where PostgreSQL is away for longer, the lease ends all of it, and it begins again at PostgreSQL's offsets.
+//! it was. Where its connections break or stay silent, the lease ends all of it, and it begins again at PostgreSQL's offsets.
 //!
 //! A shard that meets a gap stops: it is taken out of the assignment, and what was read ahead of it is dropped. It is
 //! read again from PostgreSQL's offset when its gap is resolved. All shards begin in that state.

@@ -24,10 +24,7 @@ async fn sell_until_full(world: &World, event: &Event) -> Vec<String> {
 /// Kafka is back: the outbox drains in order, each decision is a row, and sales go on without anybody's doing.
 async fn goes_on(world: &World, gate: &Gate, event: &Event, sold: &[String]) {
     gate.open();
-    eventually("sales to go on", || async {
-        world.book(&event.id, "back", &event.request("bob", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(event, "back", "bob").await;
     for key in sold {
         let replay = world.book(&event.id, key, &event.request("ann", 1)).await;
         assert_eq!((replay.status, replay.header("idempotent-replayed")), (201, Some("true")));

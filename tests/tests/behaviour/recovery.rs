@@ -91,10 +91,7 @@ async fn what_a_late_relay_sends_behind_the_barrier_is_known_already_and_harms_n
     sell(&world, &event, "late", 10).await;
     redis.kill();
     redis.start_again().await;
-    eventually("sales to go on in a new epoch", || async {
-        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(&event, "after", "ann").await;
     assert!(world.rows_of(&event).await >= 10, "recovery has brought them to Kafka");
     let once = world.settings.logged(world.shard_of(&event)).await.len();
     gate.open();
@@ -135,10 +132,7 @@ async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_
     gate.replace();
     let certificate = world.keys.certificate(world.shard_of(&event));
     let _: i64 = world.redis(redis::cmd("DEL").arg(certificate)).await;
-    eventually("sales to go on", || async {
-        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(&event, "after", "ann").await;
     eventually("PostgreSQL to have all rows", || async { world.rows_of(&event).await == 11 }).await;
 }
 
@@ -159,8 +153,9 @@ async fn a_reconciler_that_was_asking_postgresql_when_it_went_silent_asks_again_
     world.drained(&event).await;
     let mut lock = world.pool.begin().await.unwrap();
     sqlx::query("LOCK TABLE shards IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.unwrap();
-    eventually("the reconciler to wait for the shards' rows", || async {
-        connections(&world, "wait_event_type = 'Lock'", "true").await > 0
+    let looking = "wait_event_type = 'Lock' AND query LIKE 'SELECT shard, recovery_epoch%'";
+    eventually("the reconciler to ask which epochs were taken", || async {
+        connections(&world, looking, "true").await > 0
     })
     .await;
     // Its pool makes new ones then, where silent ones would be noticed by whoever takes them.
@@ -173,10 +168,7 @@ async fn a_reconciler_that_was_asking_postgresql_when_it_went_silent_asks_again_
     lock.rollback().await.unwrap();
     let certificate = world.keys.certificate(world.shard_of(&event));
     let _: i64 = world.redis(redis::cmd("DEL").arg(certificate)).await;
-    eventually("sales to go on", || async {
-        world.book(&event.id, "after", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(&event, "after", "ann").await;
     eventually("PostgreSQL to have the row", || async { world.rows_of(&event).await == 1 }).await;
 }
 
@@ -210,10 +202,7 @@ async fn a_restored_postgresql_reads_the_log_to_its_end_before_an_empty_redis_is
     settings.start_reconciler(&stop);
     let second = World::around(settings, &[], stop).await;
     let _: String = second.redis(&redis::cmd("FLUSHALL")).await;
-    eventually("sales to go on in a second epoch", || async {
-        second.book(&event.id, "ann", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    second.sells_again(&event, "ann", "ann").await;
     let sold = sell(&second, &event, "late", 300).await;
     second.drained(&event).await;
     let _: String = second.redis(&redis::cmd("FLUSHALL")).await;
@@ -222,10 +211,7 @@ async fn a_restored_postgresql_reads_the_log_to_its_end_before_an_empty_redis_is
     let stop = CancellationToken::new();
     restored.start_reconciler(&stop);
     let third = World::around(restored, &[], stop).await;
-    eventually("sales to go on", || async {
-        third.book(&event.id, "bob", &event.request("bob", 1)).await.status == 201
-    })
-    .await;
+    third.sells_again(&event, "bob", "bob").await;
     are_replayed(&third, &event, "late", &sold).await;
     let audit = third.drained(&event).await;
     assert_eq!(audit["epoch"], 3, "the second is in the log: {audit}");

@@ -169,19 +169,13 @@ async fn bookings_that_redis_lost_before_kafka_had_them_are_made_anew() {
     redis.kill();
     let older = redis.backup();
     redis.start_again().await;
-    eventually("sales to go on", || async {
-        world.book(&event.id, "kept", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(&event, "kept", "ann").await;
     let lost = [world.books(&event, "lost-0").await, world.books(&event, "lost-1").await];
     world.replays(&event, "lost-0", &lost[0]).await;
     redis.kill();
     redis.restore(&older);
     redis.start_again().await;
-    eventually("sales to go on from the older file", || async {
-        world.book(&event.id, "kept", &event.request("ann", 1)).await.status == 201
-    })
-    .await;
+    world.sells_again(&event, "kept", "ann").await;
     world.replays(&event, "kept", &kept).await;
     let anew = world.books(&event, "lost-0").await;
     assert_ne!(anew.body, lost[0].body);

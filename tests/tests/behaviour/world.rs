@@ -265,6 +265,12 @@ impl World {
         self.book(&event.id, key, &body).await
     }
 
+    /// Waits until a ticket of the first type is sold under this key, after something that closed sales.
+    pub async fn sells_again(&self, event: &Event, key: &str, customer: &str) {
+        let body = event.request(customer, 1);
+        eventually("sales to go on", || async { self.book(&event.id, key, &body).await.status == 201 }).await;
+    }
+
     /// Waits until PostgreSQL has everything; the audit of that moment, which must show no drift and no gap.
     pub async fn drained(&self, event: &Event) -> Value {
         let path = format!("/v1/events/{}/audit", event.id);
