@@ -2,7 +2,7 @@
 //! once would harm nothing, since expiring is a decision like any other.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::ids::EventId;
@@ -15,8 +15,8 @@ use super::{InventoryError, Shared};
 /// Stock is back within a second of its hold's expiry; this is how often we look.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// After a hold that is due could not be expired: an operator must look, and is told no more often than this.
-const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// An operator must look at holds that are due and cannot be expired, and is told no more often than this.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Slots of events, which never change once an event is published.
 const KNOWN_EVENTS_MAX: usize = 10_000;
@@ -24,80 +24,103 @@ const KNOWN_EVENTS_MAX: usize = 10_000;
 /// Never returns; dropped when the lease is lost.
 pub(super) async fn expire(shared: &Shared, shard: Shard) {
     let mut slots = HashMap::new();
+    let mut complained: Option<Instant> = None;
+    // Holds that could not be expired stay in front of those that can: while there are more, they are passed over.
+    let mut passed_over = 0;
     loop {
-        match expire_due(shared, shard, &mut slots).await {
-            Ok(BATCH_MAX) => continue,
-            Ok(_) => {}
-            // A shard that is being verified or a Redis that is away is said elsewhere, once.
-            Err(InventoryError::Unverified | InventoryError::RedisUnavailable(_)) => {}
-            Err(error) => {
-                tracing::error!(%error, %shard, "holds were not expired; trying again");
-                tokio::time::sleep(FAILURE_PAUSE).await;
+        let failure = match expire_due(shared, shard, passed_over, &mut slots).await {
+            Ok(Round { found, expired, failure }) => {
+                passed_over = if found == BATCH_MAX { passed_over + found - expired } else { 0 };
+                failure.map(InventoryError::from)
             }
+            // A shard that is being verified or a Redis that is away is said elsewhere, once.
+            Err(InventoryError::Unverified | InventoryError::RedisUnavailable(_)) => None,
+            Err(error) => Some(error),
+        };
+        if let Some(error) = failure
+            && complained.is_none_or(|complained| complained.elapsed() > COMPLAINT_INTERVAL)
+        {
+            tracing::error!(%error, %shard, "holds were not expired; trying again");
+            complained = Some(Instant::now());
         }
-        tokio::time::sleep(INTERVAL).await;
+        if passed_over == 0 {
+            tokio::time::sleep(INTERVAL).await;
+        }
     }
 }
 
-/// Expires at most one batch; the number of holds that were expired.
+/// What became of the holds of a batch.
+struct Round {
+    found: usize,
+    expired: usize,
+    /// Why one of the others was not, unless it was due no more.
+    failure: Option<DecodeError>,
+}
+
+/// Expires at most one batch.
 async fn expire_due(
     shared: &Shared,
     shard: Shard,
+    passed_over: usize,
     slots: &mut HashMap<EventId, u32>,
-) -> Result<usize, InventoryError> {
-    let members: Vec<Vec<u8>> = shared.background.run(&scripts::due(&shared.settings.keys, shard)).await?;
+) -> Result<Round, InventoryError> {
+    let due = scripts::due(&shared.settings.keys, shard, passed_over);
+    let members: Vec<Vec<u8>> = shared.background.run(&due).await?;
+    let mut round = Round { found: members.len(), expired: 0, failure: None };
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
         let (event_id, booking_id) = Target::parse_subject(member)?;
-        let slots = slots_of(shared, shard, event_id, slots).await?;
-        due.push(Expire { target: Target { event_id, booking_id, slots } });
+        match slots_of(shared, shard, event_id, slots).await? {
+            Some(slots) => due.push(Expire { target: Target { event_id, booking_id, slots } }),
+            // The holds of other events go on.
+            None => round.failure = Some(stuck(format_args!("of event {event_id}, which is not in Redis"))),
+        }
     }
     if due.is_empty() {
-        return Ok(0);
+        return Ok(round);
     }
     // Expiring gives stock back, so it may go beyond the bound that stops new bookings; each booking does it once.
     let bounds = OutboxBounds { frames: u64::MAX >> 12, bytes: u64::MAX >> 12, age_ms: u64::MAX >> 12 };
     let call = decision_call(&shared.settings.keys, shard, bounds, &due);
     let replies: Vec<Value> = shared.background.run(&call).await?;
-    let mut expired = 0;
-    let mut failure = None;
     for reply in &replies {
         let Value::BulkString(bytes) = reply else { continue };
         let outcome = Outcome::parse(bytes)?;
         metrics::counter!("boxoffice_decisions_total", "script" => "expire", "outcome" => outcome.label())
             .increment(1);
         match outcome {
-            Outcome::Changed(_) => expired += 1,
+            Outcome::Changed(_) => round.expired += 1,
             Outcome::Unchanged(_) => {}
-            other => failure = Some(other),
+            other => round.failure = Some(stuck(format_args!("{}", other.label()))),
         }
     }
-    if expired > 0 {
+    if round.expired > 0 {
         shared.wake_ups[&shard].notify_one();
     }
-    match failure {
-        Some(outcome) => {
-            Err(DecodeError::new("expiry set", format!("a due hold is {}", outcome.label())).into())
-        }
-        None => Ok(expired),
-    }
+    Ok(round)
 }
 
+fn stuck(how: std::fmt::Arguments<'_>) -> DecodeError {
+    DecodeError::new("expiry set", format!("a due hold is {how}"))
+}
+
+/// In how many slots the bookings of an event lie; `None` where Redis does not have the event.
 async fn slots_of(
     shared: &Shared,
     shard: Shard,
     event: EventId,
     known: &mut HashMap<EventId, u32>,
-) -> Result<u32, InventoryError> {
+) -> Result<Option<u32>, InventoryError> {
     if let Some(slots) = known.get(&event) {
-        return Ok(*slots);
+        return Ok(Some(*slots));
     }
     let key = shared.settings.keys.event(shard, event);
     let slots: Option<u32> = shared.background.command(redis::cmd("HGET").arg(key).arg("slots")).await?;
-    let slots = slots.ok_or(InventoryError::Unverified)?;
-    if known.len() >= KNOWN_EVENTS_MAX {
-        known.clear();
+    if let Some(slots) = slots {
+        if known.len() >= KNOWN_EVENTS_MAX {
+            known.clear();
+        }
+        known.insert(event, slots);
     }
-    known.insert(event, slots);
     Ok(slots)
 }

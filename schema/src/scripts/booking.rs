@@ -230,13 +230,13 @@ pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
     }
 }
 
-/// Finds at most [`BATCH_MAX`] holds that are due; replies the members that [`Target::parse_subject`] reads. A shard whose
-/// expiry set is lost replies UNVERIFIED, and is closed.
-pub fn due(keys: &Keys, shard: Shard) -> Call {
+/// Finds at most [`BATCH_MAX`] holds that are due, behind the first `passed_over`; replies the members that
+/// [`Target::parse_subject`] reads. A shard whose expiry set is lost replies UNVERIFIED, and is closed.
+pub fn due(keys: &Keys, shard: Shard, passed_over: usize) -> Call {
     Call {
         script: &DUE,
         keys: vec![keys.shard(shard), keys.certificate(shard), keys.expiry(shard)],
-        args: vec![decimal(BATCH_MAX)],
+        args: vec![decimal(passed_over), decimal(BATCH_MAX)],
     }
 }
 

@@ -302,7 +302,7 @@ fn bookings_of_one_slot_are_restored_however_many_they_are_and_however_often_a_c
 }
 
 fn due(shard: &mut TestShard) -> Result<Vec<Vec<u8>>, redis::RedisError> {
-    shard.run(&scripts::due(&shard.keys, shard.shard))
+    shard.run(&scripts::due(&shard.keys, shard.shard, 0))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Somebody deletes a key of a Redis that runs and is certified. Whoever misses it closes the shard, and the reconciler
 //! that runs anyway puts it right: nobody is told to do anything.
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::http::{Event, Reply, id};
@@ -15,6 +16,16 @@ impl World {
     /// The key of the only slot of a small event.
     pub fn slot_key(&self, event: &Event) -> String {
         self.keys.slot(self.shard_of(event), event.id.parse().unwrap(), 0)
+    }
+
+    /// Another event of the same shard.
+    async fn on_sale_beside(&self, other: &Event, draft: &serde_json::Value) -> Event {
+        loop {
+            let event = self.on_sale(draft).await;
+            if self.shard_of(&event) == self.shard_of(other) {
+                return event;
+            }
+        }
     }
 
     /// Asks again and again, as clients do, until it is answered otherwise than that the inventory is being verified.
@@ -109,4 +120,28 @@ async fn sales_go_on_by_themselves_after_a_key_of_the_event_was_deleted() {
     world.book(&event.id, "rest", &event.request("bob", 7)).await.expect(201);
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 10));
+}
+
+/// An event of which both hashes are gone closes nothing: nobody can tell it from one that is long over.
+#[tokio::test]
+async fn holds_run_out_although_those_of_an_event_that_is_gone_from_redis_are_due_before_them() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[200]);
+    draft["hold_seconds"] = json!(2);
+    let gone = world.on_sale(&draft).await;
+    let event = world.on_sale_beside(&gone, &draft).await;
+    // More than are looked at together.
+    let (sold_by, of) = (&world, &gone);
+    let hold = |n: usize| async move {
+        sold_by.book(&of.id, &format!("gone-{n}"), &of.hold("ann", 1)).await.expect(201);
+    };
+    join_all((0..130).map(hold)).await;
+    let shard = world.shard_of(&gone);
+    let customers = world.keys.customers(shard, gone.id.parse().unwrap());
+    for key in [customers, world.event_key(&gone)] {
+        world.delete(&key).await;
+    }
+    let held = id(&world.book(&event.id, "held", &event.hold("ann", 3)).await.expect(201));
+    eventually("the tickets to come back", || async { world.counts(&event, 0).await == (0, 0, 200) }).await;
+    assert_eq!(world.booking(&event.id, &held).await.expect(200)["status"], "expired");
 }
