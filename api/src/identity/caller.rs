@@ -111,7 +111,6 @@ impl Caller {
     }
 
     /// The API key that was used.
-    #[allow(dead_code, reason = "limits are counted by it")]
     pub(crate) fn key(&self) -> Option<KeyId> {
         match self {
             Self::Key(key) => Some(key.id),

@@ -1,7 +1,7 @@
 //! How far Kafka has confirmed each shard, for answers that wait for it (`BOXOFFICE_ACK=kafka`).
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_schema::position::Position;
@@ -17,7 +17,6 @@ const WAIT_MAX: Duration = Duration::from_millis(1_200);
 
 struct Confirmed {
     position: watch::Sender<Position>,
-    waiting: AtomicUsize,
     ours: AtomicBool,
 }
 
@@ -35,11 +34,8 @@ pub(super) struct Acknowledgements(HashMap<Shard, Confirmed>);
 
 impl Acknowledgements {
     pub(super) fn new(settings: &Settings) -> Self {
-        let confirmed = || Confirmed {
-            position: watch::Sender::new(Position::default()),
-            waiting: AtomicUsize::new(0),
-            ours: AtomicBool::new(false),
-        };
+        let confirmed =
+            || Confirmed { position: watch::Sender::new(Position::default()), ours: AtomicBool::new(false) };
         Self(settings.shards.shards().map(|shard| (shard, confirmed())).collect())
     }
 
@@ -64,10 +60,8 @@ impl Acknowledgements {
         }
         let confirmed = &self.0[&shard];
         let mut receiver = confirmed.position.subscribe();
-        confirmed.waiting.fetch_add(1, Ordering::Relaxed);
         let wait = pin!(receiver.wait_for(|now| *now >= position));
         let reached = tokio::time::timeout(WAIT_MAX, together(wait)).await;
-        confirmed.waiting.fetch_sub(1, Ordering::Relaxed);
         match reached {
             Ok(Ok(now)) if now.epoch == position.epoch => Ok(Reached::Confirmed),
             Ok(Ok(_)) => Ok(Reached::LaterEpoch),
@@ -86,7 +80,7 @@ impl Acknowledgements {
 
     /// Whether somebody waits for a shard, so that an instance that does not relay it must look in Redis.
     pub(super) fn is_waited_for(&self, shard: Shard) -> bool {
-        self.0[&shard].waiting.load(Ordering::Relaxed) > 0
+        self.0[&shard].position.receiver_count() > 0
     }
 
     pub(super) fn set_ours(&self, shard: Shard, ours: bool) {
@@ -151,6 +145,17 @@ mod tests {
     async fn a_later_epoch_does_not_confirm_what_its_recovery_may_have_found_lost() {
         assert_eq!(awaited(position(2, 40), position(2, 41), position(3, 40)).await, Reached::LaterEpoch);
         assert_eq!(awaited(position(2, 40), position(2, 41), position(3, 90)).await, Reached::LaterEpoch);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_any_more_whose_request_was_dropped() {
+        let acknowledgements = acknowledgements();
+        {
+            let mut wait = pin!(acknowledgements.reached(SHARD, position(2, 40), position(2, 41)));
+            assert!(futures_util::poll!(&mut wait).is_pending());
+            assert!(acknowledgements.is_waited_for(SHARD));
+        }
+        assert!(!acknowledgements.is_waited_for(SHARD));
     }
 
     #[tokio::test]

@@ -5,8 +5,8 @@
 //! which alone knows whether it is the retry of a booking that succeeded.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::{RateCheck, Standing};
@@ -26,8 +26,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Floods {
     known: Mutex<Known>,
-    /// So that nobody waits for the lock while nobody floods.
-    count: AtomicUsize,
+    /// When the last flood ends, in milliseconds since [`EPOCH`], so that nobody waits for the lock while nobody floods.
+    until: AtomicU64,
+}
+
+/// What moments are counted from, where they must be atomic.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+fn since_epoch(moment: Instant) -> u64 {
+    u64::try_from(moment.saturating_duration_since(*EPOCH).as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Default)]
@@ -54,14 +61,14 @@ impl Floods {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anybody is remembered.
-    pub(super) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Relaxed) == 0
+    /// Whether anybody may be refused without asking Redis.
+    pub(super) fn are_there(&self, now: Instant) -> bool {
+        since_epoch(now) < self.until.load(Ordering::Relaxed)
     }
 
     /// How a check stands that needs no answer of Redis; `None` where Redis is to be asked.
     pub(super) fn refusal(&self, check: &RateCheck, now: Instant) -> Option<Standing> {
-        if self.is_empty() {
+        if !self.are_there(now) {
             return None;
         }
         let known = self.known();
@@ -81,19 +88,21 @@ impl Floods {
         if let Some(refused) = known.refused.get_mut(&check.key) {
             let times = if refused.is_forgiven(now) { 1 } else { refused.times.saturating_add(1) };
             *refused = Refused { times, cost: check.cost, until };
+            if times >= REFUSALS_OF_A_FLOOD {
+                self.until.fetch_max(since_epoch(until), Ordering::Relaxed);
+            }
             return;
         }
         if known.refused.len() >= KEYS_MAX && !known.make_room(now) {
             return;
         }
         known.refused.insert(check.key.clone(), Refused { times: 1, cost: check.cost, until });
-        self.count.store(known.refused.len(), Ordering::Relaxed);
     }
 
     /// Other policies: what was refused may be allowed now.
     pub(super) fn forget(&self) {
         *self.known() = Known::default();
-        self.count.store(0, Ordering::Relaxed);
+        self.until.store(0, Ordering::Relaxed);
     }
 }
 
@@ -150,6 +159,16 @@ mod tests {
         let much_later = later + Duration::from_secs(20);
         floods.refused(&check("a", 1), 5_000, much_later);
         assert_eq!(floods.refusal(&check("a", 1), much_later), None);
+    }
+
+    #[test]
+    fn nobody_is_looked_for_while_nobody_floods() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        floods.refused(&check("a", 1), 5_000, now);
+        assert!(!floods.are_there(now), "one refusal is no flood");
+        flooded(&floods, "a", 1, now);
+        assert!(floods.are_there(now + Duration::from_millis(4_900)));
+        assert!(!floods.are_there(now + Duration::from_millis(5_100)), "it has ended");
     }
 
     #[test]

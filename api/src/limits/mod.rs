@@ -102,8 +102,8 @@ impl Limits {
     }
 
     /// Whether anybody may be refused from memory.
-    pub(crate) fn remembers_anybody(&self) -> bool {
-        !self.floods.is_empty()
+    pub(crate) fn has_floods(&self) -> bool {
+        self.floods.are_there(Instant::now())
     }
 
     /// What the policies for an action want checked. A policy whose subject is not known has no say.

@@ -31,7 +31,7 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     let path = request.match_info();
     let event = path.get("event_id").and_then(|id| id.parse().ok());
     // A flood is refused before its credentials are verified and its bodies read, which would cost more than all of this.
-    if limits.remembers_anybody() {
+    if limits.has_floods() {
         ask(office, action, request, None, None, event)?;
     }
     // Whoever comes with a bad credential is counted too, by what else is known; the handler refuses them.
