@@ -17,7 +17,8 @@ use crate::config::Config;
 /// A reconnecting connection; cheap to clone.
 ///
 /// [`ConnectionManager`] connects again when a connection breaks. One that is silent for ever, as to a primary that was
-/// cut off, it would keep: where an answer does not come in time, the link takes a new one.
+/// cut off, it would keep, and one to a primary that has become a replica: where an answer does not come in time, or says
+/// that, the link takes a new one, which leads to whoever has the address by then.
 #[derive(Clone)]
 pub(crate) struct RedisLink {
     client: Client,
@@ -51,9 +52,10 @@ impl RedisLink {
         self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes another connection where the answer did not come in time.
+    /// Takes another connection where the answer did not come in time, or comes from a replica.
     fn heard<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
-        if answer.as_ref().is_err_and(RedisError::is_timeout) {
+        let is_of_no_use = |error: &RedisError| error.is_timeout() || error.code() == Some("READONLY");
+        if answer.as_ref().is_err_and(is_of_no_use) {
             let another =
                 ConnectionManager::new_lazy_with_config(self.client.clone(), self.settings.clone())?;
             *self.connection.write().unwrap_or_else(PoisonError::into_inner) = another;

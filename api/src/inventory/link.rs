@@ -161,8 +161,10 @@ impl Link {
     ) -> Result<Result<T, RedisError>, InventoryError> {
         let Connected { mut connection, number } = self.connected().await?;
         let answer: Result<Value, RedisError> = command.query_async(&mut connection).await;
-        if answer.as_ref().is_err_and(is_broken) {
-            self.give_up(number);
+        if let Err(error) = &answer
+            && is_broken(error)
+        {
+            self.give_up(number, &error.to_string());
         }
         Ok(answer.and_then(|value| Ok(from_redis_value(value)?)))
     }
@@ -177,11 +179,11 @@ impl Link {
     }
 
     /// A late word about an older connection says nothing of the present one.
-    fn give_up(&self, number: u64) {
+    fn give_up(&self, number: u64, why: &str) {
         self.state.send_if_modified(|state| {
             let present = matches!(state, Ok(connected) if connected.number == number);
             if present {
-                *state = Err("the connection broke".to_owned());
+                *state = Err(why.to_owned());
             }
             present
         });
@@ -196,7 +198,7 @@ impl Link {
                 () = self.keep_connected(&mut number) => {}
                 _ = first.changed() => {}
             }
-            self.give_up(number);
+            self.give_up(number, "the clients' connection was made anew");
         }
     }
 
@@ -215,7 +217,7 @@ impl Link {
                     tokio::select! {
                         // This task holds the sender.
                         _ = state.wait_for(Result::is_err) => {}
-                        () = until_silent(connection) => self.give_up(*number),
+                        why = until_silent(connection) => self.give_up(*number, &why.to_string()),
                     }
                     self.say_broken();
                 }
@@ -246,13 +248,16 @@ impl Link {
     }
 
     fn say_broken(&self) {
+        let state = self.state.borrow();
+        let why = state.as_ref().err().map_or("unknown", String::as_str);
         match self.users {
-            Users::Thread => tracing::debug!("an HTTP thread's connection to Redis broke"),
+            Users::Thread => tracing::debug!(why, "an HTTP thread's connection to Redis broke"),
             Users::Clients => {
-                tracing::warn!("the connection to Redis broke; bookings are refused until it is back");
+                tracing::warn!(why, "the connection to Redis broke; bookings are refused until it is back");
             }
             Users::Background => {
                 tracing::warn!(
+                    why,
                     "the background's connection to Redis broke; decisions wait in the outbox until it is back"
                 );
             }
@@ -260,8 +265,9 @@ impl Link {
     }
 }
 
+/// Also where Redis has become a replica: whoever asks for it by its name anew may be led to the one that took over.
 fn is_broken(error: &RedisError) -> bool {
-    error.is_unrecoverable_error() || error.is_timeout()
+    error.is_unrecoverable_error() || error.is_timeout() || error.code() == Some("READONLY")
 }
 
 fn evalsha(call: &Call) -> Cmd {
@@ -305,12 +311,14 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
 }
 
 /// Returns when Redis does not answer within the connection's time-out. An error is an answer.
-async fn until_silent(mut connection: MultiplexedConnection) {
+async fn until_silent(mut connection: MultiplexedConnection) -> RedisError {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
         let pong = redis::cmd("PING").query_async::<Value>(&mut connection).await;
-        if pong.is_err_and(|error| is_broken(&error)) {
-            return;
+        if let Err(error) = pong
+            && is_broken(&error)
+        {
+            return error;
         }
     }
 }

@@ -114,6 +114,11 @@ impl Gate {
         self.replace();
     }
 
+    /// The address names another server from now on; who is connected to the old one stays so.
+    pub fn lead_to(&self, target: String) {
+        self.state.send_modify(|state| state.target = target);
+    }
+
     fn set(&self, flow: Flow) {
         self.state.send_modify(|state| state.flow = flow);
     }

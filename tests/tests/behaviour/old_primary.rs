@@ -122,3 +122,39 @@ async fn after_a_fail_over_nothing_is_certified_before_an_old_primary_that_lives
     assert_eq!(new.rows_counted(&event, 0).await, (0, tickets));
     assert_eq!(new.counts(&event, 0).await, (0, tickets, 100_000 - tickets));
 }
+
+/// A fail-over by hand, in which nothing dies: whoever is connected to the old primary is answered by a replica.
+#[tokio::test]
+async fn sales_go_on_where_the_address_leads_although_nobody_broke_the_connections_to_what_is_a_replica_now()
+{
+    let (primary, replica) = (PrivateRedis::start().await, PrivateRedis::start().await);
+    let direct = {
+        let mut settings = Settings::fresh().await;
+        settings.redis_url = replica.url();
+        settings
+    };
+    let to_redis = Gate::to(primary.address()).await;
+    let mut following = direct.clone();
+    following.redis_url = format!("redis://{}/", to_redis.address);
+    replica.follow(&primary).await;
+    boxoffice_reconciler::migrate::migrate(&following.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    following.start_reconciler(&stop);
+    let base = following.start_api(&[], &stop).await;
+    let world = World::looking_at(direct, base, stop).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let sold = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    sold.expect(201);
+    world.drained(&event).await;
+    replica.caught_up_with(&primary).await;
+
+    replica.promote().await;
+    to_redis.lead_to(replica.address());
+    primary.follow(&replica).await;
+    world.sells_again(&event, "after", "bob").await;
+    let replay = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    assert_eq!((replay.status, &replay.body), (201, &sold.body));
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+}
