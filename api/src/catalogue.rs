@@ -7,7 +7,7 @@ use std::sync::Arc;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::money::Currency;
-use boxoffice_schema::status::EventStatus;
+use chrono::Utc;
 use foldhash::fast::RandomState;
 use moka::future::Cache;
 
@@ -22,7 +22,8 @@ pub(crate) struct Listing {
     pub(crate) slots: u32,
     pub(crate) currency: Currency,
     pub(crate) hold_seconds: u32,
-    /// Closed, and gone from Redis since: final, so that Redis need not be asked.
+    /// Nothing is decided about it any more, and it is gone from Redis: final, so that Redis need not be asked. Of an event
+    /// that was closed just now Redis decides even where it has lost it, since a retry may be of a booking.
     pub(crate) over: bool,
     /// Id and price of each ticket type, by ordinal.
     ticket_types: Vec<(TicketTypeId, u64)>,
@@ -73,7 +74,7 @@ impl Catalogue {
         let listing = match self.stores.find(event).await? {
             Found::Live { event, .. } => Listing::of(&event, false),
             Found::Recorded { stored, redis } if stored.frozen => {
-                let over = redis.is_none() && stored.image.status == EventStatus::Closed;
+                let over = redis.is_none() && stored.image.is_over(Utc::now());
                 Listing::of(&stored.image, over)
             }
             Found::Recorded { .. } => return Err(Problem::because(Code::NotOnSale, DRAFT)),

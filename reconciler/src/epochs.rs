@@ -21,18 +21,6 @@ impl Epochs {
         Self(rows.map(|(epoch, behind)| (epoch, u64::try_from(behind).unwrap_or(0))).collect())
     }
 
-    /// Reads those of one shard.
-    pub(crate) async fn read(connection: &mut PgConnection, shard: Shard) -> sqlx::Result<Self> {
-        let rows: Vec<(i32, i64)> = sqlx::query_as(
-            "SELECT epoch, began_behind FROM epochs WHERE shard = $1 ORDER BY epoch DESC LIMIT 100",
-        )
-        .bind(int2(shard.number()))
-        .fetch_all(connection)
-        .await?;
-        let (epochs, began_behind) = rows.into_iter().unzip();
-        Ok(Self::from_columns(epochs, began_behind))
-    }
-
     /// Writes down that epochs began.
     pub(crate) async fn write(
         connection: &mut PgConnection,
@@ -60,19 +48,41 @@ impl Epochs {
         let next = self.0.range(position.epoch.saturating_add(1)..).next();
         next.is_some_and(|(_, behind)| position.sequence > *behind)
     }
+}
 
-    /// The decision at a sequence, the last one: its epoch is the latest that began before it.
-    pub(crate) fn decision_at(&self, sequence: u64) -> Position {
-        let epoch =
-            self.0.iter().rev().find(|(_, behind)| **behind < sequence).map_or(0, |(epoch, _)| *epoch);
-        Position { epoch, sequence }
-    }
+/// The decision at a sequence, the last one: its epoch is the latest that began before it. Of all epochs: a shard whose
+/// recovery waits for an operator uses up a hundred in ten minutes.
+pub(crate) async fn decision_at(
+    connection: &mut PgConnection,
+    shard: Shard,
+    sequence: u64,
+) -> sqlx::Result<Position> {
+    let epoch: Option<i32> = sqlx::query_scalar(
+        "SELECT epoch FROM epochs WHERE shard = $1 AND began_behind < $2 ORDER BY epoch DESC LIMIT 1",
+    )
+    .bind(int2(shard.number()))
+    .bind(int8(sequence))
+    .fetch_optional(connection)
+    .await?;
+    Ok(Position { epoch: epoch.and_then(|epoch| u32::try_from(epoch).ok()).unwrap_or(0), sequence })
+}
 
-    /// What was known before an epoch began.
-    pub(crate) fn before(mut self, epoch: u32) -> Self {
-        self.0.split_off(&epoch);
-        self
-    }
+/// Whether a position is beyond the end of its epoch, as was known before another epoch began.
+pub(crate) async fn had_ended(
+    connection: &mut PgConnection,
+    shard: Shard,
+    position: Position,
+    before: u32,
+) -> sqlx::Result<bool> {
+    let end: Option<i64> = sqlx::query_scalar(
+        "SELECT began_behind FROM epochs WHERE shard = $1 AND epoch > $2 AND epoch < $3 ORDER BY epoch LIMIT 1",
+    )
+    .bind(int2(shard.number()))
+    .bind(int4(position.epoch))
+    .bind(int4(before))
+    .fetch_optional(connection)
+    .await?;
+    Ok(end.is_some_and(|end| int8(position.sequence) > end))
 }
 
 #[cfg(test)]
@@ -87,9 +97,5 @@ mod tests {
         assert!(epochs.is_beyond_end(at(1, 6)));
         assert!(epochs.is_beyond_end(at(3, 6)), "it made no decision");
         assert!(!epochs.is_beyond_end(at(4, 99)));
-        assert_eq!(epochs.decision_at(5), at(1, 5));
-        assert_eq!(epochs.decision_at(6), at(4, 6));
-        assert_eq!(epochs.decision_at(0), at(0, 0));
-        assert!(!epochs.before(2).is_beyond_end(at(1, 6)));
     }
 }

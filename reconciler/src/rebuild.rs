@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgPool;
@@ -75,15 +75,11 @@ pub(crate) async fn rebuild(config: &Config, selection: Selection, by: &str) -> 
 
 /// Refuses an event that recovery does not restore.
 async fn check_event(config: &Config, pool: &PgPool, event: EventId) -> anyhow::Result<()> {
-    let stored = stored::events(pool, config.shards.shard_of(event)).await?;
-    let stored = stored.into_iter().find(|stored| stored.image.id == event);
-    match stored {
-        None => bail!("PostgreSQL has no published event {event}"),
-        Some(stored) if stored.is_finished => {
-            bail!("event {event} has been closed for a day: it is no longer kept in Redis")
-        }
-        Some(_) => Ok(()),
-    }
+    ensure!(
+        !stored::published(pool, config.shards, event).await?.is_over,
+        "event {event} was closed and took place more than a day ago: it is no longer kept in Redis"
+    );
+    Ok(())
 }
 
 /// Where a shard stands before it is rebuilt, in words.

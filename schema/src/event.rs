@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::DecodeError;
@@ -81,7 +81,18 @@ pub fn slots_for(total_capacity: u64) -> u32 {
     u32::try_from(wanted).expect("clamped to 65,536")
 }
 
+/// How long after the end of sales and of the event itself its bookings are still changed and its retries answered, in
+/// hours.
+const OVER_AFTER_HOURS: i64 = 24;
+
 impl EventImage {
+    /// Whether nothing is decided about the event any more: it was closed a day ago, and took place a day ago. Until then
+    /// Redis has all of its bookings, since tickets are given back, and keys asked for again, long after sales have ended.
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        let ended = self.updated_at.max(self.starts_at);
+        self.status == EventStatus::Closed && ended < now - TimeDelta::hours(OVER_AFTER_HOURS)
+    }
+
     /// The fields of the event's hash that publication sets; status, update time and totals are the script's.
     pub fn publish_fields(&self) -> Vec<(String, String)> {
         let optional_time = |time: Option<DateTime<Utc>>| time.map_or_else(String::new, millis);

@@ -13,6 +13,7 @@ use crate::audit::{Report, Scope};
 use crate::config::Config;
 use crate::once::Verdict;
 use crate::rebuild::Selection;
+use crate::recovery::stored;
 use crate::redis_link::RedisLink;
 use crate::{findings, limits, open, postgres, rebuild, repairs, report, run, servers, telemetry};
 
@@ -77,6 +78,9 @@ async fn compare(config: &Config, scope: &Scope) -> anyhow::Result<Report> {
     let pool = postgres::pool(config)?;
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
+    if let Some(event) = scope.event {
+        stored::published(&pool, config.shards, event).await?;
+    }
     Ok(crate::audit::audit(&pool, &redis, &config.keys(), scope).await?)
 }
 

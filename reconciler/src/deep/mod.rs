@@ -112,7 +112,7 @@ pub(crate) async fn compare_shard(
     let mut compared = Vec::new();
     for stored in stored::events(sources.pool, shard).await? {
         let id = stored.image.id;
-        if !stored.is_finished && only.is_none_or(|only| only == id) {
+        if !stored.is_over && only.is_none_or(|only| only == id) {
             compared.push((id, compare(sources, shard, &stored.image).await?));
         }
     }

@@ -3,7 +3,7 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 
-use crate::epochs::Epochs;
+use crate::epochs;
 use crate::snapshot::{self, live_counts};
 
 use super::{Recoverer, RecoveryError};
@@ -57,12 +57,12 @@ impl Recoverer<'_> {
         redis: Position,
         sequence: u64,
     ) -> Result<(), RecoveryError> {
-        let epochs = Epochs::read(&mut *self.pool.acquire().await?, shard).await?;
-        let postgres = epochs.decision_at(sequence);
+        let mut connection = self.pool.acquire().await?;
+        let postgres = epochs::decision_at(&mut connection, shard, sequence).await?;
         if redis == postgres {
             return Ok(());
         }
-        let has_forked = epochs.before(epoch).is_beyond_end(redis);
+        let has_forked = epochs::had_ended(&mut connection, shard, redis, epoch).await?;
         if has_forked || redis.sequence <= postgres.sequence {
             return Err(RecoveryError::RedisLost { redis, postgres });
         }

@@ -6,6 +6,7 @@
 //! being recovered, so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a
 //! new epoch and ends the same.
 
+use std::fmt;
 use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
@@ -83,6 +84,15 @@ pub(crate) enum RecoveryError {
 }
 
 impl RecoveryError {
+    /// Names what cannot be restored or read.
+    fn of(self, what: fmt::Arguments<'_>) -> Self {
+        match self {
+            Self::Unrestorable(why) => Self::Unrestorable(format!("{what}: {why}")),
+            Self::Malformed(error) => Self::Unrestorable(format!("{what}: {error}")),
+            other => other,
+        }
+    }
+
     /// The kind of the alarm that is raised, and resolved with the next certificate.
     const fn alarm(&self) -> Option<&'static str> {
         match self {

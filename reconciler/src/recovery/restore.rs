@@ -2,7 +2,7 @@
 //! customers' counters. The shard is fenced, and the log is applied up to the barrier, so
 //! nothing changes on either side meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use boxoffice_schema::event::EventImage;
@@ -15,10 +15,11 @@ use boxoffice_schema::scripts::{
     Call, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
 use boxoffice_schema::shard::Shard;
+use boxoffice_schema::status::BookingStatus;
 use sqlx::Row;
 
 use crate::apply::write::int2;
-use crate::epochs::Epochs;
+use crate::epochs;
 
 use super::stored::{self, Page, StoredEvent};
 use super::{Recoverer, RecoveryError, stale_is_taken_over};
@@ -74,7 +75,7 @@ impl Recoverer<'_> {
         }
         self.clear(shard, epoch, &events).await?;
         let mut restored = Restored::default();
-        for event in events.iter().filter(|event| !event.is_finished) {
+        for event in events.iter().filter(|event| !event.is_over) {
             self.restore_event(shard, epoch, &event.image, &mut restored).await?;
         }
         let is_whole = only.is_none();
@@ -92,8 +93,7 @@ impl Recoverer<'_> {
             .bind(int2(shard.number()))
             .fetch_one(&mut *connection)
             .await?;
-        let epochs = Epochs::read(&mut connection, shard).await?;
-        Ok(epochs.decision_at(u64::try_from(sequence).unwrap_or(0)))
+        epochs::decision_at(&mut connection, shard, u64::try_from(sequence).unwrap_or(0)).await
     }
 
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence
@@ -106,7 +106,7 @@ impl Recoverer<'_> {
             let mut exists = redis::cmd("EXISTS");
             exists.arg(&doomed[..2]);
             let existing: u8 = exists.query_async(&mut self.redis.connection()).await?;
-            if event.is_finished && existing == 0 {
+            if event.is_over && existing == 0 {
                 continue;
             }
             for doomed in doomed.chunks(CLEAR_MAX) {
@@ -162,9 +162,11 @@ impl Recoverer<'_> {
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
+        let mut counted = Counted::default();
         let mut page = self.read_page(&shared, None).await?;
         while let Some(Page { mut bookings, last, newest_ms }) = page {
             let next = self.read_page(&shared, Some(last));
+            counted.add(&bookings);
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
             let calls = restore_bookings(self.keys, shard, epoch, event, &mut bookings).collect();
@@ -172,7 +174,7 @@ impl Recoverer<'_> {
             let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
             page = next.await?;
         }
-        Ok(())
+        counted.check(event)
     }
 
     /// Begins at once, in a task of its own, so that one processor reads and decodes while another encodes and writes.
@@ -194,6 +196,41 @@ impl Recoverer<'_> {
 
     async fn call(&self, call: &Call) -> Result<(), RecoveryError> {
         let _: i64 = self.redis.run(call).await.map_err(stale_is_taken_over)?;
+        Ok(())
+    }
+}
+
+/// The tickets that an event's bookings hold and have bought, by the ordinal of their type.
+#[derive(Default)]
+struct Counted(BTreeMap<u8, (u64, u64)>);
+
+impl Counted {
+    fn add(&mut self, bookings: &[(BookingId, BookingImage)]) {
+        for (_, booking) in bookings {
+            for item in &booking.items {
+                let (held, sold) = self.0.entry(item.ordinal).or_default();
+                match booking.status {
+                    BookingStatus::Held => *held += u64::from(item.quantity),
+                    BookingStatus::Confirmed => *sold += u64::from(item.quantity),
+                    BookingStatus::Cancelled | BookingStatus::Expired => {}
+                }
+            }
+        }
+    }
+
+    /// Redis gets the counts of PostgreSQL's rows. Where these are not what its own bookings add up to, tickets would be sold
+    /// that somebody has.
+    fn check(&self, event: &EventImage) -> Result<(), RecoveryError> {
+        for (ordinal, of_type) in (0..).zip(&event.ticket_types) {
+            let (held, sold) = self.0.get(&ordinal).copied().unwrap_or_default();
+            if (held, sold) != (of_type.held.into(), of_type.sold.into()) {
+                return Err(RecoveryError::Unrestorable(format!(
+                    "ticket type {} of event {} has {} held and {} sold, and its bookings add up to {held} and {sold}: \
+                     `boxoffice-reconciler repair --event {}` puts the counts right",
+                    of_type.id, event.id, of_type.held, of_type.sold, event.id
+                )));
+            }
+        }
         Ok(())
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 
+use anyhow::Context;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::shard::Shard;
+use boxoffice_schema::shard::{Shard, ShardCount};
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name, PaymentReference};
 use boxoffice_schema::time;
@@ -26,8 +27,8 @@ use super::RecoveryError;
 /// An event that was published.
 pub(crate) struct StoredEvent {
     pub(crate) image: EventImage,
-    /// Closed for a day: nothing is decided about it any more.
-    pub(crate) is_finished: bool,
+    /// Nothing is decided about it any more, see [`EventImage::is_over`].
+    pub(crate) is_over: bool,
 }
 
 /// Where a page ends: the time and id of its last booking.
@@ -50,13 +51,25 @@ pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEven
     for row in rows {
         let id = EventId::from_uuid(row.try_get("id")?);
         if events.last().is_none_or(|event| event.image.id != id) {
-            events.push(StoredEvent { image: event(id, &row)?, is_finished: row.try_get("finished")? });
+            let image = event(id, &row).map_err(|error| error.of(format_args!("event {id}")))?;
+            events.push(StoredEvent { is_over: image.is_over(Utc::now()), image });
         }
         if let Some(event) = events.last_mut() {
             event.image.ticket_types.push(ticket_type(&row)?);
         }
     }
     Ok(events)
+}
+
+/// One event, which must have been published.
+pub(crate) async fn published(
+    pool: &PgPool,
+    shards: ShardCount,
+    event: EventId,
+) -> anyhow::Result<StoredEvent> {
+    let stored = events(pool, shards.shard_of(event)).await?;
+    let stored = stored.into_iter().find(|stored| stored.image.id == event);
+    stored.with_context(|| format!("PostgreSQL has no published event {event}"))
 }
 
 fn event(id: EventId, row: &PgRow) -> Result<EventImage, RecoveryError> {
@@ -105,12 +118,13 @@ pub(crate) async fn bookings(
     while let Some(row) = rows.try_next().await? {
         let Some(mut row) = Columns::of(&row)? else { continue };
         let id = BookingId::from_uuid(row.uuid()?);
-        let item = item(&mut row, &ordinals)?;
+        let of_it = |error: RecoveryError| error.of(format_args!("booking {id}"));
+        let item = item(&mut row, &ordinals).map_err(of_it)?;
         match bookings.last_mut().filter(|(last, _)| *last == id) {
             Some((_, image)) => image.items.push(item),
             None => {
                 newest_ms = newest_ms.max(time::to_millis(row.time()?));
-                bookings.push((id, booking(&mut row, item)?));
+                bookings.push((id, booking(&mut row, item).map_err(of_it)?));
             }
         }
     }

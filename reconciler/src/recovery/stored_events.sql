@@ -2,7 +2,6 @@
 SELECT events.id, events.name, events.starts_at, events.sales_open_at, events.sales_close_at,
        events.per_customer_limit, events.hold_seconds, events.currency::text AS currency, events.status, events.slots,
        events.created_at, events.updated_at,
-       events.status = 'closed' AND events.updated_at < now() - interval '24 hours' AS finished,
        ticket_types.id AS ticket_type_id, ticket_types.name AS ticket_type_name, ticket_types.price,
        ticket_types.per_customer_limit AS ticket_type_limit, ticket_types.capacity, ticket_types.held,
        ticket_types.sold

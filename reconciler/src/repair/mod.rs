@@ -52,6 +52,9 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let pool = postgres::pool(config)?;
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
+    if let Some(event) = event {
+        stored::published(&pool, config.shards, event).await?;
+    }
     let keys = config.keys();
     let mut mender =
         Mender { config, pool: &pool, redis: &redis, keys: &keys, by, made: Vec::new(), notes: Vec::new() };
@@ -95,7 +98,7 @@ impl Mender<'_> {
                 continue;
             }
             self.mend_counts(shard, stored.image.id).await?;
-            if !stored.is_finished {
+            if !stored.is_over {
                 self.mend_event(shard, &stored.image).await?;
             }
         }

@@ -455,3 +455,59 @@ async fn a_shard_with_an_unresolved_poisoned_record_is_not_certified() {
     service.stop().await;
     stack.remove().await;
 }
+
+/// Each attempt takes an epoch, and an operator may come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_that_only_redis_has_is_kept_however_many_recoveries_began_since_it_was_made() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'b')").await;
+    for key in ["a", "b", "c"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    restart_redis(&stack).await;
+    let doubt = "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL";
+    stack.wait_for_number("the doubt is said", doubt, 1).await;
+    service.stop().await;
+    stack
+        .execute(
+            "INSERT INTO epochs (shard, epoch, began_behind) \
+             SELECT shard, epoch + n, sequence FROM shards, generate_series(1, 200) AS n WHERE shard = 0",
+        )
+        .await;
+    stack
+        .execute("UPDATE shards SET epoch = epoch + 200, recovery_epoch = epoch + 200 WHERE shard = 0")
+        .await;
+
+    stack.execute("ALTER TABLE bookings DROP CONSTRAINT unlucky").await;
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    stack.execute("UPDATE alarms SET resolved_at = now() WHERE kind = 'counts_differ'").await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "b").await, Outcome::Replayed(..)), "it was taken back");
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn counts_that_the_bookings_do_not_add_up_to_are_not_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    stack.execute("UPDATE ticket_types SET sold = sold - 5").await;
+    stack.wipe_redis().await;
+    let said = "SELECT count(*) FROM alarms WHERE kind = 'unrestorable' AND resolved_at IS NULL \
+                AND detail LIKE '%add up to 10 and 25%'";
+    stack.wait_for_number("the count is named", said, 1).await;
+    assert!(!stack.is_certified(FIRST).await);
+
+    stack.command(&["repair", "--event", &sale.id().to_string()]).await;
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "booked-3").await, Outcome::Replayed(..)));
+    assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 25);
+    service.stop().await;
+    stack.remove().await;
+}

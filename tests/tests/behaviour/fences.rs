@@ -237,3 +237,27 @@ async fn a_lost_key_closes_what_depends_on_it_before_recovery() {
         sale.opens_again_whole().await;
     }
 }
+
+/// A closed event may be gone from Redis because it is long over. This one is gone because Redis lost it.
+#[tokio::test]
+async fn a_retry_is_not_refused_for_good_by_an_api_that_first_asked_while_redis_had_lost_the_closed_event() {
+    let redis = PrivateRedis::start().await;
+    let mut sale = Sale::on(&redis).await;
+    sale.world.patch(&sale.event.id, &serde_json::json!({"status": "closed"})).await.expect(200);
+    sale.world.drained(&sale.event).await;
+    sale.alone().await;
+    let _: String = sale.world.redis(&redis::cmd("FLUSHALL")).await;
+    let another = World::around(sale.world.settings.clone(), &[], CancellationToken::new()).await;
+    let (event, request) = (&sale.event, sale.event.request("ann", 3));
+    another.book(&event.id, "sold", &request).await.refused(503, "inventory_unverified");
+    let stop = CancellationToken::new();
+    let _running = another.settings.start_reconciler(&stop);
+    eventually("the retry to get its answer", || async {
+        let reply = another.book(&event.id, "sold", &request).await;
+        assert!([503, 201].contains(&reply.status), "{reply:?}");
+        reply.status == 201 && reply.body == sale.sold_body
+    })
+    .await;
+    another.book(&event.id, "new", &request).await.refused(409, "not_on_sale");
+    stop.cancel();
+}

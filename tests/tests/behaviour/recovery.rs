@@ -220,3 +220,28 @@ async fn a_restored_postgresql_reads_the_log_to_its_end_before_an_empty_redis_is
         sqlx::query_scalar("SELECT kind FROM alarms").fetch_all(&third.pool).await.unwrap();
     assert_eq!(alarms, ["redis_lost"], "and none about the log");
 }
+
+/// Sales end long before the event takes place.
+#[tokio::test]
+async fn bookings_of_an_event_that_was_closed_long_ago_and_is_yet_to_come_are_restored_and_can_be_cancelled()
+{
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booked = id(&world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201));
+    world.patch(&event.id, &serde_json::json!({"status": "closed"})).await.expect(200);
+    world.drained(&event).await;
+    sqlx::query("UPDATE events SET updated_at = now() - interval '40 days'")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
+    eventually("the booking to be cancelled", || async {
+        let reply = world.cancel(&event.id, &booked).await;
+        assert!([503, 200].contains(&reply.status), "{reply:?}");
+        reply.status == 200
+    })
+    .await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 0));
+}
