@@ -148,12 +148,18 @@ pub(crate) struct LogWriter {
     producer: Mutex<FutureProducer>,
 }
 
+/// The most bytes of a record that are copied to the dead-letter topic. Anybody's record may be as large as the broker takes,
+/// which together with these headers is more than Kafka's client sends; the table has the whole.
+const COPY_MAX: usize = 512 << 10;
+
 /// Headers of the dead-letter topic, beside those of the position.
 mod header {
     pub(super) const ORIGIN_TOPIC: &str = "boxoffice-origin-topic";
     pub(super) const ORIGIN_PARTITION: &str = "boxoffice-origin-partition";
     pub(super) const ORIGIN_OFFSET: &str = "boxoffice-origin-offset";
     pub(super) const REASON: &str = "boxoffice-reason";
+    /// How many bytes the record had, where its copy is cut.
+    pub(super) const CUT_FROM: &str = "boxoffice-cut-from";
 }
 
 impl LogWriter {
@@ -217,11 +223,16 @@ impl LogWriter {
                 fields.push((record::header::EPOCH, position.epoch.to_string()));
                 fields.push((record::header::SEQUENCE, position.sequence.to_string()));
             }
+            let whole = incoming.payload.as_slice();
+            let copied = &whole[..whole.len().min(COPY_MAX)];
+            if copied.len() < whole.len() {
+                fields.push((header::CUT_FROM, whole.len().to_string()));
+            }
             let key = incoming.shard.to_string();
             let message = FutureRecord::to(&self.dead_letter_topic)
                 .partition(incoming.shard.partition())
                 .key(&key)
-                .payload(incoming.payload.as_slice())
+                .payload(copied)
                 .headers(owned(&fields));
             deliveries.push(enqueue(&producer, message).await?);
         }

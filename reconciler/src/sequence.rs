@@ -60,10 +60,12 @@ impl Progress {
         if incoming.offset < self.next_offset {
             return Verdict::Pass;
         }
-        // Without transactions and compaction the offsets of a partition have no holes.
-        if incoming.offset > self.next_offset {
+        // Offsets are also taken by what nobody reads: markers of others' transactions, what these took back, what a
+        // compaction removed. Behind such a hole the sequence says whether a decision is missing.
+        let may_miss = |position: Position| position.sequence > self.sequence + 1;
+        if incoming.offset > self.next_offset && incoming.position().is_none_or(may_miss) {
             let next = incoming.position().map_or(0, |position| position.sequence).max(self.sequence + 2);
-            return Verdict::Stop(self.gap_before(next, self.epoch, self.next_offset));
+            return Verdict::Stop(self.gap_before(next, self.epoch, incoming.offset));
         }
         let verdict = match (&incoming.content, incoming.position()) {
             (Content::Record(record), Some(position)) => match record.change {
@@ -241,9 +243,18 @@ mod tests {
     fn a_hole_in_the_offsets_stops_the_shard_even_without_a_position() {
         let poison = Fetched { shard: booked(1, 1, "a").shard, offset: 3, payload: vec![], stated: None };
         let mut at = progress(1, 4);
-        let gap = Gap { epoch: 1, from: 5, to: 5, offset: 0 };
+        let gap = Gap { epoch: 1, from: 5, to: 5, offset: 3 };
         assert_eq!(at.judge(&decode(poison)), Verdict::Stop(gap));
         assert_eq!(at, progress(1, 4));
+    }
+
+    #[test]
+    fn behind_a_hole_in_the_offsets_the_shard_goes_on_where_no_decision_is_missing() {
+        let mut at = progress(1, 4);
+        assert_eq!(at.judge(&incoming(3, &booked(1, 5, "a"))), Verdict::Apply);
+        assert_eq!((at.sequence, at.next_offset), (5, 4));
+        let gap = Gap { epoch: 1, from: 6, to: 6, offset: 9 };
+        assert_eq!(at.judge(&incoming(9, &booked(1, 7, "b"))), Verdict::Stop(gap));
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Decisions that are missing in the log stop their shard, and nothing else.
 
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
 use crate::sale::Sale;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
 
@@ -113,4 +118,36 @@ async fn a_barrier_beyond_the_applied_sequence_is_a_gap() {
     assert_eq!(stack.position(FIRST).await, (1, 1, 2));
     service.stop().await;
     stack.remove().await;
+}
+
+/// Others' transactions take offsets that nobody ever reads: their markers, and what they took back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_somebody_else_leaves_no_gap() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish()]).await;
+    let (brokers, topic) = (stack.config.kafka_brokers.clone(), stack.config.kafka_topic.clone());
+    tokio::task::spawn_blocking(move || take_back_a_record(&brokers, &topic)).await.unwrap();
+    stack.append(&[sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+fn take_back_a_record(brokers: &str, topic: &str) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", topic)
+        .create()
+        .unwrap();
+    let patience = Duration::from_secs(30);
+    producer.init_transactions(patience).unwrap();
+    producer.begin_transaction().unwrap();
+    let record = BaseRecord::<(), [u8]>::to(topic).partition(FIRST.partition()).payload(b"taken back");
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.flush(patience).unwrap();
+    producer.abort_transaction(patience).unwrap();
 }

@@ -256,3 +256,23 @@ async fn of_a_large_batch_the_rest_is_applied_up_to_the_gap_where_one_record_is_
     service.stop().await;
     stack.remove().await;
 }
+
+/// A broker takes a little more in one record than Kafka's client sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_to_be_copied_is_set_aside_whole_and_nothing_stands_still() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, large) = (sale.publish(), vec![b'x'; 1_020_000]);
+    stack.append(&[published]).await;
+    stack.append_raw(FIRST, &large, &[]).await;
+    stack.append(&[sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    let sent = stack.dead_letter_topic();
+    assert_eq!(sent[0].payload().unwrap(), &large[..512 << 10]);
+    assert_eq!(header(&sent[0], "boxoffice-cut-from"), "1020000");
+    assert_eq!(stack.number("SELECT length(payload)::int8 FROM dead_letters").await, 1_020_000);
+    service.stop().await;
+    stack.remove().await;
+}

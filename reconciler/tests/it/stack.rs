@@ -92,6 +92,8 @@ impl Stack {
             .set("bootstrap.servers", &config.kafka_brokers)
             .set("acks", "all")
             .set("linger.ms", "1")
+            // As others may: more than the reconciler's own client would send.
+            .set("message.max.bytes", "2000000")
             .create()
             .unwrap();
         Self { config, pool, redis, producer, server_url, name }
