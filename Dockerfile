@@ -32,5 +32,5 @@ FROM runtime AS api
 ENV BOXOFFICE_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 COPY --from=builder /out/boxoffice-api /usr/local/bin/boxoffice-api
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8080/readyz"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:8080/livez"]
 ENTRYPOINT ["boxoffice-api"]

@@ -130,7 +130,7 @@ pub(crate) async fn discard(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<
 }
 
 async fn lock_shard(connection: &mut PgConnection, shard: i16) -> sqlx::Result<(i32, i64)> {
-    sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR UPDATE")
+    sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
         .bind(shard)
         .fetch_one(connection)
         .await

@@ -118,7 +118,8 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     rows.into_iter().map(item).collect()
 }
 
-/// What to do about an alarm. Those of recovery are resolved by the shard's next certificate.
+/// What to do about an alarm. Those of recovery are resolved by the shard's next certificate; one may be left where the
+/// reconciler ended just then.
 fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
     let event = event.map_or_else(String::new, |event| format!(" --event {event}"));
     match kind {
@@ -128,9 +129,15 @@ fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
                 "boxoffice-reconciler dead-letters list, and when none is open repair{event}   (closes this)"
             )
         }
-        "redis_lost" | "recovery_mismatch" => {
-            "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this)"
-                .to_owned()
+        "redis_lost" | "recovery_mismatch" => format!(
+            "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this; where it is certified \
+             already: alarms resolve {id})"
+        ),
+        "unrestorable" => {
+            "put right what this names in PostgreSQL   (then `run` goes on, and closes this)".to_owned()
+        }
+        "outbox_unreadable" => {
+            "deploy the reconciler that belongs to the API   (then `run` goes on, and closes this)".to_owned()
         }
         "restore_doubtful" => {
             "boxoffice-reconciler dead-letters list, and alarms list   (resolve those, then `run` goes on)"

@@ -168,7 +168,7 @@ pub(crate) async fn record(
 pub(crate) async fn ask_for_rebuild(pool: &PgPool, intent: &Intent<'_>) -> sqlx::Result<i64> {
     let mut transaction = pool.begin().await?;
     // The lock makes the question and the answer one step.
-    sqlx::query("SELECT FROM shards WHERE shard = $1 FOR UPDATE")
+    sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
         .bind(int2(intent.shard.number()))
         .execute(&mut *transaction)
         .await?;

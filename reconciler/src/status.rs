@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -17,6 +17,9 @@ use crate::{kafka, postgres, servers};
 
 /// A status is asked for when something is wrong: it says so soon.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An audit is late when it has not begun for so long, beyond its interval and what the last one took twice over.
+const AUDIT_LATE_AFTER: TimeDelta = TimeDelta::minutes(1);
 
 /// Where everything stands.
 #[derive(Debug, Serialize)]
@@ -86,7 +89,12 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
         sqlx::query_as("SELECT * FROM reconciliations ORDER BY started_at DESC LIMIT 1")
             .fetch_optional(&pool)
             .await?;
-    problems.extend(find_problems(&shards, lease.as_ref(), &open, last_reconciliation.as_ref()));
+    problems.extend(find_problems(&shards, lease.as_ref(), &open));
+    problems.extend(find_audit_problems(
+        last_reconciliation.as_ref(),
+        lease.is_some().then_some(config.audit_interval),
+        Utc::now(),
+    ));
     pool.close().await;
     Ok(Status { healthy: problems.is_empty(), problems, lease, shards, open, last_reconciliation })
 }
@@ -129,12 +137,7 @@ async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {
     Ok(row.map(|(holder, expires_at)| LeaseHolder { holder, expires_at }))
 }
 
-fn find_problems(
-    shards: &[ShardStatus],
-    lease: Option<&LeaseHolder>,
-    open: &Open,
-    last: Option<&LastReconciliation>,
-) -> Vec<String> {
+fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Open) -> Vec<String> {
     let mut problems = Vec::new();
     if lease.is_none() {
         problems.push("no reconciler is running: start `boxoffice-reconciler run`".to_owned());
@@ -150,13 +153,63 @@ fn find_problems(
             open.gaps, open.dead_letters, open.alarms, open.repairs
         ));
     }
-    match last {
-        None => problems.push("nothing was ever reconciled".to_owned()),
-        Some(last) if !last.ok => problems.push(format!(
+    problems
+}
+
+/// `interval` is that of the service, where one runs.
+fn find_audit_problems(
+    last: Option<&LastReconciliation>,
+    interval: Option<Duration>,
+    now: DateTime<Utc>,
+) -> Vec<String> {
+    let Some(last) = last else { return vec!["nothing was ever reconciled".to_owned()] };
+    let mut problems = Vec::new();
+    if !last.ok {
+        problems.push(format!(
             "the last reconciliation found differences ({} tickets): see `boxoffice-reconciler audit`",
             last.drift
-        )),
-        Some(_) => {}
+        ));
+    }
+    let age = now - last.started_at;
+    let is_late = |interval: Duration| {
+        let usual = TimeDelta::from_std(interval).unwrap_or(TimeDelta::MAX);
+        age.checked_sub(&usual).is_some_and(|late| {
+            late - TimeDelta::milliseconds(2 * last.duration_ms.clamp(0, 86_400_000)) > AUDIT_LATE_AFTER
+        })
+    };
+    if interval.is_some_and(is_late) {
+        problems.push(format!(
+            "the last reconciliation began {} s ago: the log of the reconciler that holds the lease says why",
+            age.num_seconds()
+        ));
     }
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(seconds_ago: i64, duration_ms: i64, interval: Option<Duration>) -> usize {
+        let now = Utc::now();
+        let last = LastReconciliation {
+            started_at: now - TimeDelta::seconds(seconds_ago),
+            duration_ms,
+            lag: 0,
+            compared: 1,
+            not_compared: 0,
+            drift: 0,
+            ok: true,
+        };
+        find_audit_problems(Some(&last), interval, now).len()
+    }
+
+    #[test]
+    fn an_audit_that_is_long_ago_although_a_reconciler_runs_is_a_problem() {
+        let interval = Some(Duration::from_secs(5));
+        assert_eq!(problems(64, 0, interval), 0);
+        assert_eq!(problems(66, 0, interval), 1);
+        assert_eq!(problems(66, 10_000, interval), 0, "they take their time here");
+        assert_eq!(problems(600, 0, None), 0, "that none runs is said anyway");
+    }
 }

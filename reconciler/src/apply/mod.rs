@@ -208,7 +208,7 @@ impl Applier {
     /// Writes down that Kafka no longer has the offset at which a shard would go on.
     pub(crate) async fn record_lost_offset(&self, shard: Shard, wanted: i64) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
-        let row = sqlx::query("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR UPDATE")
+        let row = sqlx::query("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
             .bind(int2(shard.number()))
             .fetch_one(&mut *transaction)
             .await?;

@@ -6,7 +6,11 @@ use crate::apply::write::int2;
 
 use super::Report;
 
-/// Writes the report down, and removes what is older than thirty days.
+/// The most old reports that one run removes, which writes one: so it catches up after a while in which none was removed, and
+/// never takes long.
+const REMOVED_MAX: i64 = 100;
+
+/// Writes the report down, and removes some of those that are older than thirty days.
 pub(crate) async fn record(pool: &PgPool, report: &Report) -> sqlx::Result<()> {
     let positions: serde_json::Map<_, _> = report
         .shards
@@ -44,8 +48,12 @@ pub(crate) async fn record(pool: &PgPool, report: &Report) -> sqlx::Result<()> {
     .bind(found.iter().map(|f| f.detail.as_str()).collect::<Vec<_>>())
     .execute(&mut *transaction)
     .await?;
-    sqlx::query("DELETE FROM reconciliations WHERE started_at < now() - interval '30 days'")
-        .execute(&mut *transaction)
-        .await?;
+    sqlx::query(
+        "DELETE FROM reconciliations WHERE id = ANY (ARRAY( \
+         SELECT id FROM reconciliations WHERE started_at < now() - interval '30 days' ORDER BY started_at LIMIT $1))",
+    )
+    .bind(REMOVED_MAX)
+    .execute(&mut *transaction)
+    .await?;
     transaction.commit().await
 }

@@ -26,7 +26,7 @@ impl Mender<'_> {
             return Ok(());
         }
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("SELECT FROM shards WHERE shard = $1 FOR UPDATE")
+        sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
             .bind(int2(shard.number()))
             .execute(&mut *transaction)
             .await?;

@@ -28,19 +28,29 @@ impl Mender<'_> {
             self.begin(Kind::Gap, shard, None, &format!("decisions {from} to {to} are missing")).await?;
         gaps::retry(self.config, self.pool, id).await?;
         let start = Instant::now();
-        let still_open = loop {
+        let (still_open, applied) = loop {
             let open = self.open_gap(shard).await?;
             let applied: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
                 .bind(int2(shard.number()))
                 .fetch_one(self.pool)
                 .await?;
             if open.is_some() || applied >= to || start.elapsed() > PATIENCE {
-                break open;
+                break (open, applied);
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         };
         let Some((id, from, to)) = still_open else {
-            self.end(row, Outcome::Done, "the log was read again, and the shard goes on").await?;
+            if applied >= to {
+                return Ok(self
+                    .end(row, Outcome::Done, "the log was read again, and the shard goes on")
+                    .await?);
+            }
+            let slow =
+                format!("the log was not read as far as decision {to} within {} s", PATIENCE.as_secs());
+            self.end(row, Outcome::Unknown, &slow).await?;
+            self.notes.push(format!(
+                "shard {shard}: {slow}; `boxoffice-reconciler status` says whether it goes on"
+            ));
             return Ok(());
         };
         self.end(row, Outcome::Refused, &format!("decisions {from} to {to} are still missing")).await?;

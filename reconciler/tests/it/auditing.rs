@@ -188,3 +188,39 @@ async fn a_command_that_cannot_finish_says_why_and_hides_the_password() {
     }
     stack.remove().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_reports_are_removed_a_few_with_each_new_one() {
+    let (stack, _) = sold().await;
+    stack
+        .execute(
+            "WITH old AS (INSERT INTO reconciliations \
+                 (started_at, duration_ms, lag, compared, not_compared, drift, ok, positions) \
+                 SELECT now() - make_interval(days => 31, secs => n), 1, 0, 0, 0, 0, true, '{}' \
+                 FROM generate_series(1, 150) AS n RETURNING id) \
+             INSERT INTO reconciliation_findings (reconciliation_id, shard, kind, detail) \
+             SELECT id, 0, 'overdue_holds', '' FROM old",
+        )
+        .await;
+    let old = "SELECT count(*) FROM reconciliations WHERE started_at < now() - interval '30 days'";
+    for left in [50, 0] {
+        assert_eq!(stack.command(&["audit"]).await.0, 0);
+        assert_eq!(stack.number(old).await, left);
+    }
+    assert_eq!(stack.number("SELECT count(*) FROM reconciliation_findings").await, 0);
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_about_an_event_that_nobody_published_says_so_instead_of_that_all_is_well() {
+    let (stack, _) = sold().await;
+    let nobody = "0190c2d4-7b1e-7000-8000-000000000000";
+    for command in
+        [["audit", "--event"].as_slice(), &["repair", "--event"], &["repair", "--dry-run", "--event"]]
+    {
+        let (code, printed) = stack.command(&[command, &[nobody]].concat()).await;
+        assert_eq!(code, 2, "{printed}");
+        assert!(printed.contains(&format!("PostgreSQL has no published event {nobody}")), "{printed}");
+    }
+    stack.remove().await;
+}
