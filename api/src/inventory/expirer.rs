@@ -28,14 +28,14 @@ pub(super) async fn expire(shared: &Shared, shard: Shard) {
     // Holds that could not be expired stay in front of those that can: while there are more, they are passed over.
     let mut passed_over = 0;
     loop {
-        let failure = match expire_due(shared, shard, passed_over, &mut slots).await {
+        let (is_full, failure) = match expire_due(shared, shard, passed_over, &mut slots).await {
             Ok(Round { found, expired, failure }) => {
-                passed_over = if found == BATCH_MAX { passed_over + found - expired } else { 0 };
-                failure.map(InventoryError::from)
+                passed_over += found - expired;
+                (found == BATCH_MAX, failure.map(InventoryError::from))
             }
             // A shard that is being verified or a Redis that is away is said elsewhere, once.
-            Err(InventoryError::Unverified | InventoryError::RedisUnavailable(_)) => None,
-            Err(error) => Some(error),
+            Err(InventoryError::Unverified | InventoryError::RedisUnavailable(_)) => (false, None),
+            Err(error) => (false, Some(error)),
         };
         if let Some(error) = failure
             && complained.is_none_or(|complained| complained.elapsed() > COMPLAINT_INTERVAL)
@@ -43,7 +43,8 @@ pub(super) async fn expire(shared: &Shared, shard: Shard) {
             tracing::error!(%error, %shard, "holds were not expired; trying again");
             complained = Some(Instant::now());
         }
-        if passed_over == 0 {
+        if !is_full {
+            passed_over = 0;
             tokio::time::sleep(INTERVAL).await;
         }
     }
