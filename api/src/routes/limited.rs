@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::web::Data;
-use actix_web::{HttpMessage, HttpRequest, HttpResponse};
+use actix_web::web::{Data, Path};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse};
 use boxoffice_schema::ids::EventId;
+use boxoffice_schema::text::Customer;
 
 use crate::error::Problem;
-use crate::identity::Caller;
+use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
 use crate::limits::{Action, Asked, Policy, Subjects, Verdict};
 use crate::office::Office;
+use crate::request::customer;
 
 /// How long Redis may take to say whether a request that is no booking may be let in. A Redis that hangs must not cost
 /// readers their own deadline.
@@ -39,9 +41,15 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     if action == Action::Booking && caller.is_some() {
         return Ok(());
     }
-    let customer = caller.as_ref().and_then(Caller::customer).map(|customer| customer.as_str());
-    let customer = customer.or_else(|| path.get("customer"));
-    let asked = ask(office, action, request, caller.as_ref(), customer, event)?;
+    let named = match &caller {
+        // Only whoever may read of a customer uses up what that one may read.
+        Some(caller) if path.get("customer").is_some() && caller.trades(Scope::BookingsRead).is_ok() => {
+            Path::<String>::extract(request).await.ok().and_then(|path| customer(path).ok())
+        }
+        _ => None,
+    };
+    let whose = caller.as_ref().and_then(Caller::customer).or(named.as_ref());
+    let asked = ask(office, action, request, caller.as_ref(), whose.map(Customer::as_str), event)?;
     charge(office, request, &asked).await
 }
 

@@ -206,6 +206,22 @@ async fn policies_change_without_a_restart_and_a_broken_file_changes_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_may_not_read_a_customers_bookings_uses_nothing_of_that_customers_limit_up() {
+    let file = policies(&policy("reads", "reading", "customer", 3));
+    let (mut world, operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
+    world.present(None);
+    for _ in 0..5 {
+        world.get("/v1/customers/ann+b/bookings").await.refused(401, "unauthenticated");
+    }
+    world.present_key(&operator).await;
+    // One customer, however the name is written in an address.
+    for written in ["ann+b", "ann%2Bb", "ann+b"] {
+        world.get(&format!("/v1/customers/{written}/bookings")).await.expect(200);
+    }
+    world.get("/v1/customers/ann%2Bb/bookings").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
 async fn while_redis_is_away_bookings_are_refused_and_reads_are_let_in() {
     let both = policy("bookings", "booking", "customer", 100) + &policy("reads", "reading", "address", 1);
     let file = policies(&both);
