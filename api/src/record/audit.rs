@@ -80,7 +80,7 @@ pub(crate) async fn counts(
         },
         ticket_types: rows.iter().map(CountRow::read).collect::<Result<_, _>>()?,
         gaps: gaps(connection, shard).await?,
-        last_reconciliation: last_reconciliation(connection, event).await?,
+        last_reconciliation: last_reconciliation(connection, shard, event).await?,
     }))
 }
 
@@ -115,14 +115,18 @@ async fn gaps(connection: &mut PgConnection, shard: Shard) -> Result<Vec<Gap>, D
 
 async fn last_reconciliation(
     connection: &mut PgConnection,
+    shard: Shard,
     event: EventId,
 ) -> Result<Option<Reconciliation>, DatabaseError> {
+    // What was found of its shard as a whole is about the event too. Overdue holds are a note.
     let row: Option<(DateTime<Utc>, bool)> = sqlx::query_as(
         "SELECT started_at, NOT EXISTS ( \
-             SELECT 1 FROM reconciliation_findings WHERE reconciliation_id = newest.id AND event_id = $1 \
+             SELECT 1 FROM reconciliation_findings WHERE reconciliation_id = newest.id AND kind <> 'overdue_holds' \
+             AND (event_id = $1 OR (event_id IS NULL AND shard = $2)) \
          ) FROM (SELECT id, started_at FROM reconciliations ORDER BY started_at DESC LIMIT 1) newest",
     )
     .bind(event.as_uuid())
+    .bind(i32::from(shard.number()))
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|(at, ok)| Reconciliation { at, ok }))

@@ -153,7 +153,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        // TLS says goodbye, for which there must be room.
+        match Pin::new(&mut self.stream).poll_shutdown(context) {
+            Poll::Pending => self.wait_for_reader(context),
+            ended => ended,
+        }
     }
 }
 
@@ -193,6 +197,42 @@ mod tests {
         assert_eq!(started.elapsed().as_secs(), PATIENCE.as_secs());
         drop(server);
         trickle.await.unwrap();
+    }
+
+    /// The end of TLS where the client takes nothing any more.
+    struct NoRoom(DuplexStream);
+
+    impl AsyncRead for NoRoom {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for NoRoom {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_the_client_does_not_take_is_not_waited_for_without_a_bound() {
+        let (_client, server) = duplex(64);
+        let mut server = Patient::new(NoRoom(server), PATIENCE);
+        let started = Instant::now();
+        assert_eq!(why(&server.shutdown().await.unwrap_err()), "slow_reader");
+        assert_eq!(started.elapsed().as_secs(), PATIENCE.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,3 +55,29 @@ async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten
             .unwrap();
     assert_eq!(drift, 2);
 }
+
+#[tokio::test]
+async fn the_last_reconciliation_of_an_event_counts_what_was_found_of_its_shard_and_not_what_is_a_note() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let path = format!("/v1/events/{}/audit", event.id);
+    // Each is the newest, whatever the service records meanwhile.
+    for (hours, kind, of_event, ok) in [(1, "overdue_holds", true, true), (2, "redis_behind", false, false)] {
+        sqlx::query(
+            "WITH run AS (INSERT INTO reconciliations \
+                 (started_at, duration_ms, lag, compared, not_compared, drift, ok, positions) \
+                 VALUES (now() + make_interval(hours => $1), 1, 0, 0, 0, 0, true, '{}') RETURNING id) \
+             INSERT INTO reconciliation_findings (reconciliation_id, shard, event_id, kind, detail) \
+             SELECT id, $2, $3::uuid, $4, '' FROM run",
+        )
+        .bind(hours)
+        .bind(i16::try_from(world.shard_of(&event).number()).unwrap())
+        .bind(of_event.then_some(&event.id))
+        .bind(kind)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+        let audit = world.get(&path).await.expect(200);
+        assert_eq!(audit["last_reconciliation"]["ok"], ok, "{kind}: {audit}");
+    }
+}
