@@ -134,7 +134,14 @@ impl LogReader {
             self.offsets.insert(record.shard, record.offset + 1);
         }
         match self.pending.take_if(|_| records.is_empty()) {
-            Some(error) if is_lost_offset(&error) => self.find_lost(),
+            Some(error) if is_lost_offset(&error) => {
+                let lost = self.find_lost();
+                // The client says it once, and reads that partition no more: it is asked for again.
+                if lost.is_err() {
+                    self.pending = Some(error);
+                }
+                lost
+            }
             Some(error) => Err(error),
             None if records.is_empty() && self.is_stuck() => Ok(Read::Stuck),
             None => {
@@ -160,7 +167,8 @@ impl LogReader {
         was_suspicious && self.is_suspicious
     }
 
-    /// The client says that an offset is out of range, and not which: the brokers are asked.
+    /// The client says that an offset is out of range, and not which: the brokers are asked. Where all are in range by now, the
+    /// client does not read that partition any more.
     fn find_lost(&mut self) -> Result<Read, KafkaError> {
         let found = kafka::watermarks(&self.questions, &self.topic, self.offsets.keys().copied())?;
         let lost: Vec<_> = found
@@ -170,6 +178,9 @@ impl LogReader {
                 (!(found.low..=found.high).contains(&wanted)).then_some(LostOffset { shard, wanted, found })
             })
             .collect();
+        if lost.is_empty() {
+            return Ok(Read::Stuck);
+        }
         for LostOffset { shard, .. } in &lost {
             self.unassign(*shard)?;
         }

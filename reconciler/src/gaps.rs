@@ -23,16 +23,12 @@ pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Re
 pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let (shard, from, to) = lock_open(&mut transaction, id).await?;
-    // Behind a hole in the offsets the record that stopped the shard is not the next one.
     let moved = sqlx::query(
-        "UPDATE shards SET sequence = $3, digest = NULL, updated_at = now(), \
-                next_offset = greatest(next_offset, (SELECT kafka_offset FROM gaps WHERE id = $4)) \
-         WHERE shard = $1 AND sequence = $2 - 1",
+        "UPDATE shards SET sequence = $3, digest = NULL, updated_at = now() WHERE shard = $1 AND sequence = $2 - 1",
     )
     .bind(shard)
     .bind(from)
     .bind(to)
-    .bind(id)
     .execute(&mut *transaction)
     .await?;
     ensure!(

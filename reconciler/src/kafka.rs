@@ -41,6 +41,8 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
+        // Nobody here writes in transactions. One that somebody else left open must not keep the log back.
+        .set("isolation.level", "read_uncommitted")
         // What the client reads ahead, over all partitions. Each record takes more than its own size beside what is counted
         // here, and the memory is not given back when the backlog ends.
         .set("queued.max.messages.kbytes", "8192")

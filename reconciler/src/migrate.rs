@@ -8,8 +8,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
-use sqlx::PgPool;
 use sqlx::migrate::Migrator;
+use sqlx::{Connection, PgPool};
 
 use crate::config::Config;
 use crate::servers::wait_for;
@@ -31,7 +31,11 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     let pool = postgres::pool(config)?;
     wait_for("PostgreSQL", PATIENCE, || async { sqlx::query("SELECT 1").execute(&pool).await.map(|_| ()) })
         .await?;
-    MIGRATIONS.run(&pool).await.context("the migrations failed")?;
+    // An index of a large table takes its time. The connection is not used for anything else.
+    let mut connection = pool.acquire().await?.detach();
+    sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+    MIGRATIONS.run(&mut connection).await.context("the migrations failed")?;
+    connection.close().await?;
     install(&pool, config.shards).await?;
     tracing::info!(shards = config.shards.get(), "PostgreSQL is prepared");
 

@@ -60,13 +60,8 @@ impl Progress {
         if incoming.offset < self.next_offset {
             return Verdict::Pass;
         }
-        // Offsets are also taken by what nobody reads: markers of others' transactions, what these took back, what a
-        // compaction removed. Behind such a hole the sequence says whether a decision is missing.
-        let may_miss = |position: Position| position.sequence > self.sequence + 1;
-        if incoming.offset > self.next_offset && incoming.position().is_none_or(may_miss) {
-            let next = incoming.position().map_or(0, |position| position.sequence).max(self.sequence + 2);
-            return Verdict::Stop(self.gap_before(next, self.epoch, incoming.offset));
-        }
+        // An offset that was left out is nothing to stop at: others' transactions take some, and what they take back or a
+        // compaction removes is never read. Where a decision is missing the sequence shows it.
         let verdict = match (&incoming.content, incoming.position()) {
             (Content::Record(record), Some(position)) => match record.change {
                 Change::Barrier { old_epoch } => self.judge_barrier(position, old_epoch, incoming),
@@ -240,17 +235,10 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_in_the_offsets_stops_the_shard_even_without_a_position() {
-        let poison = Fetched { shard: booked(1, 1, "a").shard, offset: 3, payload: vec![], stated: None };
+    fn a_hole_in_the_offsets_is_no_gap_where_no_decision_is_missing() {
         let mut at = progress(1, 4);
-        let gap = Gap { epoch: 1, from: 5, to: 5, offset: 3 };
-        assert_eq!(at.judge(&decode(poison)), Verdict::Stop(gap));
-        assert_eq!(at, progress(1, 4));
-    }
-
-    #[test]
-    fn behind_a_hole_in_the_offsets_the_shard_goes_on_where_no_decision_is_missing() {
-        let mut at = progress(1, 4);
+        let unplaced = Fetched { shard: booked(1, 1, "a").shard, offset: 1, payload: vec![], stated: None };
+        assert_eq!(at.judge(&decode(unplaced)), Verdict::SetAside);
         assert_eq!(at.judge(&incoming(3, &booked(1, 5, "a"))), Verdict::Apply);
         assert_eq!((at.sequence, at.next_offset), (5, 4));
         let gap = Gap { epoch: 1, from: 6, to: 6, offset: 9 };

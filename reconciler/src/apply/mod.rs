@@ -133,7 +133,8 @@ impl Applier {
             return Some(Outcome::default());
         }
         let start = Instant::now();
-        let outcome = match self.try_until_done(batch, Mode::Together, shutdown).await? {
+        let nowhere = BTreeSet::new();
+        let outcome = match self.try_until_done(batch, &nowhere, Mode::Together, shutdown).await? {
             Attempt::Done(outcome) => outcome,
             Attempt::TooMuch(error) => {
                 tracing::warn!(%error, records = batch.len(), "a batch cannot be applied whole; applying it in pieces");
@@ -150,27 +151,33 @@ impl Applier {
     async fn apply_in_pieces(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
         let mut outcome = Outcome::default();
         for piece in batch.chunks(PIECE_MAX) {
+            let stopped = outcome.stopped.clone();
             // A batch of one piece was tried just now.
             if batch.len() > PIECE_MAX
-                && let Attempt::Done(done) = self.try_until_done(piece, Mode::Together, shutdown).await?
+                && let Attempt::Done(done) =
+                    self.try_until_done(piece, &stopped, Mode::Together, shutdown).await?
             {
                 outcome.add(done);
-            } else if let Attempt::Done(done) = self.try_until_done(piece, Mode::OneByOne, shutdown).await? {
+            } else if let Attempt::Done(done) =
+                self.try_until_done(piece, &stopped, Mode::OneByOne, shutdown).await?
+            {
                 outcome.add(done);
             }
         }
         Some(outcome)
     }
 
+    /// Nothing is applied of the shards that were stopped before a gap in an earlier piece.
     async fn try_until_done(
         &self,
         batch: &[Incoming],
+        stopped: &BTreeSet<Shard>,
         mode: Mode,
         shutdown: &CancellationToken,
     ) -> Option<Attempt> {
         let mut backoff = Backoff::of_a_server();
         loop {
-            let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.apply_once(batch, mode));
+            let attempt = tokio::time::timeout(TRANSACTION_TIMEOUT, self.apply_once(batch, stopped, mode));
             let error = match shutdown.run_until_cancelled(attempt).await? {
                 Ok(Ok(outcome)) => return Some(Attempt::Done(outcome)),
                 Ok(Err(error)) => error,
@@ -186,11 +193,16 @@ impl Applier {
         }
     }
 
-    async fn apply_once(&self, batch: &[Incoming], mode: Mode) -> Result<Outcome, ApplyError> {
+    async fn apply_once(
+        &self,
+        batch: &[Incoming],
+        stopped: &BTreeSet<Shard>,
+        mode: Mode,
+    ) -> Result<Outcome, ApplyError> {
         let mut transaction = self.pool.begin().await?;
         let mut progress = lock_shards(&mut transaction, batch).await?;
         let Judged { decisions, mut set_aside, stopped } =
-            judge(&mut transaction, batch, &mut progress).await?;
+            judge(&mut transaction, batch, stopped, &mut progress).await?;
         match mode {
             Mode::Together => apply_together(&mut transaction, &decisions, Look::ForOld).await?,
             Mode::OneByOne => set_aside.extend(apply_one_by_one(&mut transaction, &decisions).await?),
@@ -225,10 +237,11 @@ impl Applier {
 async fn judge<'a>(
     connection: &mut PgConnection,
     batch: &'a [Incoming],
+    stopped: &BTreeSet<Shard>,
     progress: &mut BTreeMap<Shard, Progress>,
 ) -> sqlx::Result<Judged<'a>> {
     let mut judged =
-        Judged { decisions: Vec::with_capacity(batch.len()), set_aside: vec![], stopped: BTreeSet::new() };
+        Judged { decisions: Vec::with_capacity(batch.len()), set_aside: vec![], stopped: stopped.clone() };
     for incoming in batch {
         if judged.stopped.contains(&incoming.shard) {
             continue;

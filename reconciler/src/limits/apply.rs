@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use boxoffice_schema::rate_record::RateRecord;
+use boxoffice_schema::rate_record::{RateDecisions, RateRecord};
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use sqlx::PgPool;
 
@@ -60,7 +60,9 @@ fn sum(records: &[RateRecord]) -> BTreeMap<Key<'_>, [i64; 3]> {
     for record in records {
         let minute = record.at.duration_trunc(TimeDelta::minutes(1)).unwrap_or(record.at);
         // PostgreSQL has no text with a NUL, and the API counts none.
-        for decisions in record.decisions.iter().filter(|decisions| !decisions.key.contains('\0')) {
+        let is_storable =
+            |decisions: &&RateDecisions| !decisions.policy.contains('\0') && !decisions.key.contains('\0');
+        for decisions in record.decisions.iter().filter(is_storable) {
             let key = (minute, decisions.policy.as_str(), decisions.key.as_str());
             let counts: &mut [i64; 3] = sums.entry(key).or_default();
             let more = [decisions.allowed, decisions.refused, decisions.refused_from_memory];

@@ -191,7 +191,17 @@ impl Recoverer<'_> {
     /// of the epochs that were taken since: one of their numbers would be taken again, whose barrier lies in the log already.
     async fn catch_up(&self, shard: Shard) -> Result<(), RecoveryError> {
         let end = self.log.end_of(shard).await?;
-        self.wait_until_applied(shard, |_, next_offset| Ok(next_offset >= end)).await
+        let is_there = |_, next_offset| Ok(next_offset >= end);
+        match self.wait_until_applied(shard, is_there).await {
+            Err(RecoveryError::Stalled) => {
+                // What others' transactions leave at the end of the log is never read, and the offset does not move past it
+                // before something is. A barrier of an epoch that has begun is passed.
+                let last = snapshot::applied(self.pool, shard).await?;
+                self.append_barrier(shard, last.epoch, last).await?;
+                self.wait_until_applied(shard, is_there).await
+            }
+            caught_up => caught_up,
+        }
     }
 
     async fn wait_for_barrier(&self, shard: Shard, epoch: u32) -> Result<(), RecoveryError> {

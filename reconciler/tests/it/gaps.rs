@@ -5,6 +5,7 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
+use crate::recovering::restart_redis;
 use crate::sale::Sale;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
 
@@ -133,6 +134,22 @@ async fn a_transaction_of_somebody_else_leaves_no_gap() {
     stack.append(&[sale.book("a", 1)]).await;
     stack.wait_for_sequence(FIRST, 2).await;
     assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_somebody_else_at_the_end_of_the_log_keeps_no_recovery_back() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let (brokers, topic) = (stack.config.kafka_brokers.clone(), stack.config.kafka_topic.clone());
+    tokio::task::spawn_blocking(move || take_back_a_record(&brokers, &topic)).await.unwrap();
+    let open = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
+    stack.wait_for_number("the record is set aside", open, 1).await;
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
     service.stop().await;
     stack.remove().await;
 }
