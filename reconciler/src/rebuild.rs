@@ -75,8 +75,11 @@ pub(crate) async fn rebuild(config: &Config, selection: Selection, by: &str) -> 
 
 /// Refuses an event that recovery does not restore.
 async fn check_event(config: &Config, pool: &PgPool, event: EventId) -> anyhow::Result<()> {
+    let stored = stored::events(pool, config.shards.shard_of(event)).await?;
+    let stored = stored.into_iter().find(|stored| stored.image.id == event);
+    let stored = stored.with_context(|| format!("PostgreSQL has no published event {event}"))?;
     ensure!(
-        !stored::published(pool, config.shards, event).await?.is_over,
+        !stored.is_over,
         "event {event} was closed and took place more than a day ago: it is no longer kept in Redis"
     );
     Ok(())

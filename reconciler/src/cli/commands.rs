@@ -79,7 +79,7 @@ async fn compare(config: &Config, scope: &Scope) -> anyhow::Result<Report> {
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
     if let Some(event) = scope.event {
-        stored::published(&pool, config.shards, event).await?;
+        stored::check_published(&pool, event).await?;
     }
     Ok(crate::audit::audit(&pool, &redis, &config.keys(), scope).await?)
 }

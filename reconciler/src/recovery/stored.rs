@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use anyhow::Context;
+use anyhow::ensure;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
 use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::shard::{Shard, ShardCount};
+use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name, PaymentReference};
 use boxoffice_schema::time;
@@ -61,15 +61,27 @@ pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEven
     Ok(events)
 }
 
-/// One event, which must have been published.
-pub(crate) async fn published(
-    pool: &PgPool,
-    shards: ShardCount,
-    event: EventId,
-) -> anyhow::Result<StoredEvent> {
-    let stored = events(pool, shards.shard_of(event)).await?;
-    let stored = stored.into_iter().find(|stored| stored.image.id == event);
-    stored.with_context(|| format!("PostgreSQL has no published event {event}"))
+/// Refuses an event that was never published.
+pub(crate) async fn check_published(pool: &PgPool, event: EventId) -> anyhow::Result<()> {
+    let is_published: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM events WHERE id = $1 AND (status <> 'draft' OR frozen_at IS NOT NULL))",
+    )
+    .bind(event.as_uuid())
+    .fetch_one(pool)
+    .await?;
+    ensure!(is_published, "PostgreSQL has no published event {event}");
+    Ok(())
+}
+
+/// Events of which PostgreSQL has no publication, although one began.
+pub(crate) async fn frozen_drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<Vec<EventId>> {
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM events WHERE shard = $1 AND status = 'draft' AND frozen_at IS NOT NULL ORDER BY id",
+    )
+    .bind(int2(shard.number()))
+    .fetch_all(pool)
+    .await?;
+    Ok(ids.into_iter().map(EventId::from_uuid).collect())
 }
 
 fn event(id: EventId, row: &PgRow) -> Result<EventImage, RecoveryError> {

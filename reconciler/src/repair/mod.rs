@@ -1,6 +1,7 @@
 //! `repair`: mends what the audit finds while tickets are being sold, and never takes back what was acknowledged.
 //!
-//! The order, for each shard: read gaps again; set PostgreSQL's counts to what its own bookings add up to; for each
+//! The order, for each shard: read gaps again; let Redis say which events are on sale that PostgreSQL takes for drafts; set
+//! PostgreSQL's counts to what its own bookings add up to; for each
 //! event, let Redis say once more what PostgreSQL lacks; when that is applied, move Redis' counters by what they differ
 //! then. What Redis lost is not mended here but by `rebuild`, which the report at the end names.
 
@@ -20,7 +21,7 @@ use crate::deep::{self, Sources};
 use crate::recovery::stored;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Outcome, Repair};
-use crate::{postgres, servers, stand_in};
+use crate::{postgres, servers, snapshot, stand_in};
 
 mod counts;
 mod gap;
@@ -53,7 +54,7 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
     if let Some(event) = event {
-        stored::published(&pool, config.shards, event).await?;
+        stored::check_published(&pool, event).await?;
     }
     let keys = config.keys();
     let mut mender =
@@ -93,6 +94,7 @@ impl Mender<'_> {
         };
         repairs::end_interrupted(self.pool, shard).await?;
         self.read_gaps_again(shard).await?;
+        self.mend_publications(shard, only).await?;
         for stored in stored::events(self.pool, shard).await? {
             if only.is_some_and(|only| only != stored.image.id) {
                 continue;
@@ -100,6 +102,21 @@ impl Mender<'_> {
             self.mend_counts(shard, stored.image.id).await?;
             if !stored.is_over {
                 self.mend_event(shard, &stored.image).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the word of a publication went with a gap or a discarded record, Redis says the event once more: from then on it is
+    /// one like others.
+    async fn mend_publications(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
+        let mut drafts = stored::frozen_drafts(self.pool, shard).await?;
+        drafts.retain(|event| only.is_none_or(|only| only == *event));
+        for (event, live) in snapshot::live(self.redis, self.keys, shard, &drafts).await? {
+            if live.is_ok_and(|live| live.event.is_some())
+                && let Some(stated) = self.say_event(shard, event).await?
+            {
+                self.is_applied(shard, event, stated).await?;
             }
         }
         Ok(())

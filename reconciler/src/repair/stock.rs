@@ -106,7 +106,11 @@ impl Mender<'_> {
     /// Lets Redis say the event once more. Alarms about its counts are closed before: where they were right, applying
     /// this raises them again. Of a shard that is not certified none is closed. Redis would refuse, and its recovery must
     /// see them meanwhile: they keep it from restoring what may be wrong, and it closes them where it is not.
-    async fn say_event(&mut self, shard: Shard, event: EventId) -> anyhow::Result<Option<Position>> {
+    pub(super) async fn say_event(
+        &mut self,
+        shard: Shard,
+        event: EventId,
+    ) -> anyhow::Result<Option<Position>> {
         let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
         if !live.get(&shard).is_some_and(|live| live.certified) {
             self.notes.push(format!(

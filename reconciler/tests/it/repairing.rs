@@ -140,6 +140,62 @@ async fn counts_of_postgresql_are_set_to_the_sums_of_its_bookings() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_whose_publication_went_with_an_accepted_gap_is_said_again_with_its_bookings() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    insert_frozen_draft(&stack, &sale).await;
+    for key in ["a", "b"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    // Neither the publication nor the first booking ever comes to Kafka.
+    let records = outbox(&stack).await;
+    stack.append(&records[2..]).await;
+    trim_outbox(&stack, records.last().unwrap().position).await;
+    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+    stack.wait_for_number("the gap is found", open_gaps, 1).await;
+
+    while_relayed(&stack, async {
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        stack.wait_for_sequence(FIRST, 3).await;
+        assert_eq!(stack.words("SELECT status FROM events").await, ["draft"]);
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.words("SELECT status FROM events").await, ["on_sale"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// As the API leaves it before it asks Redis to publish.
+async fn insert_frozen_draft(stack: &Stack, sale: &LiveSale) {
+    let (event, of_type) = (&sale.event, &sale.event.ticket_types[0]);
+    sqlx::query(
+        "WITH draft AS (INSERT INTO events (id, shard, name, starts_at, hold_seconds, currency, slots, frozen_at, \
+             created_at, updated_at) VALUES ($1, 0, $2, $3, $4, $5, $6, now(), $7, $7) RETURNING id) \
+         INSERT INTO ticket_types (id, event_id, ordinal, name, price, capacity) SELECT $8, id, 0, $9, $10, $11 FROM draft",
+    )
+    .bind(event.id.as_uuid())
+    .bind(event.name.as_str())
+    .bind(event.starts_at)
+    .bind(i32::try_from(event.hold_seconds).unwrap())
+    .bind(event.currency.to_string())
+    .bind(i32::try_from(event.slots).unwrap())
+    .bind(event.created_at)
+    .bind(of_type.id.as_uuid())
+    .bind(of_type.name.as_str())
+    .bind(i64::try_from(of_type.price).unwrap())
+    .bind(i32::try_from(of_type.capacity).unwrap())
+    .execute(&stack.pool)
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_accepted_gap_took_from_postgresql_is_said_again_by_redis() {
     let stack = Stack::prepare().await;
     let service = stack.start();
