@@ -77,6 +77,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "PERCENT", default_value_t = 95.0)]
     pub(crate) min_rate: f64,
 
+    /// Part of the requests that may be turned away (503, 429, no answer) in a good run, in percent. 100 judges none, for
+    /// fault tests.
+    #[arg(long, value_name = "PERCENT", default_value_t = 1.0)]
+    pub(crate) max_turned_away: f64,
+
     /// Highest p99 from the intended start for a good verdict, in milliseconds. Not judged unless given.
     #[arg(long, value_name = "MILLISECONDS")]
     pub(crate) max_p99: Option<f64>,

@@ -157,6 +157,11 @@ pub(crate) struct RowsByStatus {
     pub(crate) expired: u64,
 }
 
+#[expect(clippy::cast_precision_loss, reason = "requests are far below 2^52")]
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
 impl Summary {
     /// Puts the numbers together and judges them.
     pub(crate) fn new(
@@ -180,6 +185,11 @@ impl Summary {
             acknowledged,
             rate_percent: load.rate_percent,
             min_rate_percent: options.min_rate,
+            turned_away_percent: percent(
+                totals.counts.unavailable() + totals.counts.unanswered,
+                load.requests_sent,
+            ),
+            max_turned_away_percent: options.max_turned_away,
             p99_ms: latency.from_intended_start.p99,
             max_p99_ms: options.max_p99,
         });

@@ -121,6 +121,10 @@ pub(crate) struct Evidence {
     pub(crate) rate_percent: f64,
     /// The part that must be reached.
     pub(crate) min_rate_percent: f64,
+    /// Requests that got a 503 or 429, or no answer, in percent of those that were sent.
+    pub(crate) turned_away_percent: f64,
+    /// The part that may be.
+    pub(crate) max_turned_away_percent: f64,
     /// p99 from the intended start, in milliseconds.
     pub(crate) p99_ms: f64,
     /// The p99 that must not be exceeded, if any.
@@ -147,6 +151,12 @@ pub(crate) fn objections(evidence: &Evidence) -> Vec<String> {
         let (reached, wanted) = (evidence.rate_percent, evidence.min_rate_percent);
         reasons.push(format!("only {reached:.1} % of the rate was reached, {wanted} % are required"));
     }
+    if evidence.turned_away_percent > evidence.max_turned_away_percent {
+        let (turned_away, max) = (evidence.turned_away_percent, evidence.max_turned_away_percent);
+        reasons.push(format!(
+            "{turned_away:.1} % of the requests were turned away (503, 429, no answer), {max} % may be"
+        ));
+    }
     if let Some(max) = evidence.max_p99_ms.filter(|max| evidence.p99_ms > *max) {
         reasons.push(format!("p99 is {:.1} ms, {max} ms are allowed", evidence.p99_ms));
     }
@@ -165,6 +175,8 @@ mod tests {
             acknowledged: 1,
             rate_percent: 99.9,
             min_rate_percent: 95.0,
+            turned_away_percent: 0.2,
+            max_turned_away_percent: 1.0,
             p99_ms: 4.0,
             max_p99_ms: Some(15.0),
         }
@@ -204,6 +216,13 @@ mod tests {
     fn a_rate_below_the_required_one_is_an_objection() {
         assert_eq!(objections(&Evidence { rate_percent: 94.9, ..good() }).len(), 1);
         assert!(objections(&Evidence { rate_percent: 10.0, min_rate_percent: 0.0, ..good() }).is_empty());
+    }
+
+    #[test]
+    fn turning_buyers_away_is_an_objection() {
+        assert_eq!(objections(&Evidence { turned_away_percent: 1.1, ..good() }).len(), 1);
+        let chaos = Evidence { turned_away_percent: 60.0, max_turned_away_percent: 100.0, ..good() };
+        assert!(objections(&chaos).is_empty());
     }
 
     #[test]

@@ -66,6 +66,17 @@ pub(crate) struct House {
 }
 
 impl House {
+    /// Whether everything runs that nobody has ended.
+    ///
+    /// # Errors
+    /// Names an API or a reconciler that ended by itself: another one or the balancer would hide it.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        for Instance { program, .. } in self.reconcilers.iter_mut().chain(&mut self.apis) {
+            program.check_alive()?;
+        }
+        Ok(())
+    }
+
     /// Prepares a database, topics and a Redis of this run's own, and starts everything. `run` is the run's name.
     pub(crate) async fn start(options: &Options, run: &str) -> Result<Self> {
         let mut house = Self::build(options, run).await?;

@@ -81,6 +81,7 @@ fn command(options: &Options, house: &House, windows: &Windows, seed: u64) -> Re
         .args(["--host", &house.url, "--database-url", &house.database_url])
         .args(["--rate", &options.rate.to_string(), "--seconds", &options.seconds.to_string()])
         .args(["--seed", &seed.to_string(), "--min-rate", "0", "--request-timeout", "3"])
+        .args(["--max-turned-away", "100"])
         .args(["--users", &(options.rate / 2).max(40).to_string()])
         .args(["--catch-up", &CATCH_UP_SECONDS.to_string()])
         .args(["--drain-timeout", &options.patience.to_string()])

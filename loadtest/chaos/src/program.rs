@@ -94,6 +94,13 @@ impl Program {
         if matches!(child.try_wait(), Ok(None)) { child.id() } else { None }
     }
 
+    /// # Errors
+    /// Where it ended by itself.
+    pub(crate) fn check_alive(&mut self) -> Result<()> {
+        anyhow::ensure!(self.pid().is_some(), "{} ended by itself; see {}", self.name, self.log.display());
+        Ok(())
+    }
+
     /// kill -9. Returns when it is gone.
     pub(crate) async fn kill(&mut self) -> Result<()> {
         if let Some(mut child) = self.child.take() {

@@ -77,19 +77,6 @@ impl Model {
 }
 
 impl Scenario {
-    /// Those in which every promise is checked.
-    pub const fn all() -> [Self; 7] {
-        [
-            Self::holds(),
-            Self::takeover(),
-            Self::lost_tail(),
-            Self::lost_tails(),
-            Self::publication(),
-            Self::lost_disk(),
-            Self::fail_over(),
-        ]
-    }
-
     /// Nothing fails, and one client books one ticket.
     const QUIET: Self = Self {
         name: "quiet",

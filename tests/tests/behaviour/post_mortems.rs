@@ -189,12 +189,12 @@ async fn a_kill_between_decision_and_answer_neither_leaks_stock_nor_sells_twice(
     let buyers = join_all(all.iter().cloned().map(buy));
     let kill = async {
         let key = world.shard_key(&event);
-        loop {
-            let decided: u64 = world.redis(redis::cmd("HGET").arg(&key).arg("seq")).await;
-            if decided > 100 {
-                return first.kill();
-            }
-        }
+        let (at, sold_by) = (&key, &world);
+        eventually("a hundred decisions", || async move {
+            sold_by.redis::<u64>(redis::cmd("HGET").arg(at).arg("seq")).await > 100
+        })
+        .await;
+        first.kill();
     };
     let (told, ()) = tokio::join!(buyers, kill);
     let second = Process::api(&settings, &[]).await;

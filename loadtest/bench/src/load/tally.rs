@@ -117,12 +117,16 @@ impl Tally {
         milliseconds(&self.latencies[kind as usize], quantile)
     }
 
-    /// Quantiles of the latencies of everything that was due, in milliseconds: a refusal is no quick answer, and what
-    /// was given up took longer than it says.
+    /// Quantiles of the latencies of everything that was due, in milliseconds. A refusal is no quick answer: it counts as the
+    /// longest one. What was given up took longer than it says.
     pub(crate) fn quantiles_of_all(&self, quantiles: &[f64]) -> Result<Vec<f64>> {
         let mut all = Histogram::<u32>::new_with_max(LONGEST, 3)?;
-        for latencies in &self.latencies {
-            all.add(latencies)?;
+        for (kind, latencies) in self.latencies.iter().enumerate() {
+            if kind == Kind::Refused as usize {
+                all.record_n(LONGEST, u32::try_from(self.count(Kind::Refused)).unwrap_or(u32::MAX))?;
+            } else {
+                all.add(latencies)?;
+            }
         }
         Ok(quantiles.iter().map(|quantile| milliseconds(&all, *quantile)).collect())
     }
@@ -136,6 +140,14 @@ fn milliseconds(latencies: &Histogram<u32>, quantile: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_is_no_quick_answer() {
+        let mut tally = Tally::new().unwrap();
+        let refused = Answer { kind: Kind::Refused, booking: None, refusal: Some("503".to_owned()) };
+        tally.note(&refused, true, Duration::from_millis(1));
+        assert!(tally.quantiles_of_all(&[0.5]).unwrap()[0] > 59_000.0);
+    }
 
     #[test]
     fn what_was_given_up_counts_among_the_latencies_of_all() {

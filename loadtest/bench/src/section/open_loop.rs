@@ -90,7 +90,11 @@ pub(super) async fn on_sale(place: &Place, pace: Pace) -> Result<Outcome> {
         let asks = stand.booking(&event);
         let tally = open(stand.installation.address(), Arc::clone(&asks) as _, ON_SALE).await?;
         stand.installation.verify(&tally).await?;
-        ensure!(tally.sold.len() as u64 <= TICKETS, "oversold: {} of {TICKETS}", tally.sold.len());
+        let (sold, sold_out) = (tally.sold.len() as u64, tally.count(Kind::SoldOut));
+        ensure!(
+            sold == TICKETS && sold_out == CLIENTS - TICKETS,
+            "{sold} of {TICKETS} tickets were sold, and {sold_out} of {CLIENTS} clients told that nothing is left"
+        );
         row.durability.clone_from(&stand.installation.durability);
         note(&mut row, &tally)?;
     }
