@@ -35,10 +35,14 @@ together() {
     return $failed
 }
 
+# A second run with the same servers would take them, and in the end the data, from the first. What `scripts/demo --keep` leaves
+# running holds the lock too. Before any trap that ends servers.
+only_run() { lock 7 "$checkout/.stack/$1.run" 5; }
+
 # Two scripts may start at the same moment; the lock file's descriptor is given by the caller and closed in daemons.
 lock() {
     local descriptor=$1 file=$2 seconds=$3
     mkdir -p "$(dirname "$file")"
     eval "exec $descriptor>\"\$file\""
-    flock -w "$seconds" "$descriptor" || die "another run has held $file for $seconds s; wait for it or end it, then try again"
+    flock -w "$seconds" "$descriptor" || die "another run holds $file; wait for it or end it, then try again"
 }

@@ -40,7 +40,7 @@ detach() {
     (
         cd /
         exec setsid bash -c "$(declare -f process_start); $keep" keeper "$folder/pid" "$@" \
-            9>&- </dev/null >>"$folder/$name.log" 2>&1
+            7>&- 9>&- </dev/null >>"$folder/$name.log" 2>&1
     ) &
     wait_until 5 test -s "$folder/pid" || die "$name could not be started; its log is $folder/$name.log"
 }
