@@ -70,7 +70,7 @@ pub(crate) async fn create(
 /// An event that may be published.
 pub(crate) struct Frozen {
     pub(crate) event: StoredEvent,
-    /// The number of the action's entry, where its publication has not come through the log yet.
+    /// The number of the action's entry, where nothing of the event has come through the log yet.
     pub(crate) action: Option<i64>,
 }
 
@@ -84,7 +84,9 @@ pub(crate) async fn freeze(
     let mut transaction = connection.begin().await?;
     let Some(mut stored) = record::lock_event(&mut transaction, id).await? else { return Ok(None) };
     let mut action = None;
-    if !stored.applied {
+    // Nobody buys before the publication: where somebody did, its word went with a gap that was accepted.
+    let was_sold = stored.image.ticket_types.iter().any(|of_type| of_type.held + of_type.sold > 0);
+    if !stored.applied && !was_sold {
         let entry = Entry::of_event(by, Action::PublishEvent, id).changing(&stored.image);
         action = Some(entry.begin(&mut transaction).await?);
     }

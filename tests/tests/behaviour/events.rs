@@ -146,3 +146,20 @@ async fn sales_open_and_close_by_their_window() {
     .await;
     world.book(&event.id, "b", &event.request("ann", 1)).await.refused(409, "not_on_sale");
 }
+
+/// The word of its publication went with a gap that was accepted, and Redis has lost the event since.
+#[tokio::test]
+async fn an_event_that_was_sold_is_not_published_anew_although_postgresql_takes_it_for_a_draft() {
+    let world = World::start().await;
+    let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
+    let event = draft["id"].as_str().unwrap();
+    let sold = "UPDATE ticket_types SET sold = 1 WHERE event_id = $1::uuid";
+    sqlx::query(sold).bind(event).execute(&world.pool).await.unwrap();
+    world.publish(event).await.refused(503, "inventory_unverified");
+    sqlx::query("UPDATE ticket_types SET sold = 0 WHERE event_id = $1::uuid")
+        .bind(event)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    world.publish(event).await.expect(200);
+}

@@ -65,8 +65,7 @@ async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventIm
         return Err(Problem::new(Code::EventNotFound));
     };
     let Some(action) = action else { return already_on_sale(office, stored).await };
-    // Until the publication has come through the log nobody can have lost it: where it is absent it never happened. Where its
-    // word went with a gap that was accepted, `repair` has had it said again.
+    // Until something of the event has come through the log nobody can have lost it: where it is absent it was never published.
     let decided = office.stores.inventory.publish(&stored.image).await;
     office.journal.end(Begun::Written(action), &decided).await;
     match decided? {
