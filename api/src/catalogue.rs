@@ -3,6 +3,7 @@
 //! There is no memory of what does not exist: an event that another instance has just published is found.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
@@ -15,6 +16,9 @@ use crate::error::{Code, Problem};
 use crate::find::{Found, Stores};
 
 const EVENTS_MAX: u64 = 10_000;
+
+/// After so long an event is looked up again: one that was on sale may be over.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// The part of a published event that never changes.
 #[derive(Debug)]
@@ -56,7 +60,8 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     pub(crate) fn new(stores: Stores) -> Self {
-        let events = Cache::builder().max_capacity(EVENTS_MAX).build_with_hasher(RandomState::default());
+        let events = Cache::builder().max_capacity(EVENTS_MAX).time_to_live(KEPT);
+        let events = events.build_with_hasher(RandomState::default());
         Self { events, stores }
     }
 

@@ -1,7 +1,7 @@
 //! Gives the tickets of overdue holds back. The instance that holds a shard's lease does it for that shard; two at
 //! once would harm nothing, since expiring is a decision like any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::DecodeError;
@@ -68,13 +68,19 @@ async fn expire_due(
     let due = scripts::due(&shared.settings.keys, shard, passed_over);
     let members: Vec<Vec<u8>> = shared.background.run(&due).await?;
     let mut round = Round { found: members.len(), expired: 0, failure: None };
+    let mut missing = HashSet::new();
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
         let (event_id, booking_id) = Target::parse_subject(member)?;
-        match slots_of(shared, shard, event_id, slots).await? {
+        let known =
+            if missing.contains(&event_id) { None } else { slots_of(shared, shard, event_id, slots).await? };
+        match known {
             Some(slots) => due.push(Expire { target: Target { event_id, booking_id, slots } }),
             // The holds of other events go on.
-            None => round.failure = Some(stuck(format_args!("of event {event_id}, which is not in Redis"))),
+            None => {
+                missing.insert(event_id);
+                round.failure = Some(stuck(format_args!("of event {event_id}, which is not in Redis")));
+            }
         }
     }
     if due.is_empty() {

@@ -310,12 +310,15 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
     }
 }
 
-/// Returns when Redis does not answer within the connection's time-out. An error is an answer.
+/// A script that may write, by its flags: unlike a PING a replica refuses it.
+const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
+
+/// Returns when Redis does not answer within the connection's time-out, or has become a replica. Another error is an answer.
 async fn until_silent(mut connection: MultiplexedConnection) -> RedisError {
     loop {
         tokio::time::sleep(HEARTBEAT).await;
-        let pong = redis::cmd("PING").query_async::<Value>(&mut connection).await;
-        if let Err(error) = pong
+        let answer = redis::cmd("EVAL").arg(BEAT).arg(0).query_async::<Value>(&mut connection).await;
+        if let Err(error) = answer
             && is_broken(&error)
         {
             return error;
