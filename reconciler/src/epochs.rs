@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 
 use crate::apply::write::{int2, int4, int8};
 
-/// The latest epochs of a shard, at most a hundred. A record of an older one than these is not told from one that was
-/// applied; no relay sleeps through a hundred recoveries.
+/// The latest epochs of a shard, at most a hundred. Of an older one than these a record is judged by the oldest of them, which began
+/// behind the same decision or a later one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Epochs(BTreeMap<u32, u64>);
 

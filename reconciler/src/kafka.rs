@@ -29,7 +29,9 @@ pub(crate) fn client(config: &Config) -> ClientConfig {
         .set("bootstrap.servers", &config.kafka_brokers)
         .set("client.id", "boxoffice-reconciler")
         .set("socket.keepalive.enable", "true")
-        .set("reconnect.backoff.max.ms", "2000");
+        .set("reconnect.backoff.max.ms", "2000")
+        // Nobody here writes in transactions. One that somebody else left open must not keep the log back, nor hide its end.
+        .set("isolation.level", "read_uncommitted");
     client
 }
 
@@ -41,8 +43,6 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
-        // Nobody here writes in transactions. One that somebody else left open must not keep the log back.
-        .set("isolation.level", "read_uncommitted")
         // What the client reads ahead, over all partitions. Each record takes more than its own size beside what is counted
         // here, and the memory is not given back when the backlog ends.
         .set("queued.max.messages.kbytes", "8192")

@@ -127,6 +127,7 @@ impl Recoverer<'_> {
         if *scope != Scope::Lost {
             // A shard that sells is not closed for a rebuild that would be refused.
             self.check_restorable(shard).await?;
+            self.check_counts(shard, scope).await?;
         }
         self.catch_up(shard).await?;
         let epoch = self.take_epoch(shard, recovery_epoch).await?;

@@ -19,10 +19,11 @@ use boxoffice_schema::status::BookingStatus;
 use sqlx::Row;
 
 use crate::apply::write::int2;
+use crate::audit;
 use crate::epochs;
 
 use super::stored::{self, Page, StoredEvent};
-use super::{Recoverer, RecoveryError, stale_is_taken_over};
+use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
 
 /// The most keys that are removed by one call.
 const CLEAR_MAX: usize = 512;
@@ -53,6 +54,20 @@ impl Recoverer<'_> {
         .await?;
         let (refused, differing): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
+    }
+
+    /// The same of what is restored in any case, by counts: a recovery sees it while it restores.
+    pub(super) async fn check_counts(&self, shard: Shard, scope: &Scope) -> Result<(), RecoveryError> {
+        for StoredEvent { image: EventImage { id, .. }, is_over } in stored::events(self.pool, shard).await? {
+            let is_restored = !is_over && scope.events().is_none_or(|only| only.contains(&id));
+            if is_restored && !audit::rows_differing(self.pool, Some(id)).await?.is_empty() {
+                return Err(RecoveryError::Unrestorable(format!(
+                    "the counts of event {id} are not what its bookings add up to: \
+                     `boxoffice-reconciler repair --event {id}` puts them right"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Restores the shard, or `only` some events of it. Returns the last decision that the shard has in Redis afterwards.

@@ -118,9 +118,6 @@ fn note(row: &mut Row, tally: &Tally) -> Result<()> {
     row.note(WINNERS, tally.quantile(Kind::Sold, 0.99));
     row.note("sold out p50 ms", tally.quantile(Kind::SoldOut, 0.5));
     row.note("sold out p99 ms", tally.quantile(Kind::SoldOut, 0.99));
-    row.note("sold", as_f64(tally.count(Kind::Sold)));
-    row.note("sold out", as_f64(tally.count(Kind::SoldOut)));
-    row.note("refused otherwise", as_f64(CLIENTS - tally.count(Kind::Sold) - tally.count(Kind::SoldOut)));
     row.note("all answered after, s", tally.took.as_secs_f64());
     Ok(())
 }
