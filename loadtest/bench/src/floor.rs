@@ -1,5 +1,5 @@
 //! The floor: the handler of a booking without any store. It reads the same request, checks it by the same rules and
-//! answers with a body of the same members and size, on the same HTTP server with as many workers and the same allocator. What Boxoffice
+//! answers with a body of the same members and size, on the same HTTP server with as many workers. What Boxoffice
 //! does beside that (metrics, ids of requests, batches, Redis) is what a ratio to it shows.
 
 use std::net::SocketAddr;
@@ -12,9 +12,6 @@ use boxoffice_schema::text::{Caller, Customer, IdempotencyKey};
 use chrono::Utc;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A booking's handler without a store.
 #[derive(Debug, Parser)]
