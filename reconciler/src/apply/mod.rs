@@ -151,15 +151,14 @@ impl Applier {
     async fn apply_in_pieces(&self, batch: &[Incoming], shutdown: &CancellationToken) -> Option<Outcome> {
         let mut outcome = Outcome::default();
         for piece in batch.chunks(PIECE_MAX) {
-            let stopped = outcome.stopped.clone();
             // A batch of one piece was tried just now.
             if batch.len() > PIECE_MAX
                 && let Attempt::Done(done) =
-                    self.try_until_done(piece, &stopped, Mode::Together, shutdown).await?
+                    self.try_until_done(piece, &outcome.stopped, Mode::Together, shutdown).await?
             {
                 outcome.add(done);
             } else if let Attempt::Done(done) =
-                self.try_until_done(piece, &stopped, Mode::OneByOne, shutdown).await?
+                self.try_until_done(piece, &outcome.stopped, Mode::OneByOne, shutdown).await?
             {
                 outcome.add(done);
             }

@@ -9,8 +9,8 @@ use boxoffice_schema::shard::Shard;
 
 use crate::apply::write::int2;
 use crate::deep::{self, DeepError, Sources};
+use crate::findings;
 use crate::repairs::{self, Intent, Kind, Outcome};
-use crate::{audit, findings};
 
 use super::{Recoverer, RecoveryError, stale_is_taken_over, stored};
 
@@ -77,10 +77,8 @@ impl Recoverer<'_> {
         if !doubtful {
             return Ok(());
         }
-        for event in stored::events(self.pool, shard).await? {
-            if !audit::rows_differing(self.pool, Some(event.image.id)).await?.is_empty() {
-                return Ok(());
-            }
+        if self.miscounted(&stored::events(self.pool, shard).await?).await?.is_some() {
+            return Ok(());
         }
         tracing::warn!(%shard, "PostgreSQL has all bookings and counts them rightly: alarms about its counts are resolved");
         findings::resolve(&mut *self.pool.acquire().await?, shard, &[findings::COUNTS_DIFFER]).await?;

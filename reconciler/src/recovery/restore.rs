@@ -58,16 +58,27 @@ impl Recoverer<'_> {
 
     /// The same of what is restored in any case, by counts: a recovery sees it while it restores.
     pub(super) async fn check_counts(&self, shard: Shard, scope: &Scope) -> Result<(), RecoveryError> {
-        for StoredEvent { image: EventImage { id, .. }, is_over } in stored::events(self.pool, shard).await? {
-            let is_restored = !is_over && scope.events().is_none_or(|only| only.contains(&id));
-            if is_restored && !audit::rows_differing(self.pool, Some(id)).await?.is_empty() {
-                return Err(RecoveryError::Unrestorable(format!(
-                    "the counts of event {id} are not what its bookings add up to: \
-                     `boxoffice-reconciler repair --event {id}` puts them right"
-                )));
+        let mut events = stored::events(self.pool, shard).await?;
+        events.retain(|event| {
+            !event.is_over && scope.events().is_none_or(|only| only.contains(&event.image.id))
+        });
+        match self.miscounted(&events).await? {
+            None => Ok(()),
+            Some(id) => Err(RecoveryError::Unrestorable(format!(
+                "the counts of event {id} are not what its bookings add up to: \
+                 `boxoffice-reconciler repair --event {id}` puts them right"
+            ))),
+        }
+    }
+
+    /// The first event of which PostgreSQL's counts are not what its bookings add up to.
+    pub(super) async fn miscounted(&self, events: &[StoredEvent]) -> sqlx::Result<Option<EventId>> {
+        for StoredEvent { image: EventImage { id, .. }, .. } in events {
+            if !audit::rows_differing(self.pool, Some(*id)).await?.is_empty() {
+                return Ok(Some(*id));
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Restores the shard, or `only` some events of it. Returns the last decision that the shard has in Redis afterwards.

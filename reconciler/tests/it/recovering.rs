@@ -283,27 +283,27 @@ async fn counters_that_differ_behind_the_barrier_are_said_and_put_right() {
     stack.remove().await;
 }
 
+/// PostgreSQL refuses one of three bookings, by the constraint `unlucky`, and the shard is not certified for that.
+async fn sold_with_a_booking_refused(stack: &Stack) -> LiveSale {
+    let sale = LiveSale::publish(stack, 100).await;
+    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'b')").await;
+    for key in ["a", "b", "c"] {
+        assert!(matches!(sale.book(stack, key).await, Outcome::Changed(_)));
+    }
+    restart_redis(stack).await;
+    let doubt = "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL";
+    stack.wait_for_number("the doubt is said", doubt, 1).await;
+    assert!(!stack.is_certified(FIRST).await);
+    sale
+}
+
 /// PostgreSQL refused a booking for which somebody holds a 201: restoring would sell its ticket again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_restored_while_postgresql_lacks_a_refused_record() {
     let stack = Stack::prepare().await;
     let service = stack.start();
     stack.wait_until_certified().await;
-    let sale = LiveSale::publish(&stack, 100).await;
-    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'b')").await;
-    for key in ["a", "b", "c"] {
-        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
-    }
-    restart_redis(&stack).await;
-    stack
-        .wait_for_number(
-            "the doubt is said",
-            "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL",
-            1,
-        )
-        .await;
-    assert!(!stack.is_certified(FIRST).await);
-
+    let sale = sold_with_a_booking_refused(&stack).await;
     stack.execute("ALTER TABLE bookings DROP CONSTRAINT unlucky").await;
     assert_eq!(stack.command(&["dead-letters", "retry", "1"]).await.0, 0);
     stack.execute("UPDATE alarms SET resolved_at = now() WHERE kind = 'counts_differ'").await;
@@ -462,14 +462,7 @@ async fn a_booking_that_only_redis_has_is_kept_however_many_recoveries_began_sin
     let stack = Stack::prepare().await;
     let service = stack.start();
     stack.wait_until_certified().await;
-    let sale = LiveSale::publish(&stack, 100).await;
-    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> 'b')").await;
-    for key in ["a", "b", "c"] {
-        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
-    }
-    restart_redis(&stack).await;
-    let doubt = "SELECT count(*) FROM alarms WHERE kind = 'restore_doubtful' AND resolved_at IS NULL";
-    stack.wait_for_number("the doubt is said", doubt, 1).await;
+    let sale = sold_with_a_booking_refused(&stack).await;
     service.stop().await;
     stack
         .execute(

@@ -110,7 +110,7 @@ impl Gate {
 
     /// The same, where the other server is this one: a fail-over.
     pub fn replace_by(&self, target: String) {
-        self.state.send_modify(|state| state.target = target);
+        self.lead_to(target);
         self.replace();
     }
 
