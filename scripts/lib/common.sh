@@ -5,6 +5,11 @@
 # shellcheck disable=SC2034 # the scripts that source this file use it
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
+# What cargo is to build in the dev profile, for every script. A test is among it, so that the dependencies have the features that
+# the tests need and are compiled once: with fewer packages, or without a test, those of many would be others.
+# shellcheck disable=SC2034
+everything=(--workspace --bins --test contract)
+
 say() { printf '%s\n' "$*"; }
 
 # Errors go to standard error, so that `eval "$(scripts/stack env)"` never evaluates one.
