@@ -245,3 +245,35 @@ async fn bookings_of_an_event_that_was_closed_long_ago_and_is_yet_to_come_are_re
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 0));
 }
+
+#[tokio::test]
+async fn what_became_of_the_bookings_of_an_event_that_is_over_is_answered_without_redis_and_stays() {
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booked = id(&world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201));
+    let held = id(&world.book(&event.id, "b", &event.hold("bob", 2)).await.expect(201));
+    let cancelled = id(&world.book(&event.id, "c", &event.request("eve", 1)).await.expect(201));
+    let answer = world.cancel(&event.id, &cancelled).await.expect(200);
+    world.patch(&event.id, &serde_json::json!({"status": "closed"})).await.expect(200);
+    world.drained(&event).await;
+    let long_ago =
+        "UPDATE events SET starts_at = now() - interval '40 days', updated_at = now() - interval '40 days'";
+    sqlx::query(long_ago).execute(&world.pool).await.unwrap();
+    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
+    // An API that knows the event from before asks Redis for a minute.
+    let another = World::around(world.settings.clone(), &[], CancellationToken::new()).await;
+    eventually("the event to be over", || async {
+        let reply = another.cancel(&event.id, &cancelled).await;
+        assert!([503, 200].contains(&reply.status), "{reply:?}");
+        reply.status == 200
+    })
+    .await;
+    assert_eq!(another.cancel(&event.id, &cancelled).await.expect(200), answer);
+    another.cancel(&event.id, &booked).await.refused(409, "not_on_sale");
+    another.confirm(&event.id, &booked, "pay").await.expect(200);
+    another.confirm(&event.id, &held, "pay").await.refused(409, "hold_expired");
+    another.confirm(&event.id, &cancelled, "pay").await.refused(409, "booking_cancelled");
+    another.confirm(&event.id, &id(&answer).replace('0', "1"), "pay").await.refused(404, "booking_not_found");
+    assert_eq!(world.rows_counted(&event, 0).await, (2, 3));
+}

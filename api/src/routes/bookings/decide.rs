@@ -4,6 +4,7 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::web::Payload;
 use boxoffice_schema::scripts::{Cancel, Confirm, Outcome, Target};
+use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::text::PaymentReference;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -14,6 +15,7 @@ use crate::contract::{self, BookingPath, DECIDING, READ_BODY, TRADING, refusals}
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
+use crate::record::StoredBooking;
 use crate::request::{Checks, booking_id, event_id, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
@@ -32,7 +34,7 @@ refusals!(ConfirmRefusals:
     &[Code::BookingCancelled, Code::HoldExpired],
     DECIDING,
 );
-refusals!(CancelRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound], DECIDING);
+refusals!(CancelRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound, Code::NotOnSale], DECIDING);
 
 /// Sell what is held
 ///
@@ -57,9 +59,17 @@ pub(crate) async fn confirm(
     let body = read_json(&request, payload).await?;
     let payment_reference = parse::<Payment>(&body)?.check()?;
     in_time(async {
-        let target = target(&office, &caller, &request).await?;
-        let outcome = office.stores.inventory.confirm(Confirm { target, payment_reference }).await?;
-        respond(&office, target, &outcome).await
+        match subject(&office, &caller, &request).await? {
+            Subject::Live(target) => {
+                let outcome = office.stores.inventory.confirm(Confirm { target, payment_reference }).await?;
+                respond(&office, target, &outcome).await
+            }
+            Subject::Past(booking) => match booking.status {
+                BookingStatus::Confirmed => json(StatusCode::OK, &BookingBody::recorded(&booking)),
+                BookingStatus::Cancelled => Err(Problem::new(Code::BookingCancelled)),
+                BookingStatus::Held | BookingStatus::Expired => Err(Problem::new(Code::HoldExpired)),
+            },
+        }
     })
     .await
 }
@@ -79,14 +89,35 @@ pub(crate) async fn confirm(
 pub(crate) async fn cancel(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsWrite)?;
     in_time(async {
-        let target = target(&office, &caller, &request).await?;
-        let outcome = office.stores.inventory.cancel(Cancel { target }).await?;
-        respond(&office, target, &outcome).await
+        match subject(&office, &caller, &request).await? {
+            Subject::Live(target) => {
+                let outcome = office.stores.inventory.cancel(Cancel { target }).await?;
+                respond(&office, target, &outcome).await
+            }
+            Subject::Past(booking) => match booking.status {
+                BookingStatus::Cancelled | BookingStatus::Expired => {
+                    json(StatusCode::OK, &BookingBody::recorded(&booking))
+                }
+                BookingStatus::Held | BookingStatus::Confirmed => {
+                    Err(Problem::because(Code::NotOnSale, PAST))
+                }
+            },
+        }
     })
     .await
 }
 
-async fn target(office: &Office, caller: &Caller, request: &HttpRequest) -> Result<Target, Problem> {
+/// The booking that is to be changed.
+enum Subject {
+    /// Redis decides about it.
+    Live(Target),
+    /// Its event is over and gone from Redis: it stays as PostgreSQL has it.
+    Past(Box<StoredBooking>),
+}
+
+const PAST: &str = "The event took place and was closed; its bookings can no longer be changed here.";
+
+async fn subject(office: &Office, caller: &Caller, request: &HttpRequest) -> Result<Subject, Problem> {
     let event_id = event_id(request)?;
     let booking_id = booking_id(request)?;
     let listing = match office.catalogue.listing(event_id).await {
@@ -95,7 +126,13 @@ async fn target(office: &Office, caller: &Caller, request: &HttpRequest) -> Resu
         listing => listing?,
     };
     refuse_another_ones(office, caller, event_id, booking_id).await?;
-    Ok(Target { event_id, booking_id, slots: listing.slots })
+    if listing.over {
+        let booking = recorded(office, event_id, booking_id).await?;
+        return booking
+            .map(|booking| Subject::Past(Box::new(booking)))
+            .ok_or_else(|| Problem::new(Code::BookingNotFound));
+    }
+    Ok(Subject::Live(Target { event_id, booking_id, slots: listing.slots }))
 }
 
 async fn respond(office: &Office, target: Target, outcome: &Outcome) -> Answer {
