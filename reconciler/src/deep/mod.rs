@@ -48,6 +48,8 @@ pub(crate) enum DeepError {
     Stored(#[from] RecoveryError),
     #[error("Redis: {0}")]
     Unreadable(#[from] DecodeError),
+    #[error("{0}")]
+    NotCompared(String),
 }
 
 /// Where both sides are read.
@@ -138,7 +140,7 @@ pub(crate) async fn compare(
     Ok(found)
 }
 
-/// The bookings of an event that Redis has and PostgreSQL lacks, or has older.
+/// Bookings of an event that Redis has and PostgreSQL lacks, or has older: some of them, where they are very many.
 pub(crate) async fn find_unrecorded(
     sources: Sources<'_>,
     shard: Shard,
@@ -146,6 +148,9 @@ pub(crate) async fn find_unrecorded(
 ) -> Result<Vec<BookingId>, DeepError> {
     let mut found = Comparison::default();
     Subject { sources, shard, event }.look_for_all_rows(&mut found).await?;
+    if let Some(why) = found.not_compared.pop() {
+        return Err(DeepError::NotCompared(why));
+    }
     Ok(found.bookings_with(FindingKind::UnrecordedBookings))
 }
 

@@ -63,6 +63,10 @@ impl Recoverer<'_> {
             return Ok(());
         }
         let has_forked = epochs::had_ended(&mut connection, shard, redis, epoch).await?;
+        // The beginning of an epoch may have been lost with the end of the log: of what Redis decided in it the counters tell.
+        if !has_forked && redis.sequence == postgres.sequence && redis.epoch > postgres.epoch {
+            return Ok(());
+        }
         if has_forked || redis.sequence <= postgres.sequence {
             return Err(RecoveryError::RedisLost { redis, postgres });
         }

@@ -124,11 +124,6 @@ impl Recoverer<'_> {
     /// One attempt, from the epoch to the certificate. Returns the position at which the shard was certified.
     async fn recover(&self, shard: Shard, scope: &Scope) -> Result<Position, RecoveryError> {
         let recovery_epoch = self.check_unblocked(shard).await?;
-        if *scope != Scope::Lost {
-            // A shard that sells is not closed for a rebuild that would be refused.
-            self.check_restorable(shard).await?;
-            self.check_counts(shard, scope).await?;
-        }
         self.catch_up(shard).await?;
         let epoch = self.take_epoch(shard, recovery_epoch).await?;
         let start = self.ask(&begin_recovery(self.keys, shard, epoch)).await?;

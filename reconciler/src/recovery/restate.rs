@@ -1,21 +1,29 @@
-//! What Redis still has and PostgreSQL lost, said once more before anything is restored over it: bookings of a gap that
-//! was accepted, or of a dead letter that was discarded.
+//! What Redis still has and PostgreSQL lost, said once more before anything is restored over it: publications and bookings of
+//! a gap that was accepted, or of a dead letter that was discarded.
 
 use boxoffice_schema::event::EventImage;
-use boxoffice_schema::ids::BookingId;
+use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::position::Position;
-use boxoffice_schema::scripts::{BATCH_MAX, Outcome as Decided, Restate, Target, restate_fenced};
+use boxoffice_schema::scripts::{
+    BATCH_MAX, Outcome as Decided, Restate, Restatement, RestatementReply, Target, note_lost,
+    restate_event_fenced, restate_fenced, restore_event,
+};
 use boxoffice_schema::shard::Shard;
+use boxoffice_schema::status::EventStatus;
 
 use crate::apply::write::int2;
 use crate::deep::{self, DeepError, Sources};
 use crate::findings;
 use crate::repairs::{self, Intent, Kind, Outcome};
+use crate::snapshot;
 
 use super::{Recoverer, RecoveryError, stale_is_taken_over, stored};
 
 /// Who mends, in the table of repairs.
 const BY: &str = "recovery";
+
+/// The most times that an event is looked through: each time some of its bookings are found, as many as are told at once.
+const ROUNDS_MAX: usize = 100;
 
 impl From<DeepError> for RecoveryError {
     fn from(error: DeepError) -> Self {
@@ -24,6 +32,7 @@ impl From<DeepError> for RecoveryError {
             DeepError::Redis(error) => Self::Redis(error),
             DeepError::Stored(error) => error,
             DeepError::Unreadable(error) => Self::Mismatch(error.to_string()),
+            DeepError::NotCompared(_) => Self::Stalled,
         }
     }
 }
@@ -35,33 +44,130 @@ impl Recoverer<'_> {
         &self,
         shard: Shard,
         epoch: u32,
-        mut last: Position,
+        last: Position,
     ) -> Result<Position, RecoveryError> {
-        let refused: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)",
-        )
-        .bind(int2(shard.number()))
-        .fetch_one(self.pool)
-        .await?;
-        if refused {
+        if self.has_refused(shard).await? {
             return Ok(last);
         }
-        let before = last;
-        let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
+        let mut last = self.restate_publications(shard, epoch, last).await?;
         for event in stored::events(self.pool, shard).await? {
-            let unrecorded = deep::find_unrecorded(sources, shard, &event.image).await?;
-            for batch in unrecorded.chunks(BATCH_MAX) {
-                last = last.max(self.restate(shard, epoch, &event.image, batch).await?);
-            }
+            last = self.restate_bookings(shard, epoch, &event.image, last).await?;
         }
-        if last > before {
-            self.drain(shard).await?;
-            if !deep::wait_until_applied(self.pool, shard, last).await? {
-                return Err(RecoveryError::Stalled);
-            }
+        if !self.has_refused(shard).await? {
+            self.dispel_doubt(shard).await?;
         }
-        self.dispel_doubt(shard).await?;
         Ok(last)
+    }
+
+    async fn has_refused(&self, shard: Shard) -> sqlx::Result<bool> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)")
+            .bind(int2(shard.number()))
+            .fetch_one(self.pool)
+            .await
+    }
+
+    /// Events that Redis has and PostgreSQL takes for drafts: from then on they are like others.
+    async fn restate_publications(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        mut last: Position,
+    ) -> Result<Position, RecoveryError> {
+        let drafts = self.live_drafts(shard).await?;
+        if drafts.is_empty() {
+            return Ok(last);
+        }
+        for (event, _) in drafts {
+            let intent = Intent {
+                kind: Kind::Restate,
+                shard,
+                event_id: Some(event),
+                by: BY,
+                before: "PostgreSQL lacks its publication",
+            };
+            let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
+            let call = restate_event_fenced(self.keys, shard, epoch, event);
+            let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
+            let (outcome, after) = match Restatement::parse(&reply)? {
+                Restatement::Said(_, position) => {
+                    last = position;
+                    (Outcome::Done, format!("restated at {position}"))
+                }
+                other => (Outcome::Refused, format!("{other:?}")),
+            };
+            repairs::end(&mut *self.pool.acquire().await?, row, outcome, &after).await?;
+        }
+        self.bring_to_postgresql(shard, last).await?;
+        Ok(last)
+    }
+
+    /// The events that Redis has, with their status there, although PostgreSQL takes them for drafts.
+    pub(super) async fn live_drafts(
+        &self,
+        shard: Shard,
+    ) -> Result<Vec<(EventId, EventStatus)>, RecoveryError> {
+        let drafts = stored::frozen_drafts(self.pool, shard).await?;
+        let mut found = Vec::new();
+        for (event, live) in snapshot::live(self.redis, self.keys, shard, &drafts).await? {
+            let live =
+                live.map_err(|error| RecoveryError::from(error).of(format_args!("event {event} in Redis")))?;
+            found.extend(live.event.map(|image| (event, image.status)));
+        }
+        Ok(found)
+    }
+
+    /// Until PostgreSQL has every booking of the event that Redis has, or refuses one of them.
+    async fn restate_bookings(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        event: &EventImage,
+        mut last: Position,
+    ) -> Result<Position, RecoveryError> {
+        let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
+        for _ in 0..ROUNDS_MAX {
+            let unrecorded = deep::find_unrecorded(sources, shard, event).await?;
+            if unrecorded.is_empty() {
+                return Ok(last);
+            }
+            for batch in unrecorded.chunks(BATCH_MAX) {
+                let said = match self.restate(shard, epoch, event, batch).await? {
+                    None => {
+                        self.put_in_place(shard, epoch, event).await?;
+                        self.restate(shard, epoch, event, batch).await?
+                    }
+                    said => said,
+                };
+                last = said.ok_or_else(|| cannot_be_said(event.id, unrecorded.len()))?;
+            }
+            self.bring_to_postgresql(shard, last).await?;
+            if self.has_refused(shard).await? {
+                return Ok(last);
+            }
+        }
+        Err(cannot_be_said(event.id, 1))
+    }
+
+    /// An event of which Redis has lost a key says no booking. It gets what PostgreSQL has of the event, without the customers'
+    /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
+    async fn put_in_place(&self, shard: Shard, epoch: u32, event: &EventImage) -> Result<(), RecoveryError> {
+        for call in [
+            note_lost(self.keys, shard, epoch, self.keys.event(shard, event.id)),
+            restore_event(self.keys, shard, epoch, event),
+        ] {
+            let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
+        }
+        Ok(())
+    }
+
+    /// What was said comes into the log, and is applied.
+    async fn bring_to_postgresql(&self, shard: Shard, last: Position) -> Result<(), RecoveryError> {
+        self.drain(shard).await?;
+        if deep::wait_until_applied(self.pool, shard, last).await? {
+            Ok(())
+        } else {
+            Err(RecoveryError::Stalled)
+        }
     }
 
     /// Alarms about counts say that one side is wrong. Where PostgreSQL has every booking that Redis has, and its counts
@@ -85,14 +191,14 @@ impl Recoverer<'_> {
         Ok(())
     }
 
-    /// Returns the position of the last booking that was said; the lowest where none could be.
+    /// Returns the position of the last booking that was said; `None` where none could be.
     async fn restate(
         &self,
         shard: Shard,
         epoch: u32,
         event: &EventImage,
         batch: &[BookingId],
-    ) -> Result<Position, RecoveryError> {
+    ) -> Result<Option<Position>, RecoveryError> {
         let before = format!("PostgreSQL lacks {} bookings of Redis, {} among them", batch.len(), batch[0]);
         let intent = Intent { kind: Kind::Restate, shard, event_id: Some(event.id), by: BY, before: &before };
         let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
@@ -107,10 +213,16 @@ impl Recoverer<'_> {
                 _ => None,
             })
             .collect();
-        let last = said.last().copied().unwrap_or_default();
-        let outcome = if said.is_empty() { Outcome::Refused } else { Outcome::Done };
-        let after = format!("{} of {} were restated, the last at {last}", said.len(), batch.len());
+        let last = said.last().copied();
+        let outcome = if last.is_some() { Outcome::Done } else { Outcome::Refused };
+        let after = format!("{} of {} were restated", said.len(), batch.len());
         repairs::end(&mut *self.pool.acquire().await?, row, outcome, &after).await?;
         Ok(last)
     }
+}
+
+fn cannot_be_said(event: EventId, bookings: usize) -> RecoveryError {
+    RecoveryError::Unrestorable(format!(
+        "Redis has {bookings} bookings of event {event} that PostgreSQL lacks, and cannot say them once more"
+    ))
 }

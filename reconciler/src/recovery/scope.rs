@@ -62,7 +62,17 @@ impl Recoverer<'_> {
             Ok(asked) => asked,
             Err(error) => return self.conclude(shard, Err(error.into())).await,
         };
-        let result = self.recover(shard, &Scope::of(&asked)).await;
+        let scope = Scope::of(&asked);
+        if let Err(refusal) = self.check_rebuild(shard, &scope).await {
+            // No alarm: the shard is as it was, and the row of the rebuild says why.
+            if refusal.is_refusal() {
+                self.end(asked, Outcome::Refused, &refusal.to_string())
+                    .await
+                    .map_err(|error| error.to_string())?;
+            }
+            return Err(refusal.to_string());
+        }
+        let result = self.recover(shard, &scope).await;
         let ended = match &result {
             Ok(at) => Some((Outcome::Done, format!("restored and certified at {at}"))),
             Err(error) if error.is_refusal() => Some((Outcome::Refused, error.to_string())),
@@ -74,6 +84,16 @@ impl Recoverer<'_> {
             self.end(asked, outcome, &after).await.map_err(|error| error.to_string())?;
         }
         concluded
+    }
+
+    /// A shard that sells is not closed for a rebuild that would be refused.
+    async fn check_rebuild(&self, shard: Shard, scope: &Scope) -> Result<(), RecoveryError> {
+        if *scope == Scope::Lost {
+            return Ok(());
+        }
+        self.check_unblocked(shard).await?;
+        self.check_restorable(shard).await?;
+        self.check_counts(shard, scope).await
     }
 
     async fn end(&self, asked: Vec<OpenRebuild>, outcome: Outcome, after: &str) -> sqlx::Result<()> {
@@ -141,8 +161,20 @@ impl Recoverer<'_> {
         scope: &Scope,
     ) -> Result<Position, RecoveryError> {
         self.check_restorable(shard).await?;
+        if scope.events().is_none() {
+            self.check_drafts(shard).await?;
+        }
         let last = self.restore(shard, epoch, scope.events()).await?;
         self.compare(shard, epoch, last).await?;
         Ok(last)
+    }
+
+    /// What PostgreSQL takes for a draft is not restored, and must not go on in a Redis that went back in time, nor lose its holds
+    /// with those of the others.
+    async fn check_drafts(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let Some((event, status)) = self.live_drafts(shard).await?.pop() else { return Ok(()) };
+        Err(RecoveryError::Unrestorable(format!(
+            "event {event} is {status} in Redis, and PostgreSQL, which lost its publication, takes it for a draft: give it that              status there (UPDATE events SET status = '{status}' WHERE id = '{event}')"
+        )))
     }
 }

@@ -16,6 +16,7 @@ mod recovering;
 mod references;
 mod relaying;
 mod repairing;
+mod restating;
 mod sale;
 mod setting_aside;
 mod stack;

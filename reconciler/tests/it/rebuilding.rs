@@ -217,6 +217,7 @@ async fn a_rebuild_is_refused_while_postgresql_may_lack_something_and_the_shard_
     assert!(printed.contains("1 refused records") && printed.contains("next: "), "{printed}");
     assert!(stack.is_certified(FIRST).await);
     assert_eq!(inventory(&stack).await, before);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0, "the shard is as it was");
     assert!(matches!(sale.book(&stack, "new").await, Outcome::Changed(_)));
 
     assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);

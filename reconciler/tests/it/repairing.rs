@@ -11,7 +11,7 @@ const OPEN_ALARMS: &str = "SELECT count(*) FROM alarms WHERE resolved_at IS NULL
 const MENDED_STOCK: &str = "SELECT count(*) FROM repairs WHERE kind = 'stock' AND outcome = 'done'";
 
 /// A sale with three bookings in both stores.
-async fn sold(stack: &Stack) -> LiveSale {
+pub(crate) async fn sold(stack: &Stack) -> LiveSale {
     stack.wait_until_certified().await;
     let sale = LiveSale::publish(stack, 100_000).await;
     while_relayed(stack, async {
@@ -24,7 +24,7 @@ async fn sold(stack: &Stack) -> LiveSale {
     sale
 }
 
-async fn redis_integer(stack: &Stack, command: &str, arguments: &[&[u8]]) -> i64 {
+pub(crate) async fn redis_integer(stack: &Stack, command: &str, arguments: &[&[u8]]) -> i64 {
     redis::cmd(command).arg(arguments).query_async(&mut stack.redis.clone()).await.unwrap()
 }
 
@@ -44,7 +44,7 @@ async fn confirmed(stack: &Stack) -> i64 {
 }
 
 /// Both stores and the bookings agree.
-async fn assert_whole(stack: &Stack, sale: &LiveSale) {
+pub(crate) async fn assert_whole(stack: &Stack, sale: &LiveSale) {
     let (code, printed) = stack.command(&["audit", "--deep"]).await;
     assert_eq!(code, 0, "{printed}");
     assert_eq!(sold_in_redis(stack, sale).await, confirmed(stack).await);
@@ -172,7 +172,7 @@ async fn an_event_whose_publication_went_with_an_accepted_gap_is_said_again_with
 }
 
 /// As the API leaves it before it asks Redis to publish.
-async fn insert_frozen_draft(stack: &Stack, sale: &LiveSale) {
+pub(crate) async fn insert_frozen_draft(stack: &Stack, sale: &LiveSale) {
     let (event, of_type) = (&sale.event, &sale.event.ticket_types[0]);
     sqlx::query(
         "WITH draft AS (INSERT INTO events (id, shard, name, starts_at, hold_seconds, currency, slots, frozen_at, \
@@ -240,46 +240,6 @@ async fn what_an_accepted_gap_took_from_postgresql_is_said_again_by_redis() {
     assert_eq!(stack.number(rows).await, 1);
     assert!(matches!(sale.book(&stack, "lost").await, Outcome::Replayed(..)));
     assert_whole(&stack, &sale).await;
-    service.stop().await;
-    stack.remove().await;
-}
-
-/// Redis restarts, or is rebuilt, while it alone has a booking: what was acknowledged is not restored away.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn recovery_lets_redis_say_what_postgresql_lost_before_it_restores() {
-    let stack = Stack::prepare().await;
-    let service = stack.start();
-    let sale = sold(&stack).await;
-    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
-    let lose = async |key| {
-        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
-        trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
-    };
-    lose("lost-1").await;
-    restart_redis(&stack).await;
-    stack.wait_for_number("the barrier shows the gap", open_gaps, 1).await;
-    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
-    stack.wait_until_certified().await;
-    let kept = "SELECT count(*) FROM bookings WHERE idempotency_key LIKE 'lost-%' AND status = 'confirmed'";
-    assert_eq!(stack.number(kept).await, 1);
-
-    lose("lost-2").await;
-    let other = LiveSale::publish(&stack, 10).await;
-    while_relayed(&stack, async {
-        stack.wait_for_number("the next record shows the gap", open_gaps, 1).await;
-        assert_eq!(stack.command(&["gaps", "accept", "2"]).await.0, 0);
-        let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
-        assert_eq!(code, 0, "{printed}");
-    })
-    .await;
-    assert_eq!(stack.number(kept).await, 2);
-    for key in ["lost-1", "lost-2"] {
-        assert!(matches!(sale.book(&stack, key).await, Outcome::Replayed(..)));
-    }
-    let said =
-        "SELECT count(*) FROM repairs WHERE kind = 'restate' AND asked_by = 'recovery' AND outcome = 'done'";
-    assert_eq!(stack.number(said).await, 2);
-    assert!(matches!(other.book(&stack, "x").await, Outcome::Changed(_)));
     service.stop().await;
     stack.remove().await;
 }

@@ -26,10 +26,11 @@ pub use look::{Look, LookReply, Sight, SlotSight, look, replays};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
 pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
 pub use repair::{
-    Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_fenced,
+    Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_event_fenced,
+    restate_fenced,
 };
 pub use restore::{
-    allowances, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
+    allowances, note_lost, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
 
 /// A script's text, and its hash by which Redis knows it once loaded.
@@ -100,6 +101,12 @@ script!(
     "",
     ["identity", "prelude", "whole_event", "restating", "restate_event"]
 );
+script!(
+    RESTATE_EVENT_FENCED,
+    "restate_event",
+    " flags=allow-oom",
+    ["identity", "prelude", "whole_event", "restating", "fenced", "restate_event"]
+);
 script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "restating", "mend_stock"]);
 // The two looks write nothing, and yet have no flag: a Redis that may not take writes, an old master without replicas for
 // instance, refuses them as it refuses `book`. They only read, and so need no prelude.
@@ -112,6 +119,7 @@ script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
 script!(TRIM, "trim", " flags=allow-oom", ["identity", "trim"]);
 script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
 script!(RECOVERING, "recovering", " flags=no-writes", ["identity", "recovering"]);
+script!(NOTE_LOST, "note_lost", " flags=allow-oom", ["restoring", "note_lost"]);
 script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
 script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);
 script!(RESTORE_BOOKINGS, "restore_bookings", " flags=allow-oom", ["restoring", "restore_bookings"]);

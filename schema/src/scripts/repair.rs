@@ -9,7 +9,8 @@ use crate::shard::Shard;
 
 use super::booking::{decision_call, open_call};
 use super::{
-    Call, Decision, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, RESTATE_FENCED, Script, Target, decimal,
+    Call, Decision, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, RESTATE_EVENT_FENCED, RESTATE_FENCED,
+    Script, Target, decimal,
 };
 
 /// A booking to be said once more, as it is.
@@ -30,12 +31,13 @@ impl Decision for Restate {
     fn pack(&self, _: &mut Vec<u8>) {}
 }
 
+/// The scripts for a fenced shard look at no bound.
+const UNBOUNDED: OutboxBounds = OutboxBounds { frames: 0, bytes: 0, age_ms: 0 };
+
 /// Says bookings once more while their shard is fenced by the recovery that calls this, in its epoch; replies as
 /// [`decision_call`] does.
 pub fn restate_fenced(keys: &Keys, shard: Shard, epoch: u32, batch: &[Restate]) -> Call {
-    // The script looks at no bound.
-    let bounds = OutboxBounds { frames: 0, bytes: 0, age_ms: 0 };
-    let mut call = decision_call(keys, shard, bounds, batch);
+    let mut call = decision_call(keys, shard, UNBOUNDED, batch);
     call.script = &RESTATE_FENCED;
     call.args.push(decimal(epoch));
     call
@@ -46,6 +48,15 @@ pub fn restate_event(keys: &Keys, shard: Shard, bounds: OutboxBounds, event: Eve
     let mut call = open_call(&RESTATE_EVENT, keys, shard, bounds);
     call.keys.push(keys.event(shard, event));
     call.args.push(event.as_bytes().to_vec());
+    call
+}
+
+/// Says an event once more while its shard is fenced by the recovery that calls this, in its epoch; replies a
+/// [`RestatementReply`].
+pub fn restate_event_fenced(keys: &Keys, shard: Shard, epoch: u32, event: EventId) -> Call {
+    let mut call = restate_event(keys, shard, UNBOUNDED, event);
+    call.script = &RESTATE_EVENT_FENCED;
+    call.args.push(decimal(epoch));
     call
 }
 

@@ -14,8 +14,16 @@ use crate::time;
 
 use super::booking::subject;
 use super::{
-    Call, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, RESTORE_UNSCHEDULE, decimal,
+    Call, NOTE_LOST, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, RESTORE_UNSCHEDULE,
+    decimal,
 };
+
+/// Notes that a key of a shard is missing, before something is put in its place; replies 1.
+pub fn note_lost(keys: &Keys, shard: Shard, epoch: u32, key: String) -> Call {
+    let mut call = Call { script: &NOTE_LOST, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+    call.keys.push(key);
+    call
+}
 
 /// Removes keys of a shard that was found to be wrong; replies their number.
 pub fn restore_clear(keys: &Keys, shard: Shard, epoch: u32, doomed: Vec<String>) -> Call {

@@ -1,0 +1,168 @@
+//! Before recovery restores anything, Redis says what PostgreSQL lost: what was acknowledged is not restored away.
+
+use boxoffice_schema::scripts::Outcome;
+
+use crate::recovering::{LiveSale, restart_redis};
+use crate::relaying::{outbox, trim_outbox, while_relayed};
+use crate::repairing::{assert_whole, insert_frozen_draft, redis_integer, sold};
+use crate::stack::{FIRST, Stack, wait_until};
+
+const OPEN_GAPS: &str = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+const LOST: &str =
+    "SELECT count(*) FROM bookings WHERE idempotency_key LIKE 'lost-%' AND status = 'confirmed'";
+
+/// Books, and the outbox forgets it before it came to Kafka.
+async fn lose(stack: &Stack, sale: &LiveSale, key: &str) {
+    assert!(matches!(sale.book(stack, key).await, Outcome::Changed(_)));
+    trim_outbox(stack, outbox(stack).await.last().unwrap().position).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recovery_lets_redis_say_what_postgresql_lost_before_it_restores() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    lose(&stack, &sale, "lost-1").await;
+    restart_redis(&stack).await;
+    stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+    assert_eq!(stack.number(LOST).await, 1);
+
+    lose(&stack, &sale, "lost-2").await;
+    let other = LiveSale::publish(&stack, 10).await;
+    while_relayed(&stack, async {
+        stack.wait_for_number("the next record shows the gap", OPEN_GAPS, 1).await;
+        assert_eq!(stack.command(&["gaps", "accept", "2"]).await.0, 0);
+        let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.number(LOST).await, 2);
+    for key in ["lost-1", "lost-2"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Replayed(..)));
+    }
+    let said =
+        "SELECT count(*) FROM repairs WHERE kind = 'restate' AND asked_by = 'recovery' AND outcome = 'done'";
+    assert_eq!(stack.number(said).await, 2);
+    assert!(matches!(other.book(&stack, "x").await, Outcome::Changed(_)));
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// An event without its hash, or without its customers', could not say its bookings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_that_only_redis_has_is_kept_where_redis_has_lost_another_key_of_its_event() {
+    for which in 0..2 {
+        let stack = Stack::prepare().await;
+        let service = stack.start();
+        let sale = sold(&stack).await;
+        lose(&stack, &sale, "lost-1").await;
+        let keys = stack.config.keys();
+        let key = [keys.event(FIRST, sale.id()), keys.customers(FIRST, sale.id())][which].clone();
+        assert_eq!(redis_integer(&stack, "DEL", &[key.as_bytes()]).await, 1);
+        restart_redis(&stack).await;
+        stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        stack.wait_until_certified().await;
+        assert_eq!(stack.number(LOST).await, 1, "{key}");
+        assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)), "{key}");
+        wait_until("all is well", async || stack.command(&["status"]).await.0 == 0).await;
+        assert_whole(&stack, &sale).await;
+        service.stop().await;
+        stack.remove().await;
+    }
+}
+
+/// As after a backup of PostgreSQL that is older than Redis' last recovery, where Kafka has lost what came between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_booking_that_only_redis_has_is_kept_where_the_beginning_of_its_epoch_was_lost_too() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    restart_redis(&stack).await;
+    wait_until("another epoch has begun", async || stack.position(FIRST).await.0 == 2).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    lose(&stack, &sale, "lost-1").await;
+    stack.execute("DELETE FROM epochs WHERE shard = 0 AND epoch = 2").await;
+    stack.execute("UPDATE shards SET epoch = 1, recovery_epoch = 1 WHERE shard = 0").await;
+
+    let service = stack.start();
+    restart_redis(&stack).await;
+    stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+    assert_eq!(stack.number(LOST).await, 1);
+    assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)));
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// PostgreSQL has a draft, and Redis sells it: neither the publication nor the first booking ever came to Kafka.
+async fn draft_on_sale(stack: &Stack) -> LiveSale {
+    let sale = LiveSale::publish(stack, 100).await;
+    insert_frozen_draft(stack, &sale).await;
+    let _ = sale.hold(stack, "held", 600_000).await;
+    assert!(matches!(sale.book(stack, "a").await, Outcome::Changed(_)));
+    let records = outbox(stack).await;
+    stack.append(&records[2..]).await;
+    trim_outbox(stack, records.last().unwrap().position).await;
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_for_sequence(FIRST, 3).await;
+    set_alarms_aside(stack).await;
+    sale
+}
+
+/// PostgreSQL counts otherwise than Redis, since it lacks the first booking; that alone keeps recovery from restoring.
+async fn set_alarms_aside(stack: &Stack) {
+    stack.execute("UPDATE alarms SET resolved_at = now() WHERE kind = 'counts_differ'").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_whose_publication_postgresql_lost_keeps_its_holds_where_its_shard_is_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = draft_on_sale(&stack).await;
+    let (code, printed) = stack.command(&["rebuild", "--shard", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.words("SELECT status FROM events").await, ["on_sale"]);
+    assert_eq!(
+        stack.words("SELECT idempotency_key || ' ' || status FROM bookings ORDER BY 1").await,
+        ["a confirmed", "held held"]
+    );
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_is_a_draft_in_postgresql_is_not_left_as_a_redis_has_it_that_went_back_in_time() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = draft_on_sale(&stack).await;
+    let dump = stack.dump_redis().await;
+    while_relayed(&stack, async {
+        assert!(matches!(sale.book(&stack, "late").await, Outcome::Changed(_)));
+        stack.wait_for_sequence(FIRST, 4).await;
+    })
+    .await;
+    set_alarms_aside(&stack).await;
+    stack.wipe_redis().await;
+    stack.load_redis(&dump).await;
+    restart_redis(&stack).await;
+    let said = "SELECT count(*) FROM alarms WHERE kind = 'unrestorable' AND resolved_at IS NULL \
+                AND detail LIKE '%is on_sale in Redis%takes it for a draft%'";
+    stack.wait_for_number("the event is named", said, 1).await;
+    assert!(!stack.is_certified(FIRST).await);
+
+    stack.execute("UPDATE events SET status = 'on_sale'").await;
+    stack.command(&["repair"]).await;
+    stack.wait_until_certified().await;
+    assert!(matches!(sale.book(&stack, "late").await, Outcome::Replayed(..)));
+    service.stop().await;
+    stack.remove().await;
+}
