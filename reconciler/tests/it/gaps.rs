@@ -102,6 +102,23 @@ async fn an_offset_that_kafka_does_not_have_is_a_gap_and_never_a_jump() {
     stack.remove().await;
 }
 
+/// Nobody knows whether a decision went with the offset: none did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_an_offset_that_kafka_does_not_have_is_accepted_the_next_decision_is_applied() {
+    let stack = Stack::prepare().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.execute("UPDATE shards SET next_offset = 1000 WHERE shard = 0").await;
+    let service = stack.start();
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    let (code, printed) = stack.command(&["gaps", "accept", "1"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, 1);
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_barrier_beyond_the_applied_sequence_is_a_gap() {
     let stack = Stack::prepare().await;
