@@ -3,12 +3,12 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::shard::ShardCount;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
 use sqlx::{ConnectOptions, PgPool, Postgres};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +154,11 @@ fn options(url: &SecretString) -> anyhow::Result<PgConnectOptions> {
         .context("BOXOFFICE_DATABASE_URL is not a PostgreSQL URL")?
         .application_name("boxoffice-api")
         .disable_statement_logging();
+    ensure!(
+        matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer),
+        "BOXOFFICE_DATABASE_URL or PGSSLMODE demands TLS, which this build does not speak: keep PostgreSQL in a private \
+         network, and the mode at `prefer`"
+    );
     // Compiling a statement (`jit`) takes PostgreSQL longer than running any of ours.
     Ok(options.options([
         ("statement_timeout", "1500"),

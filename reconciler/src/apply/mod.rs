@@ -15,7 +15,7 @@ use crate::epochs::Epochs;
 use crate::findings::{self, Alarm, SetAside};
 use crate::fold::Changes;
 use crate::kafka::{LogError, LogWriter};
-use crate::postgres::is_about_data;
+use crate::postgres::{self, is_about_data};
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
 
@@ -186,6 +186,11 @@ impl Applier {
                 return Some(Attempt::TooMuch(error));
             }
             tracing::warn!(%error, records = batch.len(), "a batch was not applied; trying again");
+            if matches!(error, ApplyError::Timeout)
+                && let Err(error) = postgres::end_abandoned_copies(&self.pool).await
+            {
+                tracing::warn!(%error, "what holds the rows was not ended");
+            }
             if !backoff.wait(shutdown).await {
                 return None;
             }

@@ -1,7 +1,12 @@
 //! Decisions become rows, once.
 
+use std::str::FromStr;
+use std::time::Duration;
+
 use boxoffice_schema::record::{Kind, Record};
 use secrecy::ExposeSecret;
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 
 use crate::link::Link;
 use crate::sale::Sale;
@@ -274,6 +279,31 @@ async fn a_lease_that_ran_out_is_taken_over() {
     let service = stack.start();
     stack.wait_until_certified().await;
     assert_ne!(stack.words("SELECT holder FROM leases").await, ["killed"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// PostgreSQL takes a session that waits for the rest of a `COPY` for active, and gives it no time-out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reconciler_that_was_paused_in_the_middle_of_a_copy_does_not_hold_up_its_successor_for_ever() {
+    let stack = Stack::prepare().await;
+    let options = PgConnectOptions::from_str(stack.config.database_url.expose_secret()).unwrap();
+    let mut paused = options.application_name("boxoffice-reconciler").connect().await.unwrap();
+    sqlx::query("BEGIN").execute(&mut paused).await.unwrap();
+    sqlx::query("SELECT FROM shards FOR NO KEY UPDATE").execute(&mut paused).await.unwrap();
+    let copy = paused.copy_in_raw("COPY booking_items FROM STDIN").await.unwrap();
+
+    let service = stack.start();
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish()]).await;
+    let is_applied = async || stack.position(FIRST).await.1 == 1;
+    let applied = tokio::time::timeout(Duration::from_secs(60), async {
+        while !is_applied().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    applied.await.expect("its rows are still locked");
+    drop(copy);
     service.stop().await;
     stack.remove().await;
 }
