@@ -279,3 +279,21 @@ async fn what_is_too_large_to_be_copied_is_set_aside_whole_and_nothing_stands_st
     service.stop().await;
     stack.remove().await;
 }
+
+/// A topic that was made anew begins at offset 0 again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_set_aside_although_another_was_at_its_offset_once() {
+    let stack = Stack::prepare().await;
+    stack
+        .execute(
+            "INSERT INTO dead_letters (shard, kafka_offset, kind, reason, payload, outcome, resolved_at) \
+             SELECT 0, n, 'poisoned', 'x', '', 'discarded', now() FROM generate_series(0, 9) AS n",
+        )
+        .await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    stack.append_raw(FIRST, b"not a record", &[]).await;
+    stack.wait_for_number("it is set aside", OPEN, 1).await;
+    service.stop().await;
+    stack.remove().await;
+}
