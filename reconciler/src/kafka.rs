@@ -110,15 +110,21 @@ pub(crate) async fn count_partitions(config: &Config, topic: &str) -> anyhow::Re
     Ok(tokio::task::spawn_blocking(ask).await??)
 }
 
-/// Refuses a log with fewer partitions than shards.
+/// Refuses a log, or a topic for what is set aside, with fewer partitions than shards: without the second, one record that cannot
+/// be read would stop them all.
 ///
 /// The outer error is Kafka being away, which passes; the inner one is final.
-pub(crate) async fn check_topic(config: &Config) -> anyhow::Result<anyhow::Result<()>> {
-    let found = count_partitions(config, &config.kafka_topic).await?;
-    Ok(enough_partitions(&config.kafka_topic, found, config.shards))
+pub(crate) async fn check_topics(config: &Config) -> anyhow::Result<anyhow::Result<()>> {
+    for topic in [&config.kafka_topic, &config.dead_letter_topic] {
+        let found = count_partitions(config, topic).await?;
+        if let Err(refusal) = enough_partitions(topic, found, config.shards) {
+            return Ok(Err(refusal));
+        }
+    }
+    Ok(Ok(()))
 }
 
-/// See [`check_topic`].
+/// See [`check_topics`].
 pub(crate) fn enough_partitions(topic: &str, found: usize, shards: ShardCount) -> anyhow::Result<()> {
     let wanted = usize::from(shards.get());
     match found {

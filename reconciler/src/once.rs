@@ -115,7 +115,7 @@ fn verdict(report: &Report, open: &Open) -> Verdict {
 
 /// Waits until every shard is applied to its end or stands before a gap; returns what is left behind gaps.
 async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BTreeMap<u16, i64>> {
-    let mut last = Vec::new();
+    let mut last = BTreeMap::new();
     let mut moved_at = Instant::now();
     loop {
         let rows: Vec<(i16, i64, bool)> = sqlx::query_as(
@@ -134,12 +134,17 @@ async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BT
         if behind.iter().all(|(_, _, stopped)| *stopped) {
             return Ok(behind.into_iter().map(|(shard, records, _)| (shard.number(), records)).collect());
         }
-        if rows != last {
-            last = rows;
+        // Others may be sold from all the time.
+        let waited_for: BTreeMap<Shard, i64> = behind
+            .into_iter()
+            .filter(|(_, _, stopped)| !stopped)
+            .map(|(shard, records, _)| (shard, records))
+            .collect();
+        if waited_for != last {
+            last = waited_for;
             moved_at = Instant::now();
         } else if moved_at.elapsed() > STALL_TIMEOUT {
-            let (shard, records, _) =
-                behind.iter().find(|(_, _, stopped)| !stopped).context("no shard is behind")?;
+            let (shard, records) = last.first_key_value().context("no shard is behind")?;
             bail!(
                 "the log was not applied to its end: shard {shard} has had {records} records to go for {} s; see the \
                  log of the process that holds the lease (`boxoffice-reconciler status`)",

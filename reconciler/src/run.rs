@@ -51,7 +51,7 @@ async fn wait_until_ready(
 ) -> anyhow::Result<bool> {
     let installation = || postgres::check_installation(pool, config.shards);
     Ok(answered("PostgreSQL", installation, shutdown).await?
-        && answered("Kafka", || kafka::check_topic(config), shutdown).await?
+        && answered("Kafka", || kafka::check_topics(config), shutdown).await?
         && answered("Kafka", || guarantees::check(config), shutdown).await?)
 }
 

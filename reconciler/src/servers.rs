@@ -19,7 +19,7 @@ pub(crate) async fn wait_for_all(config: &Config, pool: &PgPool, redis: &RedisLi
     let installation = || async { postgres::check_installation(pool, config.shards).await };
     wait_for("PostgreSQL", PATIENCE, installation).await??;
     wait_for("Redis", PATIENCE, || redis.ping()).await?;
-    wait_for("Kafka", PATIENCE, || kafka::check_topic(config)).await??;
+    wait_for("Kafka", PATIENCE, || kafka::check_topics(config)).await??;
     Ok(())
 }
 

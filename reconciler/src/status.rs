@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, TimeDelta, Utc};
+use redis::RedisError;
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -21,6 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// An audit is late when it has not begun for so long, beyond its interval and what the last one took twice over. Whoever stands
 /// in for the service makes none, and the service may have been given another interval than this process.
 const AUDIT_LATE_AFTER: TimeDelta = TimeDelta::minutes(10);
+
+/// Decisions that stand still for so long are a problem.
+const STANDS_STILL_AFTER: TimeDelta = TimeDelta::minutes(1);
+
+/// How long what stands still is watched: of a shard that was quiet for hours a record may have come just now.
+const WATCHED: Duration = Duration::from_secs(2);
 
 /// Where everything stands.
 #[derive(Debug, Serialize)]
@@ -62,6 +70,17 @@ pub(crate) struct ShardStatus {
     pub(crate) next_offset: i64,
     /// Records in Kafka that are not applied.
     pub(crate) lag_records: Option<i64>,
+    /// When PostgreSQL last moved on.
+    pub(crate) applied_at: DateTime<Utc>,
+    /// How long the oldest decision has waited in Redis for Kafka.
+    pub(crate) outbox_age_ms: Option<i64>,
+}
+
+impl ShardStatus {
+    /// Whether Kafka has records that were not applied for some time.
+    fn stands_still(&self) -> bool {
+        self.lag_records.is_some_and(|lag| lag > 0) && Utc::now() - self.applied_at > STANDS_STILL_AFTER
+    }
 }
 
 /// Asks all servers. PostgreSQL must answer; what another does not say is a problem in the answer.
@@ -72,9 +91,13 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
     let mut problems = Vec::new();
     let shards: Vec<Shard> = config.shards.shards().collect();
     let redis = RedisLink::new(config)?;
-    let live = snapshot::live_shards(&redis, &config.keys(), &shards).await.unwrap_or_else(|error| {
+    let keys = config.keys();
+    let live = async {
+        Ok((snapshot::live_shards(&redis, &keys, &shards).await?, outbox_ages(&redis, &keys, &shards).await?))
+    };
+    let (live, outboxes) = live.await.unwrap_or_else(|error: RedisError| {
         problems.push(format!("Redis does not answer: {error}"));
-        BTreeMap::new()
+        Default::default()
     });
     let ends: BTreeMap<Shard, i64> = match kafka::watermarks_of(config, shards).await {
         Ok(ends) => ends.into_iter().map(|(shard, found)| (shard, found.high)).collect(),
@@ -83,7 +106,11 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
             BTreeMap::new()
         }
     };
-    let shards = read_shards(&pool, &live, &ends).await?;
+    let mut shards = read_shards(&pool, &live, &ends, &outboxes).await?;
+    if shards.iter().any(ShardStatus::stands_still) {
+        tokio::time::sleep(WATCHED).await;
+        shards = read_shards(&pool, &live, &ends, &outboxes).await?;
+    }
     let lease = read_lease(&pool).await?;
     let open = open::read(&pool).await?;
     let last_reconciliation: Option<LastReconciliation> =
@@ -104,13 +131,14 @@ async fn read_shards(
     pool: &PgPool,
     live: &BTreeMap<Shard, LiveShard>,
     ends: &BTreeMap<Shard, i64>,
+    outboxes: &BTreeMap<Shard, i64>,
 ) -> sqlx::Result<Vec<ShardStatus>> {
-    let rows: Vec<(i16, i32, i32, i64, i64)> = sqlx::query_as(
-        "SELECT shard, recovery_epoch, epoch, sequence, next_offset FROM shards ORDER BY shard",
+    let rows: Vec<(i16, i32, i32, i64, i64, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT shard, recovery_epoch, epoch, sequence, next_offset, updated_at FROM shards ORDER BY shard",
     )
     .fetch_all(pool)
     .await?;
-    let status = |(number, recovery_epoch, epoch, sequence, next_offset)| {
+    let status = |(number, recovery_epoch, epoch, sequence, next_offset, applied_at)| {
         let shard = Shard::from_number(u16::try_from(number).unwrap_or(0));
         let live = live.get(&shard);
         ShardStatus {
@@ -124,9 +152,30 @@ async fn read_shards(
             recovery_epoch,
             next_offset,
             lag_records: ends.get(&shard).map(|end| end - next_offset),
+            applied_at,
+            outbox_age_ms: outboxes.get(&shard).copied(),
         }
     };
-    Ok(rows.into_iter().map(|(a, b, c, d, e): (i16, i32, i32, i64, i64)| status((a, b, c, d, e))).collect())
+    Ok(rows.into_iter().map(status).collect())
+}
+
+/// How long the head of each outbox has waited, in milliseconds; of those only that are not empty.
+async fn outbox_ages(
+    redis: &RedisLink,
+    keys: &Keys,
+    shards: &[Shard],
+) -> Result<BTreeMap<Shard, i64>, RedisError> {
+    let mut pipeline = redis::pipe();
+    for shard in shards {
+        pipeline.cmd("XLEN").arg(keys.outbox(*shard)).cmd("HGET").arg(keys.shard(*shard)).arg("head_ms");
+    }
+    let found: Vec<Option<i64>> = pipeline.query_async(&mut redis.connection()).await?;
+    let now = Utc::now().timestamp_millis();
+    let age = |(shard, found): (&Shard, &[Option<i64>])| match found {
+        [Some(1..), Some(head_ms)] => Some((*shard, (now - head_ms).max(0))),
+        _ => None,
+    };
+    Ok(shards.iter().zip(found.chunks(2)).filter_map(age).collect())
 }
 
 async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {
@@ -147,6 +196,25 @@ fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Ope
         shards.iter().filter(|s| s.certified == Some(false)).map(|s| s.shard.to_string()).collect();
     if !uncertified.is_empty() {
         problems.push(format!("not certified, and therefore not selling: {}", uncertified.join(", ")));
+    }
+    let standing: Vec<_> = shards.iter().filter(|s| s.stands_still()).map(|s| s.shard.to_string()).collect();
+    if !standing.is_empty() {
+        problems.push(format!(
+            "Kafka has records that nobody has applied for a minute, of {}: the log of the reconciler that holds the lease says why",
+            standing.join(", ")
+        ));
+    }
+    let unrelayed: Vec<_> = shards
+        .iter()
+        .filter(|s| s.outbox_age_ms.is_some_and(|age| age > STANDS_STILL_AFTER.num_milliseconds()))
+        .map(|s| s.shard.to_string())
+        .collect();
+    if !unrelayed.is_empty() {
+        problems.push(format!(
+            "decisions have waited in Redis for a minute, of {}: no API relays them, or Kafka does not take them; the logs of \
+             the APIs say which",
+            unrelayed.join(", ")
+        ));
     }
     if !open.is_empty() {
         problems.push(format!(

@@ -6,6 +6,7 @@ use secrecy::ExposeSecret;
 
 use crate::link::Link;
 use crate::recovering::{LiveSale, restart_redis};
+use crate::relaying::{outbox, trim_outbox};
 use crate::stack::{FIRST, Stack, wait_until};
 
 /// An installation with one event, sold by the scripts and applied.
@@ -222,5 +223,35 @@ async fn a_command_about_an_event_that_nobody_published_says_so_instead_of_that_
         assert_eq!(code, 2, "{printed}");
         assert!(printed.contains(&format!("PostgreSQL has no published event {nobody}")), "{printed}");
     }
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_that_stand_still_on_their_way_are_told_by_the_status() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 10).await;
+    let records = outbox(&stack).await;
+    let (_, printed) = stack.command(&["status"]).await;
+    assert!(!printed.contains("waited in Redis"), "it came just now: {printed}");
+    let long_ago = (chrono::Utc::now().timestamp_millis() - 61_000).to_string();
+    let mut set = redis::cmd("HSET");
+    set.arg(stack.config.keys().shard(FIRST)).arg("head_ms").arg(long_ago);
+    let _: i64 = set.query_async(&mut stack.redis.clone()).await.unwrap();
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("waited in Redis for a minute, of s00"), "{printed}");
+
+    service.stop().await;
+    trim_outbox(&stack, records.last().unwrap().position).await;
+    stack.append(&records).await;
+    let (_, printed) = stack.command(&["status"]).await;
+    assert!(!printed.contains("nobody has applied"), "it came just now: {printed}");
+    stack.execute("UPDATE shards SET updated_at = now() - interval '2 min'").await;
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("nobody has applied for a minute, of s00"), "{printed}");
+    drop(sale);
     stack.remove().await;
 }

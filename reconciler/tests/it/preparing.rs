@@ -44,6 +44,10 @@ async fn a_topic_with_fewer_partitions_than_shards_is_refused() {
     assert!(refusal.contains("has 2 partitions and there are 3 shards"), "{refusal}");
     let refusal = said(run(config, CancellationToken::new()).await);
     assert!(refusal.contains("has 2 partitions and there are 3 shards"), "{refusal}");
+    let mut config = stack.config.clone();
+    config.dead_letter_topic.push_str("-elsewhere");
+    let refusal = said(run(config, CancellationToken::new()).await);
+    assert!(refusal.contains("-elsewhere"), "what cannot be read has nowhere to go: {refusal}");
     other.remove().await;
     stack.remove().await;
 }
