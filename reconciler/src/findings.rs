@@ -4,35 +4,11 @@ use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, PgPool};
 
+use crate::alarm::{Alarm, AlarmKind, CountsDifference};
 use crate::apply::write::{int2, int4, int8};
 use crate::decode::{Content, Incoming};
 use crate::repairs::{self, Intent, Kind};
-use crate::sequence::{Complaint, Gap};
-
-/// Something that must not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Alarm {
-    pub(crate) shard: Shard,
-    pub(crate) event_id: Option<EventId>,
-    pub(crate) kind: &'static str,
-    pub(crate) detail: String,
-    /// Where it is about counts: by how much PostgreSQL's differ from Redis'.
-    pub(crate) counts: Option<CountsDifference>,
-}
-
-/// By how much PostgreSQL's counts of a ticket type differ from Redis' at the same position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CountsDifference {
-    pub(crate) ticket_type_id: TicketTypeId,
-    pub(crate) held: i64,
-    pub(crate) sold: i64,
-}
-
-impl Alarm {
-    pub(crate) fn of(shard: Shard, complaint: Complaint) -> Self {
-        Self { shard, event_id: None, kind: complaint.kind, detail: complaint.detail, counts: None }
-    }
-}
+use crate::sequence::Gap;
 
 /// Raises an alarm, unless the same one is open.
 pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx::Result<()> {
@@ -42,7 +18,7 @@ pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx:
     )
     .bind(int2(alarm.shard.number()))
     .bind(alarm.event_id.map(|id| id.as_uuid()))
-    .bind(alarm.kind)
+    .bind(alarm.kind.as_str())
     .bind(&alarm.detail)
     .bind(alarm.counts.map(|counts| counts.ticket_type_id.as_uuid()))
     .bind(alarm.counts.map(|counts| counts.held))
@@ -51,7 +27,7 @@ pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx:
     .await?
     .rows_affected();
     if raised > 0 {
-        tracing::error!(shard = %alarm.shard, kind = alarm.kind, detail = alarm.detail, "alarm");
+        tracing::error!(shard = %alarm.shard, kind = alarm.kind.as_str(), detail = alarm.detail, "alarm");
     }
     Ok(())
 }
@@ -65,11 +41,9 @@ impl Alarm {
             refusal_prefix(incoming.offset),
             storable(reason)
         );
-        Self { shard: incoming.shard, event_id, kind: REFUSED, detail, counts: None }
+        Self { shard: incoming.shard, event_id, kind: AlarmKind::Refused, detail, counts: None }
     }
 }
-
-const REFUSED: &str = "refused";
 
 /// How the detail of a refusal begins, by which its dead letter finds it.
 fn refusal_prefix(offset: i64) -> String {
@@ -87,7 +61,7 @@ pub(crate) async fn resolve_refusal(
          WHERE shard = $1 AND kind = $2 AND starts_with(detail, $3) AND resolved_at IS NULL",
     )
     .bind(shard)
-    .bind(REFUSED)
+    .bind(AlarmKind::Refused.as_str())
     .bind(refusal_prefix(offset))
     .execute(connection)
     .await?;
@@ -118,9 +92,6 @@ pub(crate) async fn resolve_one(pool: &PgPool, id: i64, by: &str) -> sqlx::Resul
     Ok(true)
 }
 
-/// The kind of the alarm that counts differ at the same position.
-pub(crate) const COUNTS_DIFFER: &str = "counts_differ";
-
 /// The open alarms about the counts of an event, by their numbers.
 pub(crate) async fn differing_counts(
     pool: &PgPool,
@@ -131,7 +102,7 @@ pub(crate) async fn differing_counts(
          WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL AND ticket_type_id IS NOT NULL ORDER BY id",
     )
     .bind(event.as_uuid())
-    .bind(COUNTS_DIFFER)
+    .bind(AlarmKind::CountsDiffer.as_str())
     .fetch_all(pool)
     .await?;
     let difference = |(id, ticket_type, held, sold)| {
@@ -147,7 +118,7 @@ pub(crate) async fn resolve_differing_counts(pool: &PgPool, event: EventId) -> s
          WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL RETURNING id",
     )
     .bind(event.as_uuid())
-    .bind(COUNTS_DIFFER)
+    .bind(AlarmKind::CountsDiffer.as_str())
     .fetch_all(pool)
     .await
 }
@@ -166,12 +137,16 @@ pub(crate) async fn reopen(pool: &PgPool, ids: &[i64]) -> sqlx::Result<()> {
 }
 
 /// Resolves what recovery has put right.
-pub(crate) async fn resolve(connection: &mut PgConnection, shard: Shard, kinds: &[&str]) -> sqlx::Result<()> {
+pub(crate) async fn resolve(
+    connection: &mut PgConnection,
+    shard: Shard,
+    kinds: impl Iterator<Item = AlarmKind>,
+) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE alarms SET resolved_at = now() WHERE shard = $1 AND kind = ANY ($2) AND resolved_at IS NULL",
     )
     .bind(int2(shard.number()))
-    .bind(kinds)
+    .bind(kinds.map(AlarmKind::as_str).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -21,6 +21,7 @@ pub mod migrate;
 pub mod outside;
 pub mod run;
 
+mod alarm;
 mod apply;
 mod audit;
 mod backoff;

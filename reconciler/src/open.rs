@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use crate::findings::COUNTS_DIFFER;
+use crate::alarm::AlarmKind;
 
 /// The most rows of a kind that are listed; their number is always told.
 const LIST_MAX: i64 = 100;
@@ -122,28 +122,30 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
 /// reconciler ended just then.
 fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
     let event = event.map_or_else(String::new, |event| format!(" --event {event}"));
-    match kind {
-        "refused" => "boxoffice-reconciler dead-letters list".to_owned(),
-        COUNTS_DIFFER => {
+    match AlarmKind::of_row(kind) {
+        Some(AlarmKind::Refused) => "boxoffice-reconciler dead-letters list".to_owned(),
+        Some(AlarmKind::CountsDiffer) => {
             format!(
                 "boxoffice-reconciler dead-letters list, and when none is open repair{event}   (closes this)"
             )
         }
-        "redis_lost" | "recovery_mismatch" => format!(
+        Some(AlarmKind::RedisLost | AlarmKind::RecoveryMismatch) => format!(
             "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this; where it is certified \
              already: alarms resolve {id})"
         ),
-        "unrestorable" => {
+        Some(AlarmKind::Unrestorable) => {
             "put right what this names in PostgreSQL   (then `run` goes on, and closes this)".to_owned()
         }
-        "outbox_unreadable" => {
+        Some(AlarmKind::OutboxUnreadable) => {
             "deploy the reconciler that belongs to the API   (then `run` goes on, and closes this)".to_owned()
         }
-        "restore_doubtful" => {
+        Some(AlarmKind::RestoreDoubtful) => {
             "boxoffice-reconciler dead-letters list, and alarms list   (resolve those, then `run` goes on)"
                 .to_owned()
         }
-        _ => format!("boxoffice-reconciler alarms resolve {id}   (once its cause is known)"),
+        Some(AlarmKind::Contradiction | AlarmKind::EndedEpoch | AlarmKind::MissingBarrier) | None => {
+            format!("boxoffice-reconciler alarms resolve {id}   (once its cause is known)")
+        }
     }
 }
 

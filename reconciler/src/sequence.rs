@@ -4,6 +4,7 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::Change;
 
+use crate::alarm::AlarmKind;
 use crate::decode::{Content, Digest, Incoming};
 use crate::epochs::Epochs;
 
@@ -33,7 +34,7 @@ pub(crate) struct Gap {
 /// What must be told to an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Complaint {
-    pub(crate) kind: &'static str,
+    pub(crate) kind: AlarmKind,
     pub(crate) detail: String,
 }
 
@@ -95,7 +96,7 @@ impl Progress {
             return Verdict::Apply;
         }
         Verdict::ApplyUnannounced(Complaint {
-            kind: "missing_barrier",
+            kind: AlarmKind::MissingBarrier,
             detail: format!("epoch {} began at decision {position} without its barrier", position.epoch),
         })
     }
@@ -103,7 +104,7 @@ impl Progress {
     /// A decision of an ended epoch that nobody had heard of when the next one began.
     fn refuse_late(&self, position: Position, incoming: &Incoming) -> Verdict {
         Verdict::Refuse(Complaint {
-            kind: "ended_epoch",
+            kind: AlarmKind::EndedEpoch,
             detail: format!(
                 "decision {position} (offset {}) came after epoch {} had begun; it was not applied",
                 incoming.offset, self.epoch
@@ -124,7 +125,7 @@ impl Progress {
         let is_last = position.sequence == self.sequence && position.epoch == self.epoch;
         match self.digest {
             Some(digest) if is_last && !incoming.is_same_as(digest) => Verdict::Refuse(Complaint {
-                kind: "contradiction",
+                kind: AlarmKind::Contradiction,
                 detail: format!(
                     "offset {} holds another record for the applied position {position}; it was not applied",
                     incoming.offset
@@ -178,7 +179,7 @@ mod tests {
         Progress { epoch, sequence, digest: None, next_offset: 0, epochs, begun: vec![] }
     }
 
-    fn complaint(verdict: Verdict) -> &'static str {
+    fn complaint(verdict: Verdict) -> AlarmKind {
         match verdict {
             Verdict::Refuse(complaint) | Verdict::ApplyUnannounced(complaint) => complaint.kind,
             other => panic!("{other:?}"),
@@ -207,7 +208,7 @@ mod tests {
         let record = booked(1, 5, "a");
         assert_eq!(at.judge(&incoming(0, &record)), Verdict::Apply);
         assert_eq!(at.judge(&incoming(1, &record)), Verdict::Pass);
-        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), "contradiction");
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), AlarmKind::Contradiction);
         assert_eq!((at.sequence, at.next_offset), (5, 3));
     }
 
@@ -220,10 +221,10 @@ mod tests {
         let mut at = progress(1, 4);
         assert_eq!(at.judge(&as_json(0, &record)), Verdict::Apply);
         assert_eq!(at.judge(&incoming(1, &record)), Verdict::Pass);
-        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), "contradiction");
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "b")))), AlarmKind::Contradiction);
         assert_eq!(at.judge(&incoming(3, &booked(1, 6, "c"))), Verdict::Apply);
         assert_eq!(at.judge(&as_json(4, &booked(1, 6, "c"))), Verdict::Pass);
-        assert_eq!(complaint(at.judge(&as_json(5, &booked(1, 6, "d")))), "contradiction");
+        assert_eq!(complaint(at.judge(&as_json(5, &booked(1, 6, "d")))), AlarmKind::Contradiction);
     }
 
     #[test]
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(at.judge(&incoming(0, &barrier(2, 4))), Verdict::Pass);
         assert_eq!((at.epoch, at.sequence), (2, 4));
         assert_eq!(at.judge(&incoming(1, &booked(1, 4, "known"))), Verdict::Pass);
-        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), "ended_epoch");
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), AlarmKind::EndedEpoch);
         assert_eq!(at.judge(&incoming(3, &barrier(1, 9))), Verdict::Pass);
         assert_eq!(at.judge(&incoming(4, &booked(2, 5, "a"))), Verdict::Apply);
         assert_eq!((at.epoch, at.sequence, at.next_offset), (2, 5, 5));
@@ -288,7 +289,7 @@ mod tests {
         let mut at = progress(1, 4);
         at.judge(&incoming(0, &barrier(2, 4)));
         at.judge(&incoming(1, &booked(2, 5, "a")));
-        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), "ended_epoch");
+        assert_eq!(complaint(at.judge(&incoming(2, &booked(1, 5, "late")))), AlarmKind::EndedEpoch);
         assert_eq!(at.judge(&incoming(3, &booked(1, 4, "known"))), Verdict::Pass);
         assert_eq!(at.begun, [Position { epoch: 2, sequence: 4 }]);
     }
@@ -306,7 +307,7 @@ mod tests {
     #[test]
     fn an_epoch_without_its_barrier_is_applied_and_complained_of() {
         let mut at = progress(1, 4);
-        assert_eq!(complaint(at.judge(&incoming(0, &booked(2, 5, "a")))), "missing_barrier");
+        assert_eq!(complaint(at.judge(&incoming(0, &booked(2, 5, "a")))), AlarmKind::MissingBarrier);
         assert_eq!((at.epoch, at.sequence), (2, 5));
     }
 }

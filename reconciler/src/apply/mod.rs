@@ -9,10 +9,11 @@ use sqlx::{Acquire, PgConnection, PgPool, Row};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarm;
 use crate::backoff::Backoff;
 use crate::decode::{Content, Incoming};
 use crate::epochs::Epochs;
-use crate::findings::{self, Alarm, SetAside};
+use crate::findings::{self, SetAside};
 use crate::fold::Changes;
 use crate::kafka::{LogError, LogWriter};
 use crate::postgres::{self, is_about_data};

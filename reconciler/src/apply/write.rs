@@ -8,8 +8,8 @@ use boxoffice_schema::status::BookingStatus;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::alarm::{Alarm, AlarmKind, CountsDifference};
 use crate::copy::Rows;
-use crate::findings::{Alarm, COUNTS_DIFFER, CountsDifference};
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
 
 /// A booking with its last change.
@@ -234,7 +234,7 @@ async fn write_counts(
                 sold: i64::from(sold) - i64::from(totals.sold),
             });
             let (shard, event_id) = (*shard, Some(*event_id));
-            alarms.push(Alarm { shard, event_id, kind: COUNTS_DIFFER, detail, counts });
+            alarms.push(Alarm { shard, event_id, kind: AlarmKind::CountsDiffer, detail, counts });
         }
     }
     Ok(alarms)

@@ -21,8 +21,9 @@ use sqlx::{PgPool, Row};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use crate::alarm::{Alarm, AlarmKind};
 use crate::apply::write::{int2, int4};
-use crate::findings::{self, Alarm};
+use crate::findings;
 use crate::kafka::{LogError, LogWriter};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
@@ -94,21 +95,17 @@ impl RecoveryError {
     }
 
     /// The kind of the alarm that is raised, and resolved with the next certificate.
-    const fn alarm(&self) -> Option<&'static str> {
+    const fn alarm(&self) -> Option<AlarmKind> {
         match self {
-            Self::RedisLost { .. } => Some("redis_lost"),
-            Self::Mismatch(_) | Self::LogBehind { .. } => Some("recovery_mismatch"),
-            Self::Outbox { .. } => Some("outbox_unreadable"),
-            Self::Doubtful { .. } => Some("restore_doubtful"),
-            Self::Unrestorable(_) => Some("unrestorable"),
+            Self::RedisLost { .. } => Some(AlarmKind::RedisLost),
+            Self::Mismatch(_) | Self::LogBehind { .. } => Some(AlarmKind::RecoveryMismatch),
+            Self::Outbox { .. } => Some(AlarmKind::OutboxUnreadable),
+            Self::Doubtful { .. } => Some(AlarmKind::RestoreDoubtful),
+            Self::Unrestorable(_) => Some(AlarmKind::Unrestorable),
             _ => None,
         }
     }
 }
-
-/// All kinds that [`RecoveryError::alarm`] gives.
-const ALARMS: &[&str] =
-    &["redis_lost", "recovery_mismatch", "outbox_unreadable", "restore_doubtful", "unrestorable"];
 
 /// What a recovery works with.
 pub(crate) struct Recoverer<'a> {

@@ -11,6 +11,7 @@ use boxoffice_schema::scripts::{
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::EventStatus;
 
+use crate::alarm::AlarmKind;
 use crate::apply::write::int2;
 use crate::deep::{self, DeepError, Sources};
 use crate::findings;
@@ -177,7 +178,7 @@ impl Recoverer<'_> {
             "SELECT EXISTS (SELECT FROM alarms WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
         )
         .bind(int2(shard.number()))
-        .bind(findings::COUNTS_DIFFER)
+        .bind(AlarmKind::CountsDiffer.as_str())
         .fetch_one(self.pool)
         .await?;
         if !doubtful {
@@ -187,7 +188,8 @@ impl Recoverer<'_> {
             return Ok(());
         }
         tracing::warn!(%shard, "PostgreSQL has all bookings and counts them rightly: alarms about its counts are resolved");
-        findings::resolve(&mut *self.pool.acquire().await?, shard, &[findings::COUNTS_DIFFER]).await?;
+        let alarms = std::iter::once(AlarmKind::CountsDiffer);
+        findings::resolve(&mut *self.pool.acquire().await?, shard, alarms).await?;
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::BookingStatus;
 use sqlx::Row;
 
+use crate::alarm::AlarmKind;
 use crate::apply::write::int2;
 use crate::audit;
 use crate::epochs;
@@ -47,9 +48,10 @@ impl Recoverer<'_> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM dead_letters WHERE shard = $1 AND outcome IS NULL), \
                     (SELECT count(*) FROM alarms \
-                     WHERE shard = $1 AND kind = 'counts_differ' AND resolved_at IS NULL)",
+                     WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
         )
         .bind(int2(shard.number()))
+        .bind(AlarmKind::CountsDiffer.as_str())
         .fetch_one(self.pool)
         .await?;
         let (refused, differing): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);

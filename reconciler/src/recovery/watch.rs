@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::AlarmKind;
 use crate::apply::write::int2;
 use crate::backoff::Backoff;
 use crate::config::Config;
@@ -24,7 +25,7 @@ use crate::repairs;
 use crate::snapshot::{self, LiveShard};
 use crate::telemetry::name;
 
-use super::{ALARMS, RESTORATIONS_MAX, Recoverer, RecoveryError};
+use super::{RESTORATIONS_MAX, Recoverer, RecoveryError};
 
 /// How often certificates are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -215,7 +216,7 @@ impl Recoverer<'_> {
     ) -> Result<(), String> {
         let outcome = match &result {
             Ok(()) => "certified",
-            Err(error) => error.alarm().unwrap_or("failed"),
+            Err(error) => error.alarm().map_or("failed", AlarmKind::as_str),
         };
         metrics::counter!(name::RECOVERIES, "outcome" => outcome).increment(1);
         let recorded = match &result {
@@ -229,6 +230,6 @@ impl Recoverer<'_> {
     }
 
     async fn resolve_alarms(&self, shard: Shard) -> sqlx::Result<()> {
-        findings::resolve(&mut *self.pool.acquire().await?, shard, ALARMS).await
+        findings::resolve(&mut *self.pool.acquire().await?, shard, AlarmKind::of_recovery()).await
     }
 }

@@ -16,6 +16,7 @@ use boxoffice_schema::scripts::{
 use boxoffice_schema::shard::Shard;
 use sqlx::Row;
 
+use crate::alarm::CountsDifference;
 use crate::apply::write::int2;
 use crate::audit::{self, FindingKind};
 use crate::deep::Comparison;
@@ -176,7 +177,7 @@ impl Mender<'_> {
 }
 
 /// What must be added in Redis.
-fn in_redis(event: &EventImage, difference: &findings::CountsDifference) -> Option<StockDifference> {
+fn in_redis(event: &EventImage, difference: &CountsDifference) -> Option<StockDifference> {
     let ordinal = event.ticket_types.iter().position(|t| t.id == difference.ticket_type_id)?;
     let ordinal = u8::try_from(ordinal).ok()?;
     Some(StockDifference { ordinal, held: difference.held, sold: difference.sold })
