@@ -4,14 +4,19 @@
 
 minimum_java=17
 
-java_program() { if [[ -n ${JAVA_HOME:-} ]]; then echo "$JAVA_HOME/bin/java"; else echo java; fi; }
-
 # Kafka 4 does not start on an older Java, and Debian's default is older on some releases.
-has_java() {
+runs_kafka() {
     local major
-    major=$("$(java_program)" -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p;T;q') || return 1
+    major=$("$1" -version 2>&1 | sed -nE 's/.*version "([0-9]+).*/\1/p;T;q') || return 1
     [[ -n $major ]] && ((major >= minimum_java))
 }
+
+# JAVA_HOME may name an older Java for the sake of another program, or one that is gone.
+java_program() {
+    if [[ -n ${JAVA_HOME:-} ]] && runs_kafka "$JAVA_HOME/bin/java"; then echo "$JAVA_HOME/bin/java"; else echo java; fi
+}
+
+has_java() { runs_kafka "$(java_program)"; }
 
 # PostgreSQL's server programs are not on the PATH of Debian; the newest installed version is taken.
 postgres_bin() {
@@ -82,6 +87,8 @@ kafka_jars_ready() { [[ -f $kafka_libs/.pom.sha256 ]] && sha256sum --status -c "
 
 download_kafka() {
     ! kafka_jars_ready || return 0
+    # Maven takes it as well, whatever it names.
+    [[ $(java_program) != java ]] || unset JAVA_HOME
     say "downloading Kafka's jars (Maven, once)"
     rm -rf "$kafka_libs" "$kafka_libs.partial"
     mvn -q -B -Dstyle.color=never -f "$kafka_pom" dependency:copy-dependencies \
@@ -99,6 +106,7 @@ check_versions() {
     local redis postgres
     redis=$(redis-server --version | sed -nE 's/.* v=([0-9]+).*/\1/p')
     postgres=$("$(postgres_bin)/postgres" --version | sed -nE 's/.* ([0-9]+).*/\1/p')
+    has_java || die "Kafka needs Java $minimum_java or newer, and neither JAVA_HOME (${JAVA_HOME:-not set}) nor the PATH ($(command -v java || echo none)) has one: put it first on the PATH, or run a Docker engine"
     ((redis >= 7)) || die "redis-server here is version $redis and 7 is needed: install a newer one, or run a Docker engine"
     ((postgres >= 15)) || die "PostgreSQL here is version $postgres and 15 is needed: install a newer one, or run a Docker engine"
 }
@@ -108,8 +116,8 @@ install_missing() {
     lock 8 "$stack_root/install.lock" 900
     install_packages
     if [[ $mode == native ]]; then
-        download_kafka
         check_versions
+        download_kafka
     fi
     exec 8>&-
 }
