@@ -2,9 +2,21 @@
 # shellcheck disable=SC2154 # scripts/stack sets the names, ports and folders and sources this file
 # The same three servers as containers of docker-compose.yml, where a Docker engine runs.
 
+# In bytes, one and a half times what Redis may fill: past its container's limit the kernel kills it.
+redis_memory_limit() {
+    local unit=0
+    case ${redis_maxmemory,,} in
+        *g | *gb) unit=30 ;;
+        *m | *mb) unit=20 ;;
+        *k | *kb) unit=10 ;;
+    esac
+    echo $(((${redis_maxmemory%%[!0-9]*} << unit) * 3 / 2))
+}
+
 compose() {
     BOXOFFICE_REDIS_PORT=$redis_port BOXOFFICE_POSTGRES_PORT=$postgres_port BOXOFFICE_KAFKA_PORT=$kafka_port \
-        BOXOFFICE_REDIS_MAXMEMORY=$redis_maxmemory BOXOFFICE_POSTGRES_PASSWORD=boxoffice \
+        BOXOFFICE_REDIS_MAXMEMORY=$redis_maxmemory BOXOFFICE_REDIS_MEMORY_LIMIT=$(redis_memory_limit) \
+        BOXOFFICE_POSTGRES_PASSWORD=boxoffice \
         docker compose -p "boxoffice-$name" -f "$checkout/docker-compose.yml" "$@"
 }
 
