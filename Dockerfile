@@ -14,7 +14,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && install -D -t /out target/release/boxoffice-api target/release/boxoffice-reconciler
 
 FROM debian:bookworm-20260803-slim AS runtime
-# curl answers the health check, the certificates are for TLS to managed databases.
+# curl makes the health check. The certificates are for the keys of tokens, which the API reads by https (BOXOFFICE_JWT_JWKS);
+# PostgreSQL, Redis and Kafka are spoken to without TLS.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates curl \
     && rm -rf /var/lib/apt/lists/* \
