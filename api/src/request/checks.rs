@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use boxoffice_schema::text::InvalidText;
-use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 
 use super::shape::Integer;
@@ -56,10 +55,12 @@ impl Checks {
         value.try_into().map_err(|error: InvalidText| self.wrong(field, error)).ok()
     }
 
-    /// A time, cut to milliseconds.
+    /// A time, cut to milliseconds. A leap second is the first second of the next minute, as for every clock that counts
+    /// the seconds since 1970, PostgreSQL's and Redis' among them.
     pub(crate) fn time(&mut self, field: impl Display, value: &str) -> Option<DateTime<Utc>> {
-        let parsed = DateTime::parse_from_rfc3339(value).map(|parsed| time::truncate(parsed.to_utc()));
-        let in_range = parsed.ok().filter(|at| (0..=LATEST_SECOND).contains(&at.timestamp()));
+        let parsed = DateTime::parse_from_rfc3339(value).ok();
+        let counted = parsed.and_then(|at| DateTime::from_timestamp_millis(at.timestamp_millis()));
+        let in_range = counted.filter(|at| (0..=LATEST_SECOND).contains(&at.timestamp()));
         if in_range.is_none() {
             self.wrong(field, "must be a time as in RFC 3339, from 1970 to 9999 in UTC");
         }

@@ -147,6 +147,24 @@ async fn sales_open_and_close_by_their_window() {
     world.book(&event.id, "b", &event.request("ann", 1)).await.refused(409, "not_on_sale");
 }
 
+/// RFC 3339 has leap seconds, and no clock of ours does.
+#[tokio::test]
+async fn a_leap_second_is_the_first_second_of_the_next_minute() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[5]);
+    draft["sales_open_at"] = json!("2031-06-30T23:59:60.5Z");
+    draft["sales_close_at"] = json!("2031-07-01T00:00:00Z");
+    world.post("/v1/events", &draft).await.refused(422, "validation_failed");
+    draft["sales_close_at"] = json!("9999-12-31T23:59:60Z");
+    world.post("/v1/events", &draft).await.refused(422, "validation_failed");
+    draft["sales_close_at"] = json!("2031-07-01T00:00:01Z");
+    let created = world.post("/v1/events", &draft).await;
+    let event = created.expect(201);
+    assert_eq!(event["sales_open_at"], "2031-07-01T00:00:00.500Z");
+    let read = world.get(&format!("/v1/events/{}", id(&event))).await;
+    assert_eq!((read.expect(200), read.header("etag")), (event, created.header("etag")));
+}
+
 /// The word of its publication went with a gap that was accepted, and Redis has lost the event since.
 #[tokio::test]
 async fn an_event_that_was_sold_is_not_published_anew_although_postgresql_takes_it_for_a_draft() {
