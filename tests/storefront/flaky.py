@@ -1,4 +1,4 @@
-"""A way to the API that loses an answer, then has none, then works: once for each idempotency key."""
+"""A proxy in front of the API that keeps two answers to itself, then has none, then works: once for each idempotency key."""
 
 import http.client
 import threading
@@ -6,6 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 PASSED_ON = ("Content-Type", "Idempotency-Key", "Authorization")
+
+# The attempts that are not passed on, with what `Retry-After` says to them: a proxy may send a date.
+TURNED_AWAY = {3: "Wed, 21 Oct 2015 07:28:00 GMT", 4: "1"}
 
 
 class Flaky(ThreadingHTTPServer):
@@ -28,11 +31,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.headers["Idempotency-Key"]
         attempt = self.server.seen[key] = self.server.seen.get(key, 0) + 1
-        if attempt == 2:
-            return self.answer(503, {"Retry-After": "1", "Content-Type": "application/problem+json"}, b"{}")
+        if attempt in TURNED_AWAY:
+            return self.answer(503, {"Retry-After": TURNED_AWAY[attempt]}, b"{}")
         status, headers, answer = self.ask(body)
         if attempt == 1:
-            # The booking is made, and its buyer never hears of it.
+            # The booking is made, and all that its buyer hears is a status that proxies have made up.
+            return self.answer(520, {}, b"")
+        if attempt == 2:
             self.close_connection = True
             return None
         return self.answer(status, headers, answer)
