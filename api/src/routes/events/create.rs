@@ -81,6 +81,8 @@ struct Price {
 refusals!(CreateRefusals: OPERATING, READ_BODY, RECORDED);
 
 /// Make a draft
+///
+/// It takes no key: after no answer, or a status from 500 up, look in `GET /v1/events?status=draft` before repeating it.
 #[utoipa::path(
     post,
     path = "/v1/events",
