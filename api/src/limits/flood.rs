@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::{RateCheck, Standing};
 
-/// So many refusals by Redis, each before the end of the one before, make a flood.
+/// So many refusals by Redis in a row make a flood: nothing was allowed between them, and each came before the one before it
+/// was forgiven.
 pub(super) const REFUSALS_OF_A_FLOOD: u32 = 10;
 
 /// The most keys that are remembered, about 10 MB. Past it the rest is left to Redis.
@@ -28,6 +29,8 @@ pub(super) struct Floods {
     known: Mutex<Known>,
     /// When the last flood ends, in milliseconds since [`EPOCH`], so that nobody waits for the lock while nobody floods.
     until: AtomicU64,
+    /// When the last refusal is forgiven, so that nobody who is allowed waits for it while nobody is refused.
+    forgiven: AtomicU64,
 }
 
 /// What moments are counted from, where they must be atomic.
@@ -84,6 +87,7 @@ impl Floods {
     /// Notes that Redis refused.
     pub(super) fn refused(&self, check: &RateCheck, retry_ms: u32, now: Instant) {
         let until = now + Duration::from_millis(u64::from(retry_ms));
+        self.forgiven.fetch_max(since_epoch(until + FORGIVEN_AFTER), Ordering::Relaxed);
         let mut known = self.known();
         if let Some(refused) = known.refused.get_mut(&check.key) {
             let times = if refused.is_forgiven(now) { 1 } else { refused.times.saturating_add(1) };
@@ -99,10 +103,18 @@ impl Floods {
         known.refused.insert(check.key.clone(), Refused { times: 1, cost: check.cost, until });
     }
 
+    /// Notes that Redis allowed, which ends a row of refusals.
+    pub(super) fn allowed(&self, check: &RateCheck, now: Instant) {
+        if since_epoch(now) <= self.forgiven.load(Ordering::Relaxed) {
+            self.known().refused.remove(&check.key);
+        }
+    }
+
     /// Other policies: what was refused may be allowed now.
     pub(super) fn forget(&self) {
         *self.known() = Known::default();
         self.until.store(0, Ordering::Relaxed);
+        self.forgiven.store(0, Ordering::Relaxed);
     }
 }
 
@@ -159,6 +171,22 @@ mod tests {
         let much_later = later + Duration::from_secs(20);
         floods.refused(&check("a", 1), 5_000, much_later);
         assert_eq!(floods.refusal(&check("a", 1), much_later), None);
+    }
+
+    #[test]
+    fn refusals_with_something_allowed_between_them_are_no_flood() {
+        let (floods, now) = (Floods::default(), Instant::now());
+        for _ in 0..3 {
+            for _ in 1..REFUSALS_OF_A_FLOOD {
+                floods.refused(&check("a", 5), 5_000, now);
+            }
+            floods.allowed(&check("a", 1), now + Duration::from_secs(14));
+        }
+        floods.refused(&check("a", 5), 5_000, now);
+        assert_eq!(floods.refusal(&check("a", 5), now), None);
+        flooded(&floods, "a", 5, now);
+        floods.allowed(&check("b", 1), now);
+        assert!(floods.refusal(&check("a", 5), now).is_some(), "another's is none of its own");
     }
 
     #[test]

@@ -193,14 +193,15 @@ impl Asked {
         let now = Instant::now();
         let is_refused = standings.iter().any(|standing| standing.refuses);
         for (say, standing) in self.says.iter().zip(standings) {
-            if standing.refuses {
+            let kind = if standing.refuses {
                 limits.floods.refused(&say.check, standing.retry_ms, now);
-            }
-            // What another policy refused was neither taken nor refused by this one.
-            let kind = match (standing.refuses, is_refused) {
-                (true, _) => tally::Kind::Refused,
-                (false, false) => tally::Kind::Allowed,
-                (false, true) => continue,
+                tally::Kind::Refused
+            } else if is_refused {
+                // What another policy refused was neither taken nor refused by this one.
+                continue;
+            } else {
+                limits.floods.allowed(&say.check, now);
+                tally::Kind::Allowed
             };
             limits.tally.count(say.policy.name.as_str(), &say.subject, kind);
         }

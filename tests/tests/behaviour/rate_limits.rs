@@ -270,6 +270,21 @@ async fn an_obvious_flood_is_refused_from_memory() {
 }
 
 #[tokio::test]
+async fn refusals_with_something_allowed_between_them_are_no_flood() {
+    let file = policies(&policy("mails", "service", "", 5));
+    let (world, gate) = gated(Server::Redis, &under(&file)).await;
+    for _ in 0..2 {
+        assert_eq!(world.check_rate("mails", "ann", 1).await.expect(200)["allowed"], true);
+        for _ in 0..6 {
+            assert_eq!(world.check_rate("mails", "ann", 5).await.expect(200)["allowed"], false);
+        }
+    }
+    // Only Redis can say it, which can no longer be asked.
+    gate.shut();
+    world.check_rate("mails", "ann", 5).await.refused(503, "redis_unavailable");
+}
+
+#[tokio::test]
 async fn other_services_ask_before_they_work() {
     let file = policies(&(policy("mails", "service", "", 5) + &policy("bookings", "booking", "customer", 5)));
     let world = World::start_with(&under(&file)).await;
