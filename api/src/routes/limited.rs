@@ -25,7 +25,7 @@ const CHARGED_WITHIN: Duration = Duration::from_millis(200);
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-/// Lets a request to a route in, or refuses it. Bookings are let in: their limits are decided with them.
+/// Lets a request to a route in, or refuses it. Whoever may book is let in: the limits of a booking are decided with it.
 pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<(), Problem> {
     let Some(action) = action_of(route, request.method()) else { return Ok(()) };
     let Some(office) = request.app_data::<Data<Office>>() else { return Ok(()) };
@@ -36,9 +36,11 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     if limits.has_floods() {
         ask(office, action, request, None, None, event)?;
     }
-    // Whoever comes with a bad credential is counted too, by what else is known; the handler refuses them.
+    // Whoever comes without a credential, or with one that is bad or allows something else, is counted too, by what else is
+    // known; the handler refuses them.
     let caller = Caller::of(request).ok();
-    if action == Action::Booking && caller.is_some() {
+    let may_book = |caller: &Caller| caller.trades(Scope::BookingsWrite).is_ok();
+    if action == Action::Booking && caller.as_ref().is_some_and(may_book) {
         return Ok(());
     }
     let named = match &caller {

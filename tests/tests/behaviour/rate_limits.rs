@@ -368,6 +368,24 @@ async fn a_key_is_counted_for_itself_and_a_bad_one_by_its_address() {
 }
 
 #[tokio::test]
+async fn whoever_asks_for_bookings_without_being_allowed_to_book_is_counted_too() {
+    let file = policies(&policy("per-address", "booking", "address", 2));
+    let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let reader = Key::create(&world.settings, &["--storefront", "one"], "bookings:read");
+    world.present_key(&reader).await;
+    for key in ["a", "b"] {
+        world.book_from("192.0.2.1", &event, key, "ann").await.refused(403, "forbidden");
+    }
+    world.book_from("192.0.2.1", &event, "c", "ann").await.refused(429, "rate_limited");
+    world.present(None);
+    for key in ["a", "b"] {
+        world.book_from("192.0.2.2", &event, key, "ann").await.refused(401, "unauthenticated");
+    }
+    world.book_from("192.0.2.2", &event, "c", "ann").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
 async fn only_a_key_with_the_scope_may_ask_the_limiter() {
     let file = policies(&policy("mails", "service", "", 5));
     let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
