@@ -55,7 +55,12 @@ pub(crate) struct AnswerBody<'a> {
     retry_after_seconds: Option<NonZeroU32>,
 }
 
-refusals!(CheckRefusals: OPERATING, READ_BODY, &[Code::RedisUnavailable, Code::Overloaded]);
+// An API key is not believed for ever while PostgreSQL is away.
+refusals!(CheckRefusals:
+    OPERATING,
+    READ_BODY,
+    &[Code::RedisUnavailable, Code::PostgresUnavailable, Code::Overloaded],
+);
 
 /// Ask whether something may be done, and take what it costs
 ///

@@ -188,6 +188,8 @@ async fn keys_that_are_known_stay_valid_while_postgresql_is_away_but_not_for_eve
     })
     .await;
     world.book(&event.id, "later", &event.request("ann", 1)).await.refused(503, "postgres_unavailable");
+    let question = json!({"policy": "mails", "key": "ann"});
+    world.post("/v1/rate-limit/check", &question).await.refused(503, "postgres_unavailable");
     gate.open();
     eventually("the keys to be known again", || async {
         world.book(&event.id, "later", &event.request("ann", 1)).await.status == 201
