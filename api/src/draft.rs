@@ -165,8 +165,8 @@ pub(crate) async fn change(
     Ok(Some(DraftOutcome::Changed(Box::new(event))))
 }
 
-/// Whether the event has every ticket type that is to be changed.
-fn apply(event: &mut EventImage, changes: &DraftChanges) -> bool {
+/// Makes the changes of an event in memory; whether it has every ticket type that is to be changed.
+pub(crate) fn apply(event: &mut EventImage, changes: &DraftChanges) -> bool {
     let DraftChanges { name, starts_at, sales_open_at, sales_close_at, per_customer_limit, capacities } =
         changes;
     if let Some(name) = name {

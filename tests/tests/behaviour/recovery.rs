@@ -1,11 +1,12 @@
 //! Redis killed in the middle of a sale: nothing is sold until it was verified, and nothing is lost.
 
 use futures_util::future::join_all;
+use serde_json::json;
 use sqlx::AssertSqlSafe;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Server, gated};
-use crate::http::{Event, id};
+use crate::http::{Event, Reply, id};
 use crate::private_redis::PrivateRedis;
 use crate::world::{Settings, World, eventually};
 
@@ -229,7 +230,7 @@ async fn bookings_of_an_event_that_was_closed_long_ago_and_is_yet_to_come_are_re
     let world = World::on(&redis).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let booked = id(&world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201));
-    world.patch(&event.id, &serde_json::json!({"status": "closed"})).await.expect(200);
+    world.patch(&event.id, &json!({"status": "closed"})).await.expect(200);
     world.drained(&event).await;
     sqlx::query("UPDATE events SET updated_at = now() - interval '40 days'")
         .execute(&world.pool)
@@ -246,6 +247,18 @@ async fn bookings_of_an_event_that_was_closed_long_ago_and_is_yet_to_come_are_re
     assert_eq!(world.rows_counted(&event, 0).await, (0, 0));
 }
 
+/// Closes an event, and loses it once it took place so long ago that no restoration brings it back. The world of another API:
+/// one that knows the event from before asks Redis for a minute.
+async fn over(world: &World, event: &Event) -> World {
+    world.patch(&event.id, &json!({"status": "closed"})).await.expect(200);
+    world.drained(event).await;
+    let long_ago =
+        "UPDATE events SET starts_at = now() - interval '40 days', updated_at = now() - interval '40 days'";
+    sqlx::query(long_ago).execute(&world.pool).await.unwrap();
+    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
+    World::around(world.settings.clone(), &[], CancellationToken::new()).await
+}
+
 #[tokio::test]
 async fn what_became_of_the_bookings_of_an_event_that_is_over_is_answered_without_redis_and_stays() {
     let redis = PrivateRedis::start().await;
@@ -255,14 +268,7 @@ async fn what_became_of_the_bookings_of_an_event_that_is_over_is_answered_withou
     let held = id(&world.book(&event.id, "b", &event.hold("bob", 2)).await.expect(201));
     let cancelled = id(&world.book(&event.id, "c", &event.request("eve", 1)).await.expect(201));
     let answer = world.cancel(&event.id, &cancelled).await.expect(200);
-    world.patch(&event.id, &serde_json::json!({"status": "closed"})).await.expect(200);
-    world.drained(&event).await;
-    let long_ago =
-        "UPDATE events SET starts_at = now() - interval '40 days', updated_at = now() - interval '40 days'";
-    sqlx::query(long_ago).execute(&world.pool).await.unwrap();
-    let _: String = world.redis(&redis::cmd("FLUSHALL")).await;
-    // An API that knows the event from before asks Redis for a minute.
-    let another = World::around(world.settings.clone(), &[], CancellationToken::new()).await;
+    let another = over(&world, &event).await;
     eventually("the event to be over", || async {
         let reply = another.cancel(&event.id, &cancelled).await;
         assert!([503, 200].contains(&reply.status), "{reply:?}");
@@ -276,4 +282,27 @@ async fn what_became_of_the_bookings_of_an_event_that_is_over_is_answered_withou
     another.confirm(&event.id, &cancelled, "pay").await.refused(409, "booking_cancelled");
     another.confirm(&event.id, &id(&answer).replace('0', "1"), "pay").await.refused(404, "booking_not_found");
     assert_eq!(world.rows_counted(&event, 0).await, (2, 3));
+}
+
+#[tokio::test]
+async fn the_same_value_changes_nothing_of_an_event_that_is_over_and_gone_from_redis() {
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let another = over(&world, &event).await;
+    let same = json!({"name": "A night out", "status": "closed", "ticket_types": [{"id": event.types[0], "capacity": 10}]});
+    eventually("the change to be answered", || async {
+        let reply = another.patch(&event.id, &same).await;
+        assert!([503, 200].contains(&reply.status), "{reply:?}");
+        reply.status == 200
+    })
+    .await;
+    let path = format!("/v1/events/{}", event.id);
+    let (changed, shown) = (another.patch(&event.id, &same).await, another.get(&path).await);
+    assert_eq!((changed.expect(200), changed.header("etag")), (shown.expect(200), shown.header("etag")));
+    for other in [json!({"name": "Another night"}), json!({"status": "on_sale"})] {
+        another.patch(&event.id, &other).await.refused(409, "not_on_sale");
+    }
+    let of_another = another.http.patch(another.url(&path)).header("If-Match", "\"another\"").json(&same);
+    Reply::of(of_another.send().await.unwrap()).await.refused(412, "precondition_failed");
 }

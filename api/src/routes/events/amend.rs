@@ -7,7 +7,6 @@ use actix_web::web::Payload;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::{EventChange, EventOutcome};
-use boxoffice_schema::status::EventStatus;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 
@@ -88,8 +87,8 @@ async fn change(
         }
         Found::Recorded { redis: Some(error), .. } => Err(error.into()),
         Found::Recorded { stored, .. } if !stored.applied => Err(interrupted()),
-        Found::Recorded { stored, .. } if stored.image.status == EventStatus::Closed => {
-            Err(event_refusal(&EventOutcome::Closed))
+        Found::Recorded { stored, .. } if stored.image.is_over(Utc::now()) => {
+            change_past(stored.image, amendment, precondition)
         }
         Found::Recorded { .. } => Err(Problem::new(Code::InventoryUnverified)),
     }
@@ -147,6 +146,21 @@ async fn change_published(
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),
     }
+}
+
+/// An event that is over and gone from Redis is for good as PostgreSQL has it; what it is already changes nothing.
+fn change_past(
+    event: EventImage,
+    amendment: &Amendment,
+    precondition: &Precondition,
+) -> Result<EventImage, Problem> {
+    precondition.expects(&event)?;
+    let mut changed = event.clone();
+    changed.status = amendment.status.unwrap_or(event.status);
+    if !draft::apply(&mut changed, &amendment.fields) {
+        return Err(Problem::new(Code::TicketTypeNotFound));
+    }
+    if changed == event { Ok(event) } else { Err(event_refusal(&EventOutcome::Closed)) }
 }
 
 /// Parses and checks a body, for fuzzing.
