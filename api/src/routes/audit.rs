@@ -42,7 +42,7 @@ pub(crate) struct AuditBody {
     redis: Option<SequenceBody>,
     #[schema(value_type = Option<PositionShape>, required = true)]
     postgres: Option<Position>,
-    /// Decisions of Redis that PostgreSQL does not have yet.
+    /// Decisions of Redis that PostgreSQL does not have yet, 0 also where Redis is behind; null where `redis` or `postgres` is.
     #[schema(required = true)]
     lag: Option<u64>,
     #[schema(required = true)]
@@ -88,7 +88,7 @@ struct TypeBody {
     redis: Option<LiveBody>,
     #[schema(required = true)]
     postgres: Option<RecordedBody>,
-    /// The sum of the absolute differences of held and sold; null while `lag` is above 0.
+    /// The sum of the absolute differences of held and sold; null unless `lag` is 0 and both sides have the ticket type.
     #[schema(required = true)]
     drift: Option<u64>,
 }
@@ -191,20 +191,15 @@ fn reached(redis: Result<EventSnapshot, InventoryError>) -> Result<Option<EventS
 }
 
 impl Sides {
-    fn positions(&self) -> Option<(Position, Position)> {
-        self.redis.as_ref()?.position.zip(self.postgres.as_ref().map(|counts| counts.position))
-    }
-
     /// Decisions of Redis that PostgreSQL does not have yet.
     fn lag(&self) -> Option<u64> {
-        self.positions().map(|(redis, postgres)| redis.sequence.saturating_sub(postgres.sequence))
+        let (redis, postgres) = (self.redis.as_ref()?.position?, self.postgres.as_ref()?.position);
+        Some(redis.sequence.saturating_sub(postgres.sequence))
     }
 
     fn compare(self, event_id: EventId, shard: Shard) -> AuditBody {
         let position = self.redis.as_ref().and_then(|snapshot| snapshot.position);
-        // A Redis that is behind has lost data: its counts are of another moment too.
-        let comparable =
-            self.positions().is_some_and(|(redis, postgres)| redis.sequence == postgres.sequence);
+        let lag = self.lag();
         let last_reconciliation =
             self.postgres.as_ref().and_then(|counts| counts.last_reconciliation.as_ref());
         AuditBody {
@@ -214,7 +209,7 @@ impl Sides {
             epoch: position.map(|position| position.epoch),
             redis: position.map(|position| SequenceBody { sequence: position.sequence }),
             postgres: self.postgres.as_ref().map(|counts| counts.position),
-            lag: self.lag(),
+            lag,
             gaps: self.postgres.as_ref().map(|counts| {
                 counts
                     .gaps
@@ -222,12 +217,13 @@ impl Sides {
                     .map(|gap| GapBody { epoch: gap.epoch, from: gap.from, to: gap.to })
                     .collect()
             }),
-            ticket_types: self.ticket_types(comparable),
+            ticket_types: self.ticket_types(lag == Some(0)),
             last_reconciliation: last_reconciliation.map(|run| ReconciliationBody { at: run.at, ok: run.ok }),
         }
     }
 
-    /// Both sides know the types in the same order, since none is ever added.
+    /// Both sides know the types in the same order, since none is ever added. A Redis that is behind has lost decisions, and
+    /// what its counts lack is drift as well.
     fn ticket_types(&self, comparable: bool) -> Vec<TypeBody> {
         let event = self.redis.as_ref().and_then(|snapshot| snapshot.event.as_ref());
         let live: &[TicketTypeImage] = event.map_or(&[], |event| &event.ticket_types);

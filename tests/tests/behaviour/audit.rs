@@ -1,8 +1,9 @@
 //! The live invariant, and the audit that proves it again and again.
 
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, eventually};
+use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
 async fn the_audit_shows_both_sides_and_no_drift() {
@@ -54,6 +55,31 @@ async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten
             .await
             .unwrap();
     assert_eq!(drift, 2);
+}
+
+/// It came back from an older file, and there is no reconciler that would notice.
+#[tokio::test]
+async fn what_a_redis_that_is_behind_has_lost_is_drift() {
+    let settings = Settings::fresh().await;
+    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    let reconciler = settings.start_reconciler(&stop);
+    let world = World::around(settings, &[], CancellationToken::new()).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.drained(&event).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    let path = format!("/v1/events/{}/audit", event.id);
+    let _: i64 = world.redis(redis::cmd("HINCRBY").arg(world.shard_key(&event)).arg("seq").arg(-1)).await;
+    let _: i64 = world.redis(redis::cmd("HSET").arg(world.event_key(&event)).arg("sold0").arg(0)).await;
+    let audit = world.get(&path).await.expect(200);
+    assert_eq!((&audit["lag"], &audit["ticket_types"][0]["drift"]), (&json!(0), &json!(3)), "{audit}");
+    // Where it has no counts there is nothing to compare.
+    let _: i64 = world.redis(redis::cmd("DEL").arg(world.event_key(&event))).await;
+    let counts = world.get(&path).await.expect(200)["ticket_types"][0].clone();
+    assert!(counts["redis"].is_null() && counts["drift"].is_null(), "{counts}");
 }
 
 #[tokio::test]
