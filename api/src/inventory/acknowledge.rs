@@ -1,24 +1,18 @@
 //! How far Kafka has confirmed each shard, for answers that wait for it (`BOXOFFICE_ACK=kafka`).
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use boxoffice_schema::position::Position;
-use boxoffice_schema::shard::Shard;
+use boxoffice_schema::shard::{Shard, ShardCount};
 use foldhash::HashMap;
 use tokio::sync::watch;
 
+use super::InventoryError;
 use super::together::together;
-use super::{InventoryError, Settings};
 
 /// Kafka is said to be unavailable after so long, where the wait for the decision itself leaves that much of the handler's time.
 const WAIT_MAX: Duration = Duration::from_millis(1_200);
-
-struct Confirmed {
-    position: watch::Sender<Position>,
-    ours: AtomicBool,
-}
 
 /// What became of a wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,18 +24,17 @@ pub(super) enum Reached {
     LaterEpoch,
 }
 
-pub(super) struct Acknowledgements(HashMap<Shard, Confirmed>);
+/// The confirmed position of each shard.
+pub(super) struct Acknowledgements(HashMap<Shard, watch::Sender<Position>>);
 
 impl Acknowledgements {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let confirmed =
-            || Confirmed { position: watch::Sender::new(Position::default()), ours: AtomicBool::new(false) };
-        Self(settings.shards.shards().map(|shard| (shard, confirmed())).collect())
+    pub(super) fn new(shards: ShardCount) -> Self {
+        Self(shards.shards().map(|shard| (shard, watch::Sender::new(Position::default()))).collect())
     }
 
     /// How far the shard is known to be confirmed. To be asked for before Redis is, see [`Self::reached`].
     pub(super) fn known(&self, shard: Shard) -> Position {
-        *self.0[&shard].position.borrow()
+        *self.0[&shard].borrow()
     }
 
     /// Waits until the shard's confirmed position has reached this one. `known` is how far it was confirmed before
@@ -58,8 +51,7 @@ impl Acknowledgements {
         if position.epoch < known.epoch {
             return Ok(Reached::Confirmed);
         }
-        let confirmed = &self.0[&shard];
-        let mut receiver = confirmed.position.subscribe();
+        let mut receiver = self.0[&shard].subscribe();
         let wait = pin!(receiver.wait_for(|now| *now >= position));
         let reached = tokio::time::timeout(WAIT_MAX, together(wait)).await;
         match reached {
@@ -71,7 +63,7 @@ impl Acknowledgements {
 
     /// Notes that Redis holds this confirmed position. It only moves forward.
     pub(super) fn note(&self, shard: Shard, position: Position) {
-        self.0[&shard].position.send_if_modified(|now| {
+        self.0[&shard].send_if_modified(|now| {
             let later = position > *now;
             *now = position.max(*now);
             later
@@ -80,45 +72,18 @@ impl Acknowledgements {
 
     /// Whether somebody waits for a shard, so that an instance that does not relay it must look in Redis.
     pub(super) fn is_waited_for(&self, shard: Shard) -> bool {
-        self.0[&shard].position.receiver_count() > 0
-    }
-
-    pub(super) fn set_ours(&self, shard: Shard, ours: bool) {
-        self.0[&shard].ours.store(ours, Ordering::Relaxed);
-    }
-
-    /// How many shards this instance relays.
-    pub(super) fn relayed(&self) -> usize {
-        self.0.values().filter(|confirmed| confirmed.ours.load(Ordering::Relaxed)).count()
+        self.0[&shard].receiver_count() > 0
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use boxoffice_schema::keys::Keys;
-    use boxoffice_schema::scripts::OutboxBounds;
-    use boxoffice_schema::shard::ShardCount;
-
-    use super::super::Acknowledge;
     use super::*;
 
     const SHARD: Shard = Shard::from_number(0);
 
     fn acknowledgements() -> Acknowledgements {
-        Acknowledgements::new(&Settings {
-            redis_url: "redis://127.0.0.1/".into(),
-            kafka_brokers: String::new(),
-            topic: String::new(),
-            shards: ShardCount::new(1).unwrap(),
-            keys: Keys::new(""),
-            outbox: OutboxBounds { frames: 1, bytes: 1, age_ms: 1 },
-            queue: 1,
-            redis_timeout: Duration::ZERO,
-            redis_replicas: 0,
-            lease: Duration::ZERO,
-            acknowledge: Acknowledge::Kafka,
-            instance: String::new(),
-        })
+        Acknowledgements::new(ShardCount::new(1).unwrap())
     }
 
     fn position(epoch: u32, sequence: u64) -> Position {

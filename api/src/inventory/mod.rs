@@ -128,8 +128,6 @@ pub struct InventoryHealth {
     pub redis: Result<(), String>,
     /// Whether Kafka answers and its topic fits, or why not.
     pub kafka: Result<(), String>,
-    /// How many shards this instance relays at the moment.
-    pub relayed_shards: usize,
 }
 
 /// What became of a request for a booking.
@@ -183,7 +181,7 @@ impl Inventory {
         let shared = Arc::new(Shared {
             background: Link::start(Users::Background, &settings, &mut keepers)?,
             log: DecisionLog::new(&settings)?,
-            acknowledgements: Acknowledgements::new(&settings),
+            acknowledgements: Acknowledgements::new(settings.shards),
             pressure: Pressure::default(),
             made: Made::default(),
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
@@ -360,11 +358,7 @@ impl Inventory {
 
     /// Cheap: from memory.
     pub fn health(&self) -> InventoryHealth {
-        InventoryHealth {
-            redis: self.link.health(),
-            kafka: self.shared.log.health(),
-            relayed_shards: self.shared.acknowledgements.relayed(),
-        }
+        InventoryHealth { redis: self.link.health(), kafka: self.shared.log.health() }
     }
 
     /// How far the booking's shard is known to be confirmed.

@@ -81,10 +81,9 @@ async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
 
 /// Relays and expires for as long as the lease is ours.
 async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) -> Ended {
-    shared.acknowledgements.set_ours(shard, true);
     // From here on this instance's own trims say how far the shard is confirmed; what was before them Redis says.
     note_confirmed(shared, shard).await;
-    let ended = tokio::select! {
+    tokio::select! {
         () = renew(shared, shard, epoch) => Ended::Over,
         () = relay(shared, shard, epoch) => Ended::Over,
         () = expirer::expire(shared, shard) => Ended::Over,
@@ -94,9 +93,7 @@ async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &Cancellation
             flush(shared, shard, epoch).await;
             Ended::Over
         }
-    };
-    shared.acknowledgements.set_ours(shard, false);
-    ended
+    }
 }
 
 /// Returns when the lease is lost or the epoch changed.
