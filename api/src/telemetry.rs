@@ -22,7 +22,7 @@ const BATCH: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 ///
 /// # Errors
 /// Where BOXOFFICE_LOG is not a filter, or the process has logs already.
-pub fn start_logs(filter: &str) -> anyhow::Result<()> {
+pub(crate) fn start_logs(filter: &str) -> anyhow::Result<()> {
     // Kafka's client says the same thing many times a second while a broker is away. What matters of it we say once.
     let quieter = format!("warn,rdkafka=off,librdkafka=off,boxoffice_api={filter}");
     let filter = EnvFilter::try_new(if filter.contains(['=', ',']) { filter } else { &quieter })
@@ -40,7 +40,7 @@ pub fn start_logs(filter: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where something else in the process records metrics already.
-pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+pub(crate) fn metrics() -> anyhow::Result<PrometheusHandle> {
     static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
     HANDLE
         .get_or_init(|| start_metrics().map_err(|error| format!("{error:#}")))

@@ -92,7 +92,7 @@ struct Contract;
 ///
 /// # Panics
 /// Never: texts, numbers, lists and objects always serialize.
-pub fn document() -> String {
+pub(crate) fn document() -> String {
     let json = Contract::openapi().to_pretty_json();
     json.expect("texts, numbers, lists and objects always serialize") + "\n"
 }

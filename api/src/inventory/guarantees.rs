@@ -48,7 +48,7 @@ struct Standing {
 ///
 /// # Errors
 /// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
-pub async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
     let mut keepers = JoinSet::new();
     let link = Link::start(Users::Background, settings, &mut keepers)?;
     let since = Instant::now();

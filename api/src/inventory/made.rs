@@ -48,18 +48,18 @@ enum First {
 
 /// What a request made before.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Again {
+pub(crate) struct Again {
     /// The id that the booking has since.
-    pub booking_id: BookingId,
+    pub(crate) booking_id: BookingId,
     /// What the first response said.
-    pub first: FirstResponse,
+    pub(crate) first: FirstResponse,
     /// Where the booking was changed last, as far as this instance knows.
     pub(super) position: Position,
 }
 
 /// A first response, as far as it is remembered.
 #[derive(Debug, PartialEq, Eq)]
-pub enum FirstResponse {
+pub(crate) enum FirstResponse {
     /// It is made of this booking.
     Of(Box<BookingImage>),
     /// Its body.

@@ -48,8 +48,8 @@ use secrecy::SecretString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use guarantees::refuse_unsafe;
-pub use made::{Again, FirstResponse};
+pub(crate) use guarantees::refuse_unsafe;
+pub(crate) use made::{Again, FirstResponse};
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
@@ -71,36 +71,36 @@ pub enum Acknowledge {
 
 /// What an inventory is told at start.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where Redis is.
-    pub redis_url: SecretString,
+    pub(crate) redis_url: SecretString,
     /// The bootstrap servers of Kafka, separated by commas.
-    pub kafka_brokers: String,
+    pub(crate) kafka_brokers: String,
     /// The topic of the decisions.
-    pub topic: String,
+    pub(crate) topic: String,
     /// As recorded at installation.
-    pub shards: ShardCount,
+    pub(crate) shards: ShardCount,
     /// Names the keys.
-    pub keys: Keys,
+    pub(crate) keys: Keys,
     /// Past these bounds new bookings are refused.
-    pub outbox: OutboxBounds,
+    pub(crate) outbox: OutboxBounds,
     /// How many requests of one kind may wait for one shard; past it they are refused.
-    pub queue: usize,
+    pub(crate) queue: usize,
     /// How long one answer of Redis may take.
-    pub redis_timeout: Duration,
+    pub(crate) redis_timeout: Duration,
     /// How long a lease lasts without renewal: a dead instance is replaced after this time.
-    pub lease: Duration,
+    pub(crate) lease: Duration,
     /// When a decision is acknowledged.
-    pub acknowledge: Acknowledge,
+    pub(crate) acknowledge: Acknowledge,
     /// How many replicas Redis is to have.
-    pub redis_replicas: u16,
+    pub(crate) redis_replicas: u16,
     /// Names this process among the instances.
-    pub instance: String,
+    pub(crate) instance: String,
 }
 
 /// Why there is no outcome. Nothing is known to have been sold; a retry with the same key finds out.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum InventoryError {
+pub(crate) enum InventoryError {
     /// The shard is not certified: recovery is checking it.
     #[error("the inventory of this event is being verified")]
     Unverified,
@@ -123,16 +123,16 @@ pub enum InventoryError {
 
 /// The state of what the inventory needs, from memory.
 #[derive(Clone, Debug)]
-pub struct InventoryHealth {
+pub(crate) struct InventoryHealth {
     /// Whether Redis answers, or why not.
-    pub redis: Result<(), String>,
+    pub(crate) redis: Result<(), String>,
     /// Whether Kafka answers and its topic fits, or why not.
-    pub kafka: Result<(), String>,
+    pub(crate) kafka: Result<(), String>,
 }
 
 /// What became of a request for a booking.
 #[derive(Debug)]
-pub enum Booked {
+pub(crate) enum Booked {
     /// It was decided, or refused since nothing is left.
     Decided(Decided),
     /// This instance remembers that it made the booking, which Redis still has.
@@ -152,7 +152,7 @@ struct Shared {
 
 /// The inventory of all events, as Redis holds it.
 #[derive(Clone)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     shared: Arc<Shared>,
     link: Link,
     bookings: Arc<Batcher<Book>>,
@@ -164,7 +164,7 @@ pub struct Inventory {
 }
 
 /// The tasks behind an inventory; they end by themselves once the token that they were started with is cancelled.
-pub struct Workers {
+pub(crate) struct Workers {
     tasks: JoinSet<()>,
     /// Keep the connections to Redis for as long as any task may need them.
     _keepers: JoinSet<()>,
@@ -175,7 +175,7 @@ impl Inventory {
     ///
     /// # Errors
     /// Where an address cannot be one, or a Kafka client cannot be made.
-    pub fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
+    pub(crate) fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let shards: Vec<Shard> = settings.shards.shards().collect();
         let shared = Arc::new(Shared {
@@ -209,7 +209,7 @@ impl Inventory {
 
     /// The same inventory, for the requests of the thread that calls this.
     #[must_use]
-    pub fn of_this_thread(&self) -> Self {
+    pub(crate) fn of_this_thread(&self) -> Self {
         let own_looks = OwnLooks::start(&self.shared, &self.link);
         Self { own_looks: Some(Arc::new(own_looks)), ..self.clone() }
     }
@@ -222,7 +222,7 @@ impl Inventory {
     }
 
     /// The shard of an event.
-    pub fn shard_of(&self, event: EventId) -> Shard {
+    pub(crate) fn shard_of(&self, event: EventId) -> Shard {
         self.shared.settings.shards.shard_of(event)
     }
 
@@ -230,7 +230,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
+    pub(crate) async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
         if self.shared.pressure.memory_is_short() {
             return Err(InventoryError::OutboxFull);
         }
@@ -251,7 +251,7 @@ impl Inventory {
     }
 
     /// A booking's first response was made; whoever asks again gets the same.
-    pub fn keep_response(&self, target: &Target, body: &[u8]) {
+    pub(crate) fn keep_response(&self, target: &Target, body: &[u8]) {
         self.shared.made.keep_response(target, body);
     }
 
@@ -269,7 +269,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
+    pub(crate) async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
         let target = *request.target();
         let known = self.known(target);
         Ok(self.acknowledged(known, target, self.confirmations.decide(request).await?).await?.outcome)
@@ -279,7 +279,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
+    pub(crate) async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
         let target = *request.target();
         let known = self.known(target);
         Ok(self.acknowledged(known, target, self.cancellations.decide(request).await?).await?.outcome)
@@ -289,7 +289,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`]. Nothing is known to have been counted.
-    pub async fn check_rates(&self, checks: Vec<RateCheck>) -> Result<Vec<Standing>, InventoryError> {
+    pub(crate) async fn check_rates(&self, checks: Vec<RateCheck>) -> Result<Vec<Standing>, InventoryError> {
         // A Redis that is known to be away is not waited for.
         self.link.health().map_err(InventoryError::RedisUnavailable)?;
         self.rates.check(checks).await
@@ -299,7 +299,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
+    pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
         let known = self.known(target);
         let Some(image) = self.shown(target).await? else { return Ok(None) };
         self.wait_for(known, target, image.position).await?;
@@ -317,7 +317,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
+    pub(crate) async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
         self.looks().reader.read(event).await
     }
 
@@ -325,7 +325,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn publish(&self, event: &EventImage) -> Result<EventOutcome, InventoryError> {
+    pub(crate) async fn publish(&self, event: &EventImage) -> Result<EventOutcome, InventoryError> {
         let Settings { keys, outbox, .. } = &self.shared.settings;
         let call = scripts::publish(keys, self.shard_of(event.id), *outbox, event);
         self.decide_event(event.id, &call).await
@@ -335,7 +335,7 @@ impl Inventory {
     ///
     /// # Errors
     /// See [`InventoryError`].
-    pub async fn amend(
+    pub(crate) async fn amend(
         &self,
         event: EventId,
         expected: Option<DateTime<Utc>>,
@@ -357,7 +357,7 @@ impl Inventory {
     }
 
     /// Cheap: from memory.
-    pub fn health(&self) -> InventoryHealth {
+    pub(crate) fn health(&self) -> InventoryHealth {
         InventoryHealth { redis: self.link.health(), kafka: self.shared.log.health() }
     }
 
@@ -419,7 +419,7 @@ impl Inventory {
 impl Workers {
     /// Waits until every task has ended, for as long as `deadline`; whether they did. Cancel their token before, and
     /// drop the last [`Inventory`]: the queues close with it.
-    pub async fn finished(mut self, deadline: Duration) -> bool {
+    pub(crate) async fn finished(mut self, deadline: Duration) -> bool {
         let all = async { while self.tasks.join_next().await.is_some() {} };
         tokio::time::timeout(deadline, all).await.is_ok()
     }
