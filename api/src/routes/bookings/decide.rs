@@ -10,13 +10,13 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::body::BookingBody;
-use super::read::{recorded, refuse_another_ones};
+use super::read::{recorded, refuse_another_ones, target_of};
 use crate::contract::{self, BookingPath, DECIDING, READ_BODY, TRADING, refusals};
 use crate::error::{Code, Problem, refusal};
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::StoredBooking;
-use crate::request::{Checks, booking_id, event_id, parse, read_json};
+use crate::request::{Checks, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time, json};
 
 /// That a held booking was paid for.
@@ -118,21 +118,13 @@ enum Subject {
 const PAST: &str = "The event took place and was closed; its bookings can no longer be changed here.";
 
 async fn subject(office: &Office, caller: &Caller, request: &HttpRequest) -> Result<Subject, Problem> {
-    let event_id = event_id(request)?;
-    let booking_id = booking_id(request)?;
-    let listing = match office.catalogue.listing(event_id).await {
-        // A draft has no bookings.
-        Err(problem) if problem.code() == Code::NotOnSale => return Err(Problem::new(Code::BookingNotFound)),
-        listing => listing?,
-    };
-    refuse_another_ones(office, caller, event_id, booking_id).await?;
-    if listing.over {
-        let booking = recorded(office, event_id, booking_id).await?;
-        return booking
-            .map(|booking| Subject::Past(Box::new(booking)))
-            .ok_or_else(|| Problem::new(Code::BookingNotFound));
+    let (target, is_over) = target_of(office, request).await?;
+    refuse_another_ones(office, caller, target).await?;
+    if !is_over {
+        return Ok(Subject::Live(target));
     }
-    Ok(Subject::Live(Target { event_id, booking_id, slots: listing.slots }))
+    let booking = recorded(office, target).await?.ok_or_else(|| Problem::new(Code::BookingNotFound))?;
+    Ok(Subject::Past(Box::new(booking)))
 }
 
 async fn respond(office: &Office, target: Target, outcome: &Outcome) -> Answer {
@@ -147,7 +139,7 @@ async fn respond(office: &Office, target: Target, outcome: &Outcome) -> Answer {
 
 /// Redis does not know the booking. Where PostgreSQL does, Redis has lost it, and recovery is to bring it back.
 async fn missing(office: &Office, target: Target) -> Problem {
-    match recorded(office, target.event_id, target.booking_id).await {
+    match recorded(office, target).await {
         Ok(Some(_)) => Problem::new(Code::InventoryUnverified),
         Ok(None) => Problem::new(Code::BookingNotFound),
         Err(problem) => problem,

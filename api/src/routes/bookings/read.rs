@@ -1,7 +1,6 @@
 //! `GET /v1/events/{event_id}/bookings/{booking_id}`.
 
 use actix_web::HttpRequest;
-use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::scripts::Target;
 
@@ -43,19 +42,33 @@ refusals!(ReadRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound, C
 )]
 pub(crate) async fn read(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsRead)?;
-    let event = event_id(&request)?;
-    let id = booking_id(&request)?;
-    match in_time(find_own(&office, &caller, event, id)).await? {
-        Found::Live(image) => shown(&request, &BookingBody::of(event, id, &image)),
+    let (target, found) = in_time(async {
+        let (target, _) = target_of(&office, &request).await?;
+        Ok((target, find_own(&office, &caller, target).await?))
+    })
+    .await?;
+    match found {
+        Found::Live(image) => shown(&request, &BookingBody::of(target.event_id, target.booking_id, &image)),
         Found::Recorded { booking, stale } => {
             Ok(marked_stale(shown(&request, &BookingBody::recorded(&booking))?, stale))
         }
     }
 }
 
+/// The booking that a request names, and whether its event is over.
+pub(super) async fn target_of(office: &Office, request: &HttpRequest) -> Result<(Target, bool), Problem> {
+    let (event_id, booking_id) = (event_id(request)?, booking_id(request)?);
+    match office.catalogue.listing(event_id).await {
+        Ok(listing) => Ok((Target { event_id, booking_id, slots: listing.slots }, listing.over)),
+        // A draft has no bookings.
+        Err(problem) if problem.code() == Code::NotOnSale => Err(Problem::new(Code::BookingNotFound)),
+        Err(problem) => Err(problem),
+    }
+}
+
 /// The booking, where it is the caller's. Another's is answered as one that does not exist.
-async fn find_own(office: &Office, caller: &Caller, event: EventId, id: BookingId) -> Result<Found, Problem> {
-    let found = find(office, event, id).await?;
+async fn find_own(office: &Office, caller: &Caller, target: Target) -> Result<Found, Problem> {
+    let found = find(office, target).await?;
     if found.belongs_to(caller) { Ok(found) } else { Err(Problem::new(Code::BookingNotFound)) }
 }
 
@@ -64,13 +77,12 @@ async fn find_own(office: &Office, caller: &Caller, event: EventId, id: BookingI
 pub(super) async fn refuse_another_ones(
     office: &Office,
     caller: &Caller,
-    event: EventId,
-    id: BookingId,
+    target: Target,
 ) -> Result<(), Problem> {
     if caller.owns_everything() {
         return Ok(());
     }
-    find_own(office, caller, event, id).await.map(drop)
+    find_own(office, caller, target).await.map(drop)
 }
 
 impl Found {
@@ -82,13 +94,7 @@ impl Found {
     }
 }
 
-async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, Problem> {
-    let listing = match office.catalogue.listing(event).await {
-        // A draft has no bookings.
-        Err(problem) if problem.code() == Code::NotOnSale => return Err(Problem::new(Code::BookingNotFound)),
-        listing => listing?,
-    };
-    let target = Target { event_id: event, booking_id: id, slots: listing.slots };
+async fn find(office: &Office, target: Target) -> Result<Found, Problem> {
     let redis = match office.stores.inventory.booking(target).await {
         Ok(Some(image)) => return Ok(Found::Live(Box::new(image))),
         Ok(None) => None,
@@ -97,7 +103,7 @@ async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, P
         Err(error @ (InventoryError::RedisUnavailable(_) | InventoryError::Unverified)) => Some(error),
         Err(error) => return Err(error.into()),
     };
-    match recorded(office, event, id).await {
+    match recorded(office, target).await {
         Ok(Some(booking)) => Ok(Found::Recorded { booking: Box::new(booking), stale: redis.is_some() }),
         // It may be on its way through the log: only Redis could say that it does not exist.
         Ok(None) => Err(redis.map_or_else(|| Problem::new(Code::BookingNotFound), Problem::from)),
@@ -106,10 +112,8 @@ async fn find(office: &Office, event: EventId, id: BookingId) -> Result<Found, P
 }
 
 /// The booking as PostgreSQL has it.
-pub(super) async fn recorded(
-    office: &Office,
-    event: EventId,
-    id: BookingId,
-) -> Result<Option<StoredBooking>, Problem> {
-    Ok(office.stores.database.run(async |connection| record::booking(connection, event, id).await).await?)
+pub(super) async fn recorded(office: &Office, target: Target) -> Result<Option<StoredBooking>, Problem> {
+    let Target { event_id, booking_id, .. } = target;
+    let read = async |connection: &mut _| record::booking(connection, event_id, booking_id).await;
+    Ok(office.stores.database.run(read).await?)
 }
