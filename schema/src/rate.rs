@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-/// How use is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// How use is counted; read as in `token_bucket`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Algorithm {
     /// Windows that follow one another by the clock; around the end of one, twice the limit may pass.
     FixedWindow,

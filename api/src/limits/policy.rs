@@ -63,18 +63,10 @@ struct Entry {
     name: String,
     r#for: Action,
     per: Option<Per>,
-    algorithm: AlgorithmName,
+    algorithm: Algorithm,
     limit: u32,
     window_seconds: u32,
     burst: Option<u32>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum AlgorithmName {
-    FixedWindow,
-    SlidingWindow,
-    TokenBucket,
 }
 
 /// What is wrong with a file, in words for whoever wrote it.
@@ -147,12 +139,7 @@ impl Entry {
             }
             (_, Some(per)) => per,
         };
-        let algorithm = match self.algorithm {
-            AlgorithmName::FixedWindow => Algorithm::FixedWindow,
-            AlgorithmName::SlidingWindow => Algorithm::SlidingWindow,
-            AlgorithmName::TokenBucket => Algorithm::TokenBucket,
-        };
-        let quota = Quota::new(algorithm, self.limit, self.window_seconds, self.burst)
+        let quota = Quota::new(self.algorithm, self.limit, self.window_seconds, self.burst)
             .map_err(|error| error.to_string())?;
         Ok(Policy { name, action: self.r#for, per, quota })
     }

@@ -24,9 +24,10 @@ use crate::request::{Checks, Integer, Object, parse, read_json};
 use crate::routes::{Answer, SharedOffice, in_time};
 
 const HOLD_SECONDS_DEFAULT: u32 = 600;
-const TICKET_TYPES_MAX: usize = 100;
 const PRICE_MAX: i64 = 1_000_000_000_000;
 
+/// The most ticket types of an event, and so of a change.
+pub(super) const TICKET_TYPES_MAX: usize = 100;
 /// The bounds of a capacity, which is how a draft's may be changed too.
 pub(super) const CAPACITY: std::ops::RangeInclusive<i64> = 1..=2_147_483_647;
 /// The bounds of a limit.

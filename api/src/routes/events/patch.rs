@@ -7,13 +7,11 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::create::{CAPACITY, LIMIT};
+use super::create::{CAPACITY, LIMIT, TICKET_TYPES_MAX};
 use crate::contract;
 use crate::draft::DraftChanges;
 use crate::error::{Problem, window_inverted};
 use crate::request::{Checks, Integer, Object, present};
-
-const TICKET_TYPES_MAX: usize = 100;
 
 /// What is to change. Null is a value here: it clears what is optional.
 #[derive(Deserialize, ToSchema)]
