@@ -59,11 +59,7 @@ pub(crate) async fn event(
     connection: &mut PgConnection,
     id: EventId,
 ) -> Result<Option<StoredEvent>, DatabaseError> {
-    let row: Option<EventRow> = sqlx::query_as("SELECT * FROM events WHERE id = $1")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut *connection)
-        .await?;
-    Ok(with_ticket_types(connection, row.into_iter().collect()).await?.pop())
+    one(connection, "SELECT * FROM events WHERE id = $1", id).await
 }
 
 /// The event, which nobody else changes before the transaction ends.
@@ -71,10 +67,16 @@ pub(crate) async fn lock_event(
     connection: &mut PgConnection,
     id: EventId,
 ) -> Result<Option<StoredEvent>, DatabaseError> {
-    let row: Option<EventRow> = sqlx::query_as("SELECT * FROM events WHERE id = $1 FOR UPDATE")
-        .bind(id.as_uuid())
-        .fetch_optional(&mut *connection)
-        .await?;
+    one(connection, "SELECT * FROM events WHERE id = $1 FOR UPDATE", id).await
+}
+
+async fn one(
+    connection: &mut PgConnection,
+    select: &'static str,
+    id: EventId,
+) -> Result<Option<StoredEvent>, DatabaseError> {
+    let row: Option<EventRow> =
+        sqlx::query_as(select).bind(id.as_uuid()).fetch_optional(&mut *connection).await?;
     Ok(with_ticket_types(connection, row.into_iter().collect()).await?.pop())
 }
 
