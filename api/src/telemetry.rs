@@ -89,7 +89,47 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
         Unit::Count,
         "Records of what the rate limits decided that Kafka did not take"
     );
+    describe_gauge!(
+        "boxoffice_tls_certificate_valid",
+        Unit::Count,
+        "0 where the files of the TLS certificate are broken and an older one is served"
+    );
+    describe_counter!(
+        "boxoffice_tls_handshakes_failed_total",
+        Unit::Count,
+        "Connections that ended before there was TLS on them"
+    );
+    describe_counter!(
+        "boxoffice_connections_cut_total",
+        Unit::Count,
+        "Connections that were cut because a client is too slow or sends without end, by reason"
+    );
     describe_gauge!("boxoffice_redis_used_memory_bytes", Unit::Bytes, "Memory that Redis uses");
     describe_gauge!("boxoffice_dependency_up", Unit::Count, "1 where PostgreSQL, Redis or Kafka answers");
     Ok(handle)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// All that is written in a folder.
+    fn sources(folder: &Path) -> String {
+        let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let texts =
+            paths.map(|path| if path.is_dir() { sources(&path) } else { fs::read_to_string(path).unwrap() });
+        texts.collect()
+    }
+
+    #[test]
+    fn every_metric_is_described() {
+        let described = include_str!("telemetry.rs");
+        let written = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let is_name = |text: &&str| text.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+        let names = written.split('"').filter(|text| text.starts_with("boxoffice_")).filter(is_name);
+        for name in names {
+            assert!(described.contains(&format!("\"{name}\"")), "{name} is not described");
+        }
+    }
 }
