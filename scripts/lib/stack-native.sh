@@ -127,6 +127,7 @@ daemonize no
 # A decision is only answered when it is on disk.
 appendonly yes
 appendfsync always
+no-appendfsync-on-rewrite no
 save ""
 # Rewriting a small file again and again would take a processor from the sale.
 auto-aof-rewrite-min-size 256mb

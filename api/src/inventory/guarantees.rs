@@ -25,9 +25,10 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Recovery waits until a primary that was cut off refuses to sell, and nothing is sold meanwhile; in seconds.
 const REPLICAS_MAX_LAG: u64 = 10;
 
-const READ: [&str; 6] = [
+const READ: [&str; 7] = [
     "appendonly",
     "appendfsync",
+    "no-appendfsync-on-rewrite",
     "maxmemory-policy",
     "maxmemory",
     "min-replicas-to-write",
@@ -127,12 +128,21 @@ const ALWAYS: [Rule; 3] = [
 ];
 
 /// Where an answer means that Redis has it on its disk.
-const IN_REDIS_MODE: Rule = (
-    "appendfsync",
-    "always",
-    |value| value == "always",
-    "acknowledged bookings of the last second can be lost with the machine's power; or use BOXOFFICE_ACK=kafka",
-);
+const IN_REDIS_MODE: [Rule; 2] = [
+    (
+        "appendfsync",
+        "always",
+        |value| value == "always",
+        "acknowledged bookings of the last second can be lost with the machine's power; or use BOXOFFICE_ACK=kafka",
+    ),
+    (
+        "no-appendfsync-on-rewrite",
+        "no",
+        |value| value == "no",
+        "bookings that are acknowledged while Redis rewrites its file can be lost with the machine's power; or use \
+         BOXOFFICE_ACK=kafka",
+    ),
+];
 
 const WITH_REPLICAS: [Rule; 2] = [
     (
@@ -165,7 +175,7 @@ fn complaints(standing: &Standing, acknowledge: Acknowledge, replicas: u16) -> V
     };
     let mut rules = ALWAYS.to_vec();
     if acknowledge == Acknowledge::Redis {
-        rules.push(IN_REDIS_MODE);
+        rules.extend(IN_REDIS_MODE);
     }
     if replicas > 0 || standing.replicas > 0 {
         rules.extend(WITH_REPLICAS);
@@ -186,6 +196,7 @@ mod tests {
         let mut settings: HashMap<String, String> = [
             ("appendonly", "yes"),
             ("appendfsync", "always"),
+            ("no-appendfsync-on-rewrite", "no"),
             ("maxmemory-policy", "noeviction"),
             ("maxmemory", "1073741824"),
             ("min-replicas-to-write", "1"),
@@ -202,6 +213,7 @@ mod tests {
         let table = [
             (("appendonly", "no"), "appendonly no, not yes"),
             (("appendfsync", "everysec"), "appendfsync everysec, not always"),
+            (("no-appendfsync-on-rewrite", "yes"), "no-appendfsync-on-rewrite yes, not no"),
             (("maxmemory-policy", "allkeys-lru"), "maxmemory-policy allkeys-lru, not noeviction"),
             (("maxmemory", "0"), "maxmemory 0, not a limit"),
             (("min-replicas-to-write", "0"), "min-replicas-to-write 0, not 1 or more"),
@@ -225,8 +237,9 @@ mod tests {
 
     #[test]
     fn an_answer_that_waits_for_kafka_does_not_need_the_disk_of_redis() {
-        let everysec = ("appendfsync", "everysec");
-        assert_eq!(complaints(&standing(0, everysec), Acknowledge::Kafka, 0), Vec::<String>::new());
+        for lazy in [("appendfsync", "everysec"), ("no-appendfsync-on-rewrite", "yes")] {
+            assert_eq!(complaints(&standing(0, lazy), Acknowledge::Kafka, 0), Vec::<String>::new());
+        }
     }
 
     #[test]
@@ -235,6 +248,6 @@ mod tests {
         let said = complaints(&forbidden, Acknowledge::Redis, 0);
         assert!(said.len() == 1 && said[0].contains("NOPERM"), "{said:?}");
         let silent = Standing { settings: Ok(HashMap::new()), ..forbidden };
-        assert_eq!(complaints(&silent, Acknowledge::Redis, 1).len(), 6);
+        assert_eq!(complaints(&silent, Acknowledge::Redis, 1).len(), 7);
     }
 }

@@ -29,14 +29,18 @@ async fn on(redis: &PrivateRedis) -> Settings {
 
 #[tokio::test]
 async fn a_strict_api_refuses_a_redis_that_could_lose_an_acknowledged_booking_and_lists_why() {
-    let redis = PrivateRedis::start_with(&["--appendfsync", "everysec", "--maxmemory", "0"]).await;
+    let lax = ["--appendfsync", "everysec", "--no-appendfsync-on-rewrite", "yes", "--maxmemory", "0"];
+    let redis = PrivateRedis::start_with(&lax).await;
     let settings = on(&redis).await;
     let said = refusal(&settings);
     assert!(said.contains("appendfsync everysec, not always"), "{said}");
+    assert!(said.contains("no-appendfsync-on-rewrite yes, not no"), "{said}");
     assert!(said.contains("maxmemory 0, not a limit"), "{said}");
 
     let mut connection = redis.connection().await;
-    for (name, value) in [("appendfsync", "always"), ("maxmemory", "256mb")] {
+    for (name, value) in
+        [("appendfsync", "always"), ("no-appendfsync-on-rewrite", "no"), ("maxmemory", "256mb")]
+    {
         let mut command = redis::cmd("CONFIG");
         command.arg("SET").arg(name).arg(value).query_async::<()>(&mut connection).await.unwrap();
     }
