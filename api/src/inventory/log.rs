@@ -59,6 +59,33 @@ impl Current {
     }
 }
 
+/// Records of one shard that the client was given, and of which Kafka may not have all yet.
+pub(super) struct OnTheWay {
+    round: Arc<Round>,
+    producer: Generation,
+    /// As [`Current::replaced`].
+    replaced: CancellationToken,
+}
+
+impl OnTheWay {
+    /// Waits until Kafka has confirmed them all. Whoever gave up may wait again.
+    pub(super) async fn confirmed(&self) -> Result<(), NotDelivered> {
+        tokio::select! {
+            confirmed = self.round.confirmed() => confirmed.map_err(|error| self.failed(error)),
+            () = self.replaced.cancelled() => Err(self.failed(KafkaError::Canceled)),
+        }
+    }
+
+    /// Whether nothing more will be heard of them.
+    pub(super) fn are_taken_back(&self) -> bool {
+        self.replaced.is_cancelled()
+    }
+
+    fn failed(&self, error: KafkaError) -> NotDelivered {
+        NotDelivered { error, producer: self.producer }
+    }
+}
+
 pub(super) struct DecisionLog {
     topic: String,
     shards: ShardCount,
@@ -107,8 +134,8 @@ impl DecisionLog {
         let _ = self.cut_off.subscribe().changed().await;
     }
 
-    /// Ends what waits for the producer, and then takes back what it holds: an outage must not fill its queue with the
-    /// same records again and again.
+    /// Ends what waits for the producer, and then takes back what it holds: by the time that Kafka is there again others
+    /// may have sent it long ago.
     async fn let_go(&self) {
         self.cut_off.send_modify(|times| *times += 1);
         tokio::task::yield_now().await;
@@ -116,27 +143,20 @@ impl DecisionLog {
         self.start_over(&NotDelivered { error: KafkaError::Canceled, producer }).await;
     }
 
-    /// Sends records in order and waits until Kafka has confirmed them all. Dropping the future takes nothing back.
-    pub(super) async fn append(&self, records: &[Message]) -> Result<(), NotDelivered> {
-        if records.is_empty() {
-            return Ok(());
-        }
+    /// Gives records of one shard to the client, in order. Dropping the future takes nothing back.
+    pub(super) async fn hand_over(&self, records: &[Message]) -> Result<OnTheWay, NotDelivered> {
         let producer = self.producer.read().await;
-        let (generation, replaced) = (producer.generation, producer.replaced.clone());
-        let failed = |error| NotDelivered { error, producer: generation };
-        let round = Round::of(records.len());
+        let (round, replaced) = (Round::of(records.len()), producer.replaced.clone());
+        let on_the_way = OnTheWay { round, producer: producer.generation, replaced };
         for some in records.chunks(BATCH_MAX) {
             for record in some {
-                self.send(&producer.client, record, &round).await.map_err(failed)?;
+                let sent = self.send(&producer.client, record, &on_the_way.round).await;
+                sent.map_err(|error| on_the_way.failed(error))?;
             }
             // The thread is the batchers' too.
             tokio::task::yield_now().await;
         }
-        drop(producer);
-        tokio::select! {
-            confirmed = round.confirmed() => confirmed.map_err(failed),
-            () = replaced.cancelled() => Err(failed(KafkaError::Canceled)),
-        }
+        Ok(on_the_way)
     }
 
     async fn send(

@@ -2,6 +2,12 @@
 //!
 //! A relay always begins at the outbox's head, before which everything is confirmed, and sends in order. Two relays
 //! at once, one of which believes in a lease that it lost, therefore send twice but never leave a gap.
+//!
+//! An instance may reach Kafka and yet not the leader of one partition. It then gives that shard's lease back, to whoever
+//! does, and keeps the producer: all shards share that, and with another one they would all begin again at their heads,
+//! every few seconds if the leader is away for everybody. What the client was given of the shard stays on its way. When
+//! the shard is this instance's once more, it waits for that instead of sending it again, or the client's queue would
+//! fill with the same records.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -14,6 +20,7 @@ use boxoffice_schema::shard::Shard;
 use redis::streams::StreamRangeReply;
 use tokio_util::sync::CancellationToken;
 
+use super::log::{NotDelivered, OnTheWay};
 use super::{Acknowledge, InventoryError, Shared, expirer};
 
 /// Frames of one round: with batches of at most 128 decisions, about a megabyte of ordinary bookings. Those of all shards
@@ -35,11 +42,16 @@ const PACE: Duration = Duration::from_millis(20);
 
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
+/// A shard of which Kafka has confirmed nothing for so long is left to another instance: about as long as it takes to
+/// notice that no broker answers this one (`log::watch`).
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(6);
+
 /// Runs until shutdown; then what this instance's clients were told is sent, and the lease given back.
 pub(super) async fn serve(shared: Arc<Shared>, shard: Shard, shutdown: CancellationToken) {
+    let mut sent = None;
     while !shutdown.is_cancelled() {
         match take_lease(&shared, shard).await {
-            Some(epoch) => match hold(&shared, shard, epoch, &shutdown).await {
+            Some(epoch) => match hold(&shared, shard, epoch, &mut sent, &shutdown).await {
                 Ended::Over => {}
                 // Whoever stands by looks twice as often as this instance waits.
                 Ended::CutOff => {
@@ -65,7 +77,8 @@ async fn give_back(shared: &Shared, shard: Shard) {
 enum Ended {
     /// By another relay, a recovery or the shutdown.
     Over,
-    /// This instance does not reach Kafka. Another may; where none does, it is this one's turn again.
+    /// This instance does not reach Kafka, or not the leader of the shard's partition. Another may; where none does, it
+    /// is this one's turn again.
     CutOff,
 }
 
@@ -80,17 +93,23 @@ async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
 }
 
 /// Relays and expires for as long as the lease is ours.
-async fn hold(shared: &Shared, shard: Shard, epoch: u32, shutdown: &CancellationToken) -> Ended {
+async fn hold(
+    shared: &Shared,
+    shard: Shard,
+    epoch: u32,
+    sent: &mut Option<Sent>,
+    shutdown: &CancellationToken,
+) -> Ended {
     // From here on this instance's own trims say how far the shard is confirmed; what was before them Redis says.
     note_confirmed(shared, shard).await;
     tokio::select! {
         () = renew(shared, shard, epoch) => Ended::Over,
-        () = relay(shared, shard, epoch) => Ended::Over,
+        ended = relay(shared, shard, epoch, sent) => ended,
         () = expirer::expire(shared, shard) => Ended::Over,
         () = recheck_confirmed(shared, shard) => Ended::Over,
         () = shared.log.cut_off() => Ended::CutOff,
         () = shutdown.cancelled() => {
-            flush(shared, shard, epoch).await;
+            flush(shared, shard, epoch, sent).await;
             Ended::Over
         }
     }
@@ -144,11 +163,11 @@ async fn note_confirmed(shared: &Shared, shard: Shard) {
     }
 }
 
-/// Returns when a trim was refused: another relay or a recovery took over.
-async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
+/// Returns when a trim was refused, since another relay or a recovery took over, and when Kafka confirms nothing.
+async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent>) -> Ended {
     let is_waited_for = shared.settings.acknowledge == Acknowledge::Kafka;
     loop {
-        match send_head(shared, shard, epoch).await {
+        match send_head(shared, shard, epoch, sent).await {
             Ok(0) => {
                 tokio::select! {
                     () = shared.wake_ups[&shard].notified() => {}
@@ -159,9 +178,16 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32) {
             Ok(FRAMES_MAX) => {}
             Ok(_) if is_waited_for => {}
             Ok(_) => tokio::time::sleep_until(next_rounds()).await,
-            Err(RelayError::LostShard) => return,
+            Err(RelayError::LostShard) => return Ended::Over,
+            Err(error @ RelayError::Unconfirmed) => {
+                tracing::warn!(%error, %shard, "the shard is left to whoever reaches its partition");
+                return Ended::CutOff;
+            }
             Err(error) => {
                 tracing::warn!(%error, %shard, "the relay starts again at the outbox's head");
+                if let RelayError::NotDelivered(failure) = &error {
+                    shared.log.start_over(failure).await;
+                }
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
         }
@@ -177,9 +203,9 @@ fn next_rounds() -> tokio::time::Instant {
 }
 
 /// At shutdown: whatever is in the outbox is sent, until it is empty or something fails.
-async fn flush(shared: &Shared, shard: Shard, epoch: u32) {
+async fn flush(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent>) {
     loop {
-        match send_head(shared, shard, epoch).await {
+        match send_head(shared, shard, epoch, sent).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => {
@@ -194,14 +220,58 @@ async fn flush(shared: &Shared, shard: Shard, epoch: u32) {
 enum RelayError {
     #[error("another relay or a recovery took the shard over")]
     LostShard,
+    #[error("Kafka has confirmed nothing for {} s", CONFIRMED_WITHIN.as_secs())]
+    Unconfirmed,
     #[error(transparent)]
     Inventory(#[from] InventoryError),
     #[error(transparent)]
-    NotDelivered(#[from] super::log::NotDelivered),
+    NotDelivered(#[from] NotDelivered),
 }
 
-/// Sends the frames at the outbox's head, waits for Kafka, removes them. The number of frames.
-async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, RelayError> {
+/// The frames of a round, whose records Kafka's client was given. Once Kafka has confirmed them they are removed.
+struct Sent {
+    /// In which they were read.
+    epoch: u32,
+    frames: usize,
+    records: usize,
+    last: Position,
+    on_the_way: OnTheWay,
+}
+
+/// Sends the frames at the outbox's head, unless they are on their way, waits for Kafka, removes them. The number of frames.
+async fn send_head(
+    shared: &Shared,
+    shard: Shard,
+    epoch: u32,
+    sent: &mut Option<Sent>,
+) -> Result<usize, RelayError> {
+    // What was read in another epoch, or given to a client that was replaced, says nothing of the head any more.
+    let round = match sent.take().filter(|sent| sent.epoch == epoch && !sent.on_the_way.are_taken_back()) {
+        Some(round) => round,
+        None => match hand_over_head(shared, shard, epoch).await? {
+            Some(round) => round,
+            None => return Ok(0),
+        },
+    };
+    let Sent { frames, records, last, .. } = round;
+    // It outlives this wait.
+    let on_the_way = &sent.insert(round).on_the_way;
+    let Ok(confirmed) = tokio::time::timeout(CONFIRMED_WITHIN, on_the_way.confirmed()).await else {
+        return Err(RelayError::Unconfirmed);
+    };
+    *sent = None;
+    confirmed?;
+    metrics::counter!("boxoffice_relayed_records_total").increment(records as u64);
+    // What was gone already is not noted: it may have come to Kafka behind a barrier, which ended its epoch.
+    if trim(shared, shard, epoch, last).await? == 0 {
+        return Err(RelayError::LostShard);
+    }
+    shared.acknowledgements.note(shard, last);
+    Ok(frames)
+}
+
+/// Gives the frames at the outbox's head to Kafka's client, if there are any.
+async fn hand_over_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<Option<Sent>, RelayError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(FRAMES_MAX);
     let head: StreamRangeReply = shared.background.command(&command).await?;
@@ -212,22 +282,13 @@ async fn send_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<usize, R
         // The thread is the batchers' too, and after an outage of Kafka a round has thousands of records.
         tokio::task::yield_now().await;
     }
-    let Some(last) = records.last().map(|record| record.position) else { return Ok(0) };
+    let Some(last) = records.last().map(|record| record.position) else { return Ok(None) };
     #[cfg(feature = "mutants")]
     if boxoffice_schema::mutants::is_off("early-trim") {
         trim(shared, shard, epoch, last).await?;
     }
-    if let Err(error) = shared.log.append(&records).await {
-        shared.log.start_over(&error).await;
-        return Err(error.into());
-    }
-    metrics::counter!("boxoffice_relayed_records_total").increment(records.len() as u64);
-    // What was gone already is not noted: it may have come to Kafka behind a barrier, which ended its epoch.
-    if trim(shared, shard, epoch, last).await? == 0 {
-        return Err(RelayError::LostShard);
-    }
-    shared.acknowledgements.note(shard, last);
-    Ok(head.ids.len())
+    let on_the_way = shared.log.hand_over(&records).await?;
+    Ok(Some(Sent { epoch, frames: head.ids.len(), records: records.len(), last, on_the_way }))
 }
 
 /// Removes what Kafka has confirmed; the number of frames. Before the shard is verified nothing is removed: the call is

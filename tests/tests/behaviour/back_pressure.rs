@@ -1,5 +1,8 @@
 //! Kafka away: the sale goes on until the outbox is at a bound, is refused without harm, and goes on by itself.
 
+use std::cell::Cell;
+use std::collections::HashSet;
+
 use crate::gate::{Gate, Server, gated};
 use crate::http::{Event, id};
 use crate::records::without_gap;
@@ -67,4 +70,40 @@ async fn sales_go_on_until_a_decision_has_waited_for_kafka_as_long_as_it_may_and
     })
     .await;
     goes_on(&world, &gate, &event, &["first".to_owned()]).await;
+}
+
+/// The instance has nobody to leave the shard to: it takes it again and again.
+#[tokio::test]
+async fn while_the_leader_of_one_partition_is_away_no_other_shard_is_held_up_and_nothing_is_sent_twice() {
+    let (world, gate) = gated(Server::Kafka, &["--ack", "kafka"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let other = world.on_sale_elsewhere(&event, &World::draft(&[100_000])).await;
+    world.drained(&event).await;
+    let request = event.request("ann", 1);
+    gate.withhold(&world.settings.topic(), world.shard_of(&event).partition());
+    world.book(&event.id, "a", &request).await.refused(503, "kafka_unavailable");
+    let (lease, sold) = (world.keys.lease(world.shard_of(&event)), Cell::new(0));
+    for is_held in [false, true, false] {
+        eventually("the shard to be given back, taken again, and given back", || async {
+            let key = format!("other-{}", sold.replace(sold.get() + 1));
+            world.book(&other.id, &key, &other.request("bob", 1)).await.expect(201);
+            world.redis::<bool>(redis::cmd("EXISTS").arg(&lease)).await == is_held
+        })
+        .await;
+    }
+    gate.shut();
+    eventually("all connections to be broken", || async { gate.refused() > 0 }).await;
+    gate.open();
+    eventually("the decision to be confirmed", || async {
+        world.book(&event.id, "a", &request).await.status == 201
+    })
+    .await;
+    for event in [&event, &other] {
+        world.drained(event).await;
+        let logged = world.settings.logged(world.shard_of(event)).await;
+        without_gap(&logged);
+        assert_eq!(logged.iter().collect::<HashSet<_>>().len(), logged.len(), "{logged:?}");
+    }
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 1));
+    assert_eq!(world.rows_counted(&other, 0).await, (0, sold.get()));
 }

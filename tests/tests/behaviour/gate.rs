@@ -34,6 +34,16 @@ struct State {
     flow: Flow,
     /// Connections of an earlier era never carry another byte.
     era: u64,
+    /// How a request names the partition of Kafka to which nothing is carried.
+    withheld: Option<[Vec<u8>; 2]>,
+}
+
+impl State {
+    fn withholds(&self, request: &[u8]) -> bool {
+        const WRITE: [u8; 2] = [0, 0];
+        let is_in_it = |name: &Vec<u8>| request.windows(name.len()).any(|bytes| bytes == name);
+        request.starts_with(&WRITE) && self.withheld.iter().flatten().any(is_in_it)
+    }
 }
 
 /// What a server says of its own address must lead through the door too.
@@ -59,7 +69,7 @@ impl Gate {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let protocol = protocol(address.port());
-        let state = Arc::new(watch::Sender::new(State { target, flow: Flow::Open, era: 0 }));
+        let state = Arc::new(watch::Sender::new(State { target, flow: Flow::Open, era: 0, withheld: None }));
         let (accepted, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (shared, let_in, sent_away) = (state.clone(), accepted.clone(), refused.clone());
         tokio::spawn(async move {
@@ -85,9 +95,19 @@ impl Gate {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// The server died.
+    /// The server died. When it is back, all of its partitions are.
     pub fn shut(&self) {
-        self.set(Flow::Shut);
+        self.state.send_modify(|state| (state.flow, state.withheld) = (Flow::Shut, None));
+    }
+
+    /// What is to be written to a partition never arrives, and all else is carried: its leader cannot be reached, and another
+    /// broker answers.
+    pub fn withhold(&self, topic: &str, partition: i32) {
+        // A request of librdkafka writes to one partition. It is named behind the topic and how many there are, which is a
+        // byte from version 9 of the request on.
+        let named = |count: &[u8]| [topic.as_bytes(), count, &partition.to_be_bytes()].concat();
+        let names = [named(&[2]), named(&[0, 0, 0, 1])];
+        self.state.send_modify(|state| state.withheld = Some(names));
     }
 
     /// The server hangs, or the network is cut.
@@ -133,11 +153,22 @@ async fn carry(mut client: TcpStream, protocol: Protocol, mut state: watch::Rece
     let (from_server, to_server) = server.split();
     let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        () = copy(from_client, to_server, up, era) => {}
+        () = async {
+            match protocol {
+                Protocol::Plain => copy(from_client, to_server, up, era).await,
+                Protocol::Kafka { .. } => {
+                    let may_pass = |state: &State, request: &mut Vec<u8>| !state.withholds(request);
+                    copy_messages(from_client, to_server, up, era, may_pass).await;
+                }
+            }
+        } => {}
         () = async {
             match protocol {
                 Protocol::Plain => copy(from_server, to_client, down, era).await,
-                Protocol::Kafka { from, to } => copy_renamed(from_server, to_client, down, era, (from, to)).await,
+                Protocol::Kafka { from, to } => {
+                    let renamed = |_: &State, answer: &mut Vec<u8>| rename(answer, from, to);
+                    copy_messages(from_server, to_client, down, era, renamed).await;
+                }
             }
         } => {}
         _ = state.wait_for(|state| state.flow == Flow::Shut) => {}
@@ -168,32 +199,37 @@ async fn copy(
     }
 }
 
-/// Carries Kafka's answers, each behind its length, with another port wherever a broker's address is named.
-async fn copy_renamed(
+/// Carries Kafka's requests or answers, each behind its length, where they may pass.
+async fn copy_messages(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
     era: u64,
-    (old, new): (u16, u16),
+    may_pass: impl Fn(&State, &mut Vec<u8>) -> bool,
 ) {
-    let named = |port: u16| [b"127.0.0.1".as_slice(), &u32::from(port).to_be_bytes()].concat();
-    let (old, new) = (named(old), named(new));
     while let Ok(length) = from.read_u32().await {
-        let mut answer = vec![0; usize::try_from(length).unwrap()];
-        if from.read_exact(&mut answer).await.is_err() {
+        let mut message = vec![0; usize::try_from(length).unwrap()];
+        if from.read_exact(&mut message).await.is_err() {
             return;
         }
-        let places: Vec<usize> = (0..answer.len().saturating_sub(old.len()))
-            .filter(|at| answer[*at..].starts_with(&old))
-            .collect();
-        for at in places {
-            answer[at..at + new.len()].copy_from_slice(&new);
-        }
         may_flow(&mut state, era).await;
-        if to.write_u32(length).await.is_err() || to.write_all(&answer).await.is_err() {
+        let passes = may_pass(&state.borrow(), &mut message);
+        if passes && (to.write_u32(length).await.is_err() || to.write_all(&message).await.is_err()) {
             return;
         }
     }
+}
+
+/// Puts another port wherever an answer names a broker's address, and lets it pass.
+fn rename(answer: &mut [u8], old: u16, new: u16) -> bool {
+    let named = |port: u16| [b"127.0.0.1".as_slice(), &u32::from(port).to_be_bytes()].concat();
+    let (old, new) = (named(old), named(new));
+    let places: Vec<usize> =
+        (0..answer.len().saturating_sub(old.len())).filter(|at| answer[*at..].starts_with(&old)).collect();
+    for at in places {
+        answer[at..at + new.len()].copy_from_slice(&new);
+    }
+    true
 }
 
 /// A server that a world reaches through a gate.

@@ -131,6 +131,16 @@ impl World {
         Event { id, types }
     }
 
+    /// An event of another shard.
+    pub async fn on_sale_elsewhere(&self, other: &Event, draft: &Value) -> Event {
+        loop {
+            let event = self.on_sale(draft).await;
+            if self.shard_of(&event) != self.shard_of(other) {
+                return event;
+            }
+        }
+    }
+
     /// Held, sold and available of a ticket type, by the API.
     pub async fn counts(&self, event: &Event, ordinal: usize) -> (i64, i64, i64) {
         let availability = self.availability(&event.id).await;

@@ -143,6 +143,38 @@ async fn an_instance_that_alone_cannot_reach_kafka_leaves_its_shards_to_one_that
 }
 
 #[tokio::test]
+async fn an_instance_that_does_not_reach_the_leader_of_one_partition_leaves_that_shard_to_one_that_does() {
+    let pair = Pair::start().await;
+    let world = &pair.by_second;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let other = world.on_sale_elsewhere(&event, &World::draft(&[100])).await;
+    world.drained(&event).await;
+    let holder = async |event: &Event| -> Option<String> {
+        world.redis(redis::cmd("GET").arg(world.keys.lease(world.shard_of(event)))).await
+    };
+    let first = holder(&other).await;
+    pair.gate.withhold(&world.settings.topic(), world.shard_of(&event).partition());
+    for n in 0..10 {
+        let key = format!("unreached-{n}");
+        pair.by_first.book(&event.id, &key, &event.request("ann", 1)).await.expect(201);
+    }
+    eventually("the second instance to relay", || async { world.rows_of(&event).await == 10 }).await;
+    pair.by_first.book(&other.id, "other", &other.request("bob", 1)).await.expect(201);
+    world.drained(&other).await;
+    assert_eq!(holder(&other).await, first, "the first instance gave up a shard whose leader it reaches");
+    // What the first one still holds arrives at last.
+    let once = world.settings.logged(world.shard_of(&event)).await.len();
+    pair.gate.shut();
+    eventually("its connections to be broken", || async { pair.gate.refused() > 0 }).await;
+    pair.gate.open();
+    eventually("its records to arrive a second time", || async {
+        world.settings.logged(world.shard_of(&event)).await.len() > once
+    })
+    .await;
+    pair.nothing_wrong(&event).await;
+}
+
+#[tokio::test]
 async fn a_paused_instance_that_still_believes_in_its_leases_harms_nothing() {
     let pair = Pair::start().await;
     let event = pair.by_second.on_sale(&World::draft(&[100])).await;
