@@ -1,7 +1,7 @@
 //! The connection to Redis: scripts by their hash, and readings of a shard.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use boxoffice_schema::scripts::{Call, Script};
@@ -14,16 +14,28 @@ use secrecy::ExposeSecret;
 
 use crate::config::Config;
 
+/// A connection is kept for so long, whatever is heard over it: a primary may lack its replicas for hours, and be asked by
+/// many at a time.
+const KEPT_AT_LEAST: Duration = Duration::from_secs(1);
+
+/// A script that may write, by its flags: where a read is answered, a Redis that takes no writes refuses it.
+const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
+
 /// A reconnecting connection; cheap to clone.
 ///
 /// [`ConnectionManager`] connects again when a connection breaks. One that is silent for ever, as to a primary that was
-/// cut off, it would keep, and one to a primary that has become a replica: where an answer does not come in time, or says
-/// that, the link takes a new one, which leads to whoever has the address by then.
+/// cut off, it would keep, and one to a primary that has become a replica or lacks its own: where an answer does not come
+/// in time, or says that, the link takes a new one, which leads to whoever has the address by then.
 #[derive(Clone)]
 pub(crate) struct RedisLink {
     client: Client,
     settings: ConnectionManagerConfig,
-    connection: Arc<RwLock<ConnectionManager>>,
+    taken: Arc<RwLock<Taken>>,
+}
+
+struct Taken {
+    connection: ConnectionManager,
+    at: Instant,
 }
 
 impl RedisLink {
@@ -43,24 +55,30 @@ impl RedisLink {
             .set_max_delay(Duration::from_millis(500))
             .set_number_of_retries(2);
         let client = Client::open(info).context("BOXOFFICE_REDIS_URL")?;
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings.clone())?;
-        Ok(Self { client, settings, connection: Arc::new(RwLock::new(connection)) })
+        let taken = Arc::new(RwLock::new(Taken::new(&client, &settings)?));
+        Ok(Self { client, settings, taken })
     }
 
     /// The connection, for plain commands and pipelines. To be asked for anew with each of them.
     pub(crate) fn connection(&self) -> ConnectionManager {
-        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.taken.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
-    /// Takes another connection where the answer did not come in time, or comes from a replica.
+    /// Takes another connection where the answer did not come in time, or comes from who takes no writes.
     fn heard<T>(&self, answer: Result<T, RedisError>) -> Result<T, RedisError> {
-        let is_of_no_use = |error: &RedisError| error.is_timeout() || error.code() == Some("READONLY");
         if answer.as_ref().is_err_and(is_of_no_use) {
-            let another =
-                ConnectionManager::new_lazy_with_config(self.client.clone(), self.settings.clone())?;
-            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = another;
+            let mut taken = self.taken.write().unwrap_or_else(PoisonError::into_inner);
+            if taken.at.elapsed() >= KEPT_AT_LEAST {
+                *taken = Taken::new(&self.client, &self.settings)?;
+            }
         }
         answer
+    }
+
+    /// Looks whether Redis takes writes. A primary that was cut off from its replicas answers every read, and its certificates
+    /// are valid: nothing else would show that one of them was promoted.
+    pub(crate) async fn beat(&self) -> Result<(), RedisError> {
+        self.heard(redis::cmd("EVAL").arg(BEAT).arg(0).query_async(&mut self.connection()).await)
     }
 
     /// Whether Redis answers; while it loads its file it does not.
@@ -97,6 +115,13 @@ impl RedisLink {
     }
 }
 
+impl Taken {
+    fn new(client: &Client, settings: &ConnectionManagerConfig) -> Result<Self, RedisError> {
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), settings.clone())?;
+        Ok(Self { connection, at: Instant::now() })
+    }
+}
+
 /// Calls of one script, ready to be sent: each is taken into the message as it comes, and is held no longer.
 #[derive(Default)]
 pub(crate) struct Calls {
@@ -126,4 +151,8 @@ fn command(name: &str, script: &str, call: &Call) -> redis::Cmd {
 
 fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+}
+
+fn is_of_no_use(error: &RedisError) -> bool {
+    error.is_timeout() || matches!(error.code(), Some("READONLY" | "NOREPLICAS"))
 }

@@ -12,7 +12,7 @@ use anyhow::bail;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::link::{Link, Users};
+use super::link::Link;
 use super::{Acknowledge, InventoryError, Settings, Shared};
 
 /// How often Redis is looked at.
@@ -51,7 +51,7 @@ struct Standing {
 /// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
 pub(crate) async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
     let mut keepers = JoinSet::new();
-    let link = Link::start(Users::Background, settings, &mut keepers)?;
+    let link = Link::start(settings, &mut keepers)?;
     let since = Instant::now();
     let standing = loop {
         match read(&link).await {

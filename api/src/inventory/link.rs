@@ -3,7 +3,8 @@
 //! theirs.
 //!
 //! While the clients' is down, they are told so at once instead of waiting for another attempt: a task makes the attempts.
-//! The background waits for one. A thread's is made when the clients' is, and while it is down the thread asks over the clients'.
+//! The others are made when the clients' is, so that all lead to the same Redis: what was decided over one must be read and
+//! relayed over another. While its own is down the background waits for it, and a thread asks over the clients'.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +26,9 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 /// How often Redis is asked whether it still answers: one that hangs is known as such before a client asks.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// A script that may write, by its flags: unlike a PING a replica refuses it, and a primary without its replicas.
+const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
+
 /// A connection, and which one it is since the start.
 #[derive(Clone)]
 struct Connected {
@@ -37,7 +41,7 @@ type State = Result<Connected, String>;
 
 /// Who uses a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Users {
+enum Users {
     /// Bookings, rate limits, administration; and who has no other.
     Clients,
     /// Reads and looks of one HTTP thread.
@@ -78,21 +82,14 @@ fn connection_config(settings: &Settings) -> AsyncConnectionConfig {
 }
 
 impl Link {
-    /// The task that makes the connection again and again ends with the set that it is put into.
+    /// The clients'. The task that makes the connection again and again ends with the set that it is put into.
     ///
     /// # Errors
     /// Where the address of Redis cannot be one.
-    pub(super) fn start(
-        users: Users,
-        settings: &Settings,
-        keepers: &mut JoinSet<()>,
-    ) -> anyhow::Result<Self> {
-        let patience = match users {
-            Users::Clients | Users::Thread => Duration::ZERO,
-            Users::Background => settings.redis_timeout,
-        };
+    pub(super) fn start(settings: &Settings, keepers: &mut JoinSet<()>) -> anyhow::Result<Self> {
         let (client, config) = (client(settings)?, connection_config(settings));
-        let link = Self { users, patience, client, config, state: unconnected() };
+        let link =
+            Self { users: Users::Clients, patience: Duration::ZERO, client, config, state: unconnected() };
         let kept = link.clone();
         keepers.spawn(async move { kept.keep_connected(&mut 0).await });
         Ok(link)
@@ -100,7 +97,16 @@ impl Link {
 
     /// Another connection to the same Redis, for the thread that calls this.
     pub(super) fn of_this_thread(&self, keepers: &mut JoinSet<()>) -> Self {
-        let link = Self { users: Users::Thread, state: unconnected(), ..self.clone() };
+        self.another(Users::Thread, Duration::ZERO, keepers)
+    }
+
+    /// Another connection to the same Redis, for what can wait for it so long.
+    pub(super) fn of_the_background(&self, patience: Duration, keepers: &mut JoinSet<()>) -> Self {
+        self.another(Users::Background, patience, keepers)
+    }
+
+    fn another(&self, users: Users, patience: Duration, keepers: &mut JoinSet<()>) -> Self {
+        let link = Self { users, patience, state: unconnected(), ..self.clone() };
         let (kept, first) = (link.clone(), self.state.subscribe());
         keepers.spawn(async move { kept.keep_beside(first).await });
         link
@@ -217,7 +223,7 @@ impl Link {
                     tokio::select! {
                         // This task holds the sender.
                         _ = state.wait_for(Result::is_err) => {}
-                        why = until_silent(connection) => self.give_up(*number, &why.to_string()),
+                        why = self.until_of_no_use(connection) => self.give_up(*number, &why.to_string()),
                     }
                     self.say_broken();
                 }
@@ -236,6 +242,37 @@ impl Link {
             } else {
                 retry = RETRY_FIRST;
             }
+        }
+    }
+
+    /// Returns when Redis does not answer within the connection's time-out, has become a replica, or is a primary without its
+    /// replicas in whose place another one answers by now. Another error is an answer.
+    async fn until_of_no_use(&self, mut connection: MultiplexedConnection) -> RedisError {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            let beat = redis::cmd("EVAL").arg(BEAT).arg(0).query_async::<Value>(&mut connection).await;
+            let Err(error) = beat else { continue };
+            if is_broken(&error) {
+                return error;
+            }
+            // The other connections follow the clients'.
+            if self.users == Users::Clients && error.code() == Some("NOREPLICAS") {
+                if self.leads_elsewhere(&mut connection).await {
+                    return error;
+                }
+                // It may lack them for long. A connection a second is enough to find out.
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        }
+    }
+
+    /// Whether the address names another primary than the one that is connected. One that only lacks its replicas is not left.
+    async fn leads_elsewhere(&self, connection: &mut MultiplexedConnection) -> bool {
+        let by_name = self.client.get_multiplexed_async_connection_with_config(&self.config).await;
+        let Ok(mut by_name) = by_name else { return false };
+        match (primary(connection).await, primary(&mut by_name).await) {
+            (Some(connected), Some(named)) => connected != named,
+            _ => false,
         }
     }
 
@@ -310,18 +347,10 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
     }
 }
 
-/// A script that may write, by its flags: unlike a PING a replica refuses it.
-const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
-
-/// Returns when Redis does not answer within the connection's time-out, or has become a replica. Another error is an answer.
-async fn until_silent(mut connection: MultiplexedConnection) -> RedisError {
-    loop {
-        tokio::time::sleep(HEARTBEAT).await;
-        let answer = redis::cmd("EVAL").arg(BEAT).arg(0).query_async::<Value>(&mut connection).await;
-        if let Err(error) = answer
-            && is_broken(&error)
-        {
-            return error;
-        }
-    }
+/// The process that answers, where it is a primary.
+async fn primary(connection: &mut MultiplexedConnection) -> Option<String> {
+    let mut info = redis::cmd("INFO");
+    let info: String = info.arg("server").arg("replication").query_async(connection).await.ok()?;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    info.lines().any(|line| line == "role:master").then(|| run_id.to_owned())
 }

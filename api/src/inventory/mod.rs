@@ -53,7 +53,7 @@ pub(crate) use made::{Again, FirstResponse};
 
 use acknowledge::{Acknowledgements, Reached};
 use batcher::Batcher;
-use link::{Link, Users};
+use link::Link;
 use log::DecisionLog;
 use looks::{Looks, OwnLooks};
 use made::Made;
@@ -178,8 +178,9 @@ impl Inventory {
     pub(crate) fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let shards: Vec<Shard> = settings.shards.shards().collect();
+        let link = Link::start(&settings, &mut keepers)?;
         let shared = Arc::new(Shared {
-            background: Link::start(Users::Background, &settings, &mut keepers)?,
+            background: link.of_the_background(settings.redis_timeout, &mut keepers),
             log: DecisionLog::new(&settings)?,
             acknowledgements: Acknowledgements::new(settings.shards),
             pressure: Pressure::default(),
@@ -187,7 +188,6 @@ impl Inventory {
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
             settings,
         });
-        let link = Link::start(Users::Clients, &shared.settings, &mut keepers)?;
         let inventory = Self {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),
             confirmations: Arc::new(Batcher::start(&shared, &link, &mut tasks)),

@@ -164,6 +164,8 @@ impl Recoverer<'_> {
                 if !std::mem::replace(redis_answers, true) {
                     tracing::info!("Redis answers again");
                 }
+                // Where it takes no writes the link has heard that, and the next look goes where the address leads.
+                let _ = self.redis.beat().await;
                 let is_over = |shard: &Shard, live: &LiveShard| {
                     live.position.is_some_and(|at| begun.get(shard).is_some_and(|begun| at.epoch < *begun))
                 };

@@ -158,3 +158,52 @@ async fn sales_go_on_where_the_address_leads_although_nobody_broke_the_connectio
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
 }
+
+/// The address leads to the promoted replica, and nothing dies or becomes a replica: the old primary answers every read, and
+/// refuses what would write.
+#[tokio::test]
+async fn sales_go_on_where_the_address_leads_although_an_old_primary_that_misses_its_replica_still_answers() {
+    let primary = PrivateRedis::start_with(&SETTINGS).await;
+    let (replica, second) =
+        (PrivateRedis::start_with(&SETTINGS).await, PrivateRedis::start_with(&SETTINGS).await);
+    let between = Gate::to(primary.address()).await;
+    replica.follow_through(&between.address).await;
+    second.follow(&replica).await;
+    let mut direct = Settings::fresh().await;
+    direct.redis_url = replica.url();
+    let to_redis = Gate::to(primary.address()).await;
+    let mut following = direct.clone();
+    following.redis_url = format!("redis://{}/", to_redis.address);
+    boxoffice_reconciler::migrate::migrate(&following.reconciler()).await.unwrap();
+    let stop = CancellationToken::new();
+    following.start_reconciler(&stop);
+    let base = following.start_api(&[], &stop).await;
+    let world = World::looking_at(direct, base, stop).await;
+    world.selling().await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let sold = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    sold.expect(201);
+    world.drained(&event).await;
+    replica.caught_up_with(&primary).await;
+
+    between.freeze();
+    let connection = primary.connection().await;
+    eventually("the old primary to miss its replica", || async {
+        let mut command = redis::cmd("SET");
+        let set: Result<(), _> = command.arg("by-itself").arg(1).query_async(&mut connection.clone()).await;
+        set.is_err_and(|refusal| refusal.code() == Some("NOREPLICAS"))
+    })
+    .await;
+    // As long as nobody else has its address it is not left.
+    let read = world.get(&format!("/v1/events/{}", event.id)).await;
+    assert_eq!((read.status, read.header("boxoffice-stale")), (200, None));
+    world.book(&event.id, "refused", &event.request("bob", 1)).await.refused(503, "redis_unavailable");
+
+    replica.promote().await;
+    to_redis.lead_to(replica.address());
+    world.sells_again(&event, "after", "bob").await;
+    let replay = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    assert_eq!((replay.status, &replay.body), (201, &sold.body));
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+}
