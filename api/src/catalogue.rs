@@ -1,6 +1,7 @@
 //! What never changes once an event is published, kept in memory: a booking needs it before Redis can be asked.
 //!
-//! There is no memory of what does not exist: an event that another instance has just published is found.
+//! There is no memory of what does not exist: an event that another instance has just published is found, also by those who
+//! share a look-up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,18 +52,18 @@ impl Listing {
     }
 }
 
+type Events = Cache<EventId, Arc<Listing>, RandomState>;
+
 /// The published events that were asked for.
 #[derive(Clone)]
 pub(crate) struct Catalogue {
-    events: Cache<EventId, Arc<Listing>, RandomState>,
+    events: Events,
     stores: Stores,
 }
 
 impl Catalogue {
     pub(crate) fn new(stores: Stores) -> Self {
-        let events = Cache::builder().max_capacity(EVENTS_MAX).time_to_live(KEPT);
-        let events = events.build_with_hasher(RandomState::default());
-        Self { events, stores }
+        Self { events: no_events(), stores }
     }
 
     /// The event's listing. A draft is a problem of its own, since nothing of it can be sold.
@@ -70,9 +71,8 @@ impl Catalogue {
         if let Some(listing) = self.events.get(&event).await {
             return Ok(listing);
         }
-        // However many ask at once, one looks it up. Boxed, so that a booking does not carry the room for it around.
-        let found = Box::pin(self.events.try_get_with(event, self.look_up(event))).await;
-        found.map_err(|problem| Problem::clone(&problem))
+        // Boxed, so that a booking does not carry the room for it around.
+        Box::pin(look_up_together(&self.events, event, || self.look_up(event))).await
     }
 
     async fn look_up(&self, event: EventId) -> Result<Arc<Listing>, Problem> {
@@ -89,3 +89,98 @@ impl Catalogue {
 }
 
 const DRAFT: &str = "The event is a draft: it was not published yet.";
+
+fn no_events() -> Events {
+    let events = Cache::builder().max_capacity(EVENTS_MAX).time_to_live(KEPT);
+    events.build_with_hasher(RandomState::default())
+}
+
+/// However many ask at once, one looks it up. Who joined another's look-up may have asked after that began, and after the
+/// event was made or published: where it found no such thing, they look once more. Whoever of them begins that look-up,
+/// it has begun since they asked: nobody joins one that has ended.
+async fn look_up_together<L>(
+    events: &Events,
+    event: EventId,
+    look_up: impl Fn() -> L,
+) -> Result<Arc<Listing>, Problem>
+where
+    L: Future<Output = Result<Arc<Listing>, Problem>>,
+{
+    let mut is_own = false;
+    let own = async {
+        is_own = true;
+        look_up().await
+    };
+    let mut found = events.try_get_with(event, own).await;
+    let is_old_news =
+        |problem: &Arc<Problem>| matches!(problem.code(), Code::EventNotFound | Code::NotOnSale);
+    if !is_own && found.as_ref().is_err_and(is_old_news) {
+        found = events.try_get_with(event, look_up()).await;
+    }
+    found.map_err(|problem| Problem::clone(&problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    fn listing() -> Arc<Listing> {
+        let currency = Currency::parse("EUR").unwrap();
+        Arc::new(Listing { slots: 1, currency, hold_seconds: 60, over: false, ticket_types: Vec::new() })
+    }
+
+    #[tokio::test]
+    async fn who_asked_after_an_event_was_published_is_not_told_what_a_look_up_from_before_found() {
+        for code in [Code::NotOnSale, Code::EventNotFound] {
+            let (events, event) = (no_events(), EventId::from_bytes([1; 16]));
+            let (looks, answered) = (Cell::new(0), Notify::new());
+            let look = async || {
+                if looks.replace(looks.get() + 1) > 0 {
+                    return Ok(listing());
+                }
+                answered.notified().await;
+                Err(Problem::new(code))
+            };
+            let look_up = || look();
+            let mut early = pin!(look_up_together(&events, event, &look_up));
+            assert!(poll!(&mut early).is_pending());
+            let mut late = pin!(look_up_together(&events, event, &look_up));
+            assert!(poll!(&mut late).is_pending());
+            let mut later = pin!(look_up_together(&events, event, &look_up));
+            assert!(poll!(&mut later).is_pending());
+            answered.notify_one();
+            assert_eq!(early.await.unwrap_err().code(), code);
+            assert!(late.await.is_ok());
+            assert!(later.await.is_ok());
+            assert_eq!(looks.get(), 2, "those who came late share a look, too");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_joins_a_look_up_that_fails_is_told_so_and_does_not_ask_again() {
+        let (events, event) = (no_events(), EventId::from_bytes([1; 16]));
+        let (looks, answered) = (Cell::new(0), Notify::new());
+        let look_up = || {
+            looks.set(looks.get() + 1);
+            let answered = &answered;
+            async move {
+                answered.notified().await;
+                Err::<Arc<Listing>, _>(Problem::new(Code::PostgresUnavailable))
+            }
+        };
+        let mut first = pin!(look_up_together(&events, event, &look_up));
+        assert!(poll!(&mut first).is_pending());
+        let mut second = pin!(look_up_together(&events, event, &look_up));
+        assert!(poll!(&mut second).is_pending());
+        answered.notify_one();
+        assert!(first.await.is_err());
+        assert!(second.await.is_err());
+        assert_eq!(looks.get(), 1);
+    }
+}
