@@ -165,6 +165,11 @@ impl Problem {
         self.code
     }
 
+    /// Whether it is for a reason of ours, and none of the client's.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.code.row().status.is_server_error()
+    }
+
     /// What is answered with a code, for the contract.
     pub(crate) fn example(code: Code) -> serde_json::Value {
         let wrong = FieldError::new("name", "is required");

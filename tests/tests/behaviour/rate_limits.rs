@@ -160,6 +160,22 @@ async fn what_never_reaches_the_decision_is_counted_too() {
 }
 
 #[tokio::test]
+async fn what_fails_for_a_reason_of_ours_before_the_decision_is_not_counted() {
+    let file = policies(&policy("per-address", "booking", "address", 1));
+    let (world, gate) = gated(Server::Postgres, &under(&file)).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let unknown =
+        Event { id: uuid::Uuid::now_v7().to_string(), types: vec![uuid::Uuid::now_v7().to_string()] };
+    gate.shut();
+    for n in 0..3 {
+        let refused = world.book_from("192.0.2.1", &unknown, &format!("unknown-{n}"), "ann").await;
+        refused.refused(503, "postgres_unavailable");
+    }
+    world.book_from("192.0.2.1", &event, "a", "ann").await.expect(201);
+    world.book_from("192.0.2.1", &event, "b", "ann").await.refused(429, "rate_limited");
+}
+
+#[tokio::test]
 async fn a_hundred_clients_at_once_never_get_more_than_the_limit() {
     let file = policies(&policy("per-event", "booking", "event", 40));
     let world = World::start_with(&under(&file)).await;

@@ -119,6 +119,7 @@ pub(crate) async fn create(
     let (target, booked) = in_time(async {
         let booking = match prepare(&office, &caller, event, &key, wanted).await {
             Ok(booking) => booking.limited_by(asked.checks()),
+            Err(problem) if problem.is_ours() => return Err(problem),
             Err(problem) => {
                 // What never reaches the decision is counted all the same.
                 limited::charge(&office, &request, &asked).await?;
