@@ -4,6 +4,9 @@
 -- KEYS[1..4], ARGV[1..3]  see prelude.lua
 -- KEYS[5..], ARGV[4..]    see inventory.lua; a request is a candidate
 --
+-- How many slots an event has its hash says. Where that is missing the caller cannot say in which slot a candidate lies, and
+-- names any: the loss of the hash is found all the same.
+--
 -- Returns one string a candidate, its first byte the outcome, an image after C and P:
 -- C expired, P not due or no longer held (its entry in the expiry set is removed in the second case),
 -- M no such booking, O outbox full, U an inventory key is missing. Only C takes a position.
@@ -14,7 +17,10 @@ if not shard then return unverified() end
 
 local function expire(event_at, slot_at, request)
   local image = image_of(event_at, slot_at, request)
-  if not image then return 'M' end
+  if not image then
+    load_event(event_at, 0)
+    return 'M'
+  end
   local booking = parse_image(image)
   if booking.state ~= HELD then
     unschedule[subject_of(request)] = true

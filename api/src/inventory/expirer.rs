@@ -68,20 +68,19 @@ async fn expire_due(
     let due = scripts::due(&shared.settings.keys, shard, passed_over);
     let members: Vec<Vec<u8>> = shared.background.run(&due).await?;
     let mut round = Round { found: members.len(), expired: 0, failure: None };
-    let mut missing = HashSet::new();
+    let mut unknown = HashSet::new();
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
         let (event_id, booking_id) = Target::parse_subject(member)?;
         let known =
-            if missing.contains(&event_id) { None } else { slots_of(shared, shard, event_id, slots).await? };
-        match known {
-            Some(slots) => due.push(Expire { target: Target { event_id, booking_id, slots } }),
-            // The holds of other events go on.
-            None => {
-                missing.insert(event_id);
-                round.failure = Some(stuck(format_args!("of event {event_id}, which is not in Redis")));
-            }
-        }
+            if unknown.contains(&event_id) { None } else { slots_of(shared, shard, event_id, slots).await? };
+        // Where Redis has lost the event's hash, the script closes the shard, whichever slot is named. Where it has nothing
+        // of the event, the holds of others go on.
+        let slots = known.unwrap_or_else(|| {
+            unknown.insert(event_id);
+            1
+        });
+        due.push(Expire { target: Target { event_id, booking_id, slots } });
     }
     if due.is_empty() {
         return Ok(round);
@@ -90,7 +89,7 @@ async fn expire_due(
     let bounds = OutboxBounds { frames: u64::MAX >> 12, bytes: u64::MAX >> 12, age_ms: u64::MAX >> 12 };
     let call = decision_call(&shared.settings.keys, shard, bounds, &due);
     let replies: Vec<Value> = shared.background.run(&call).await?;
-    for reply in &replies {
+    for (reply, Expire { target }) in replies.iter().zip(&due) {
         let Value::BulkString(bytes) = reply else { continue };
         let outcome = Outcome::parse(bytes)?;
         metrics::counter!("boxoffice_decisions_total", "script" => "expire", "outcome" => outcome.label())
@@ -98,7 +97,7 @@ async fn expire_due(
         match outcome {
             Outcome::Changed(_) => round.expired += 1,
             Outcome::Unchanged(_) => {}
-            other => round.failure = Some(stuck(format_args!("{}", other.label()))),
+            other => round.failure = Some(stuck(target.event_id, &other)),
         }
     }
     if round.expired > 0 {
@@ -107,8 +106,8 @@ async fn expire_due(
     Ok(round)
 }
 
-fn stuck(how: std::fmt::Arguments<'_>) -> DecodeError {
-    DecodeError::new("expiry set", format!("a due hold is {how}"))
+fn stuck(event: EventId, outcome: &Outcome) -> DecodeError {
+    DecodeError::new("expiry set", format!("a due hold of event {event} is {}", outcome.label()))
 }
 
 /// In how many slots the bookings of an event lie; `None` where Redis does not have the event.

@@ -126,6 +126,7 @@ fn an_event_of_which_redis_has_nothing_closes_nothing() {
     let target = *request.target();
     assert_eq!(shard.decide(&[request]).unwrap(), [Outcome::Unverified]);
     assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
+    assert_eq!(shard.decide(&[Expire { target }]).unwrap(), [Outcome::Missing]);
     // A ticket type that the event never had is not a lost one.
     assert_eq!(
         shard.decide(&[odd_book(&known, 1), odd_book(&unknown, 0)]).unwrap(),
@@ -133,6 +134,27 @@ fn an_event_of_which_redis_has_nothing_closes_nothing() {
     );
     let sold = shard.decide(&[book(&known, "k", "ann", 0, &[(0, 1)])]).unwrap();
     assert!(matches!(sold[..], [Outcome::Changed(_)]));
+}
+
+/// The event's hash says how many slots there are. Whoever expires its holds and has not seen it cannot know.
+#[test]
+fn a_hold_whose_event_has_lost_its_hash_closes_the_shard_whichever_slot_is_named() {
+    let (mut shard, event, target) = shard_with_a_hold();
+    shard.set_clock(START_MS + 1_001);
+    let anywhere: Vec<Expire> = [1, 2, 64].map(|slots| Expire { target: Target { slots, ..target } }).into();
+    let certificate = shard.keys.certificate(shard.shard);
+    let valid: String = redis::cmd("GET").arg(&certificate).query(&mut shard.redis).unwrap();
+    let (words, key) = delete(shard.keys.event(shard.shard, event.id));
+    shard.lose(&words);
+    for expire in &anywhere {
+        shard.is_closed_by(Expire { target: expire.target }, &key);
+        redis::cmd("SET").arg(&certificate).arg(&valid).query::<()>(&mut shard.redis).unwrap();
+    }
+    shard.lose(&delete(shard.keys.customers(shard.shard, event.id)).0);
+    shard.lose(&delete(shard.slot_key(&target)).0);
+    assert!(shard.decide(&anywhere).unwrap().iter().all(|outcome| *outcome == Outcome::Missing));
+    let exists: bool = redis::cmd("EXISTS").arg(&certificate).query(&mut shard.redis).unwrap();
+    assert!(exists, "an event of which nothing is left closed the shard");
 }
 
 /// For a ticket type that the event may not have.

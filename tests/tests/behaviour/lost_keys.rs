@@ -104,6 +104,24 @@ async fn holds_run_out_although_the_expiry_set_was_deleted() {
     assert_eq!(world.rows_counted(&event, 0).await, (0, 5));
 }
 
+/// The event's hash says in how many slots its holds lie, and whoever expires them reads that when the first one is due.
+#[tokio::test]
+async fn holds_run_out_although_the_hash_of_their_event_was_deleted_before_any_was_due() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[5]);
+    draft["hold_seconds"] = json!(2);
+    let event = world.on_sale(&draft).await;
+    let held = id(&world.book(&event.id, "held", &event.hold("ann", 3)).await.expect(201));
+    let key = world.event_key(&event);
+    world.delete(&key).await;
+    // Nobody asks for the event: only its hold is due.
+    world.told_of(&key).await;
+    eventually("the tickets to come back", || async { world.counts(&event, 0).await == (0, 0, 5) }).await;
+    assert_eq!(world.booking(&event.id, &held).await.expect(200)["status"], "expired");
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 0));
+}
+
 #[tokio::test]
 async fn sales_go_on_by_themselves_after_a_key_of_the_event_was_deleted() {
     let world = World::start().await;
