@@ -89,9 +89,15 @@ local function token_bucket(quota, state, cost, now_us)
   local full_after = full + (sum - rest_after) / limit
   local over_us, over_rest = full_after - now_us - quota.burst_us, rest_after - quota.burst_rest
   local fits = over_us < 0 or (over_us == 0 and over_rest <= 0)
+  -- The room in the bucket, in time, multiplied by the limit and divided by the window. The product has more than 53 bits: whole
+  -- windows of room are worth the limit each, and of the rest the limit is multiplied in two halves.
   local function remaining(at, part)
-    local room = (quota.burst_us - (at - now_us)) * limit + quota.burst_rest - part
-    return math.floor(room / window_us)
+    local room = quota.burst_us - (at - now_us)
+    local windows = math.floor(room / window_us)
+    local within, high = room - windows * window_us, math.floor(limit / 1024)
+    local tokens = math.floor(within * high / window_us)
+    local rest = (within * high - tokens * window_us) * 1024 + within * (limit - high * 1024)
+    return windows * limit + tokens * 1024 + math.floor((rest + quota.burst_rest - part) / window_us)
   end
   local function ms(at, part) return math.ceil((at - now_us + (part > 0 and 1 or 0)) / 1000) end
   return {
