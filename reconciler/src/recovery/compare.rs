@@ -8,7 +8,7 @@ use crate::snapshot::{self, live_counts};
 
 use super::{Recoverer, RecoveryError};
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Compares the last decisions and all counters of events on sale. Nothing moves meanwhile: the shard has no
     /// certificate, and the log is applied up to the barrier of this epoch.
     pub(super) async fn compare(
@@ -18,7 +18,7 @@ impl Recoverer<'_> {
         redis: Position,
     ) -> Result<(), RecoveryError> {
         let recorded =
-            snapshot::recorded(self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
+            snapshot::recorded(&self.pool, &[shard], None).await?.remove(&shard).unwrap_or_default();
         // The barrier of a later recovery may come at any time, even if this Redis has never heard of that one.
         if recorded.position.epoch != epoch || self.taken_epochs(&[shard]).await?.get(&shard) != Some(&epoch)
         {
@@ -27,7 +27,7 @@ impl Recoverer<'_> {
         self.compare_last_decisions(shard, epoch, redis, recorded.position.sequence).await?;
         self.check_nothing_lost(shard).await?;
         let events: Vec<_> = recorded.events.keys().copied().collect();
-        for (event, snapshot) in snapshot::live(self.redis, self.keys, shard, &events).await? {
+        for (event, snapshot) in snapshot::live(&self.redis, &self.keys, shard, &events).await? {
             let snapshot =
                 snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
             if snapshot.position != Some(Position { epoch, sequence: redis.sequence }) {

@@ -16,7 +16,7 @@ const PAGE: usize = 32;
 /// An entry of the outbox: its id, and its fields.
 type Entry = (String, HashMap<String, Vec<u8>>);
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Sends everything that waits in the outbox; returns how many decisions that were. Nothing is trimmed: that is
     /// the relay's work, which sends them again. A record that comes twice is known by its position.
     pub(super) async fn drain(&self, shard: Shard) -> Result<usize, RecoveryError> {

@@ -7,6 +7,7 @@
 //! new epoch and ends the same.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
@@ -107,35 +108,35 @@ impl RecoveryError {
     }
 }
 
-/// What a recovery works with.
-pub(crate) struct Recoverer<'a> {
-    pool: &'a PgPool,
-    redis: &'a RedisLink,
-    log: &'a LogWriter,
-    keys: &'a Keys,
+/// What all recoveries share.
+pub(crate) struct Recoverer {
+    pool: PgPool,
+    redis: RedisLink,
+    log: Arc<LogWriter>,
+    keys: Keys,
     /// How many shards may be restored at the same time: each holds two pages of bookings in memory.
-    restorations: &'a Semaphore,
+    restorations: Semaphore,
 }
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// One attempt, from the epoch to the certificate. Returns the position at which the shard was certified.
     async fn recover(&self, shard: Shard, scope: &Scope) -> Result<Position, RecoveryError> {
         let recovery_epoch = self.check_unblocked(shard).await?;
         self.catch_up(shard).await?;
         let epoch = self.take_epoch(shard, recovery_epoch).await?;
-        let start = self.ask(&begin_recovery(self.keys, shard, epoch)).await?;
+        let start = self.ask(&begin_recovery(&self.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
         let drained = self.drain(shard).await?;
         self.outwait_old_primary(fenced_at).await?;
         // The barrier names the last decision of the Redis in which this began. Another one may have been drained, after
         // a restart or a fail-over in between, and then that decision need not be in Kafka.
-        if self.ask(&recovering(self.keys, shard, epoch)).await? != start {
+        if self.ask(&recovering(&self.keys, shard, epoch)).await? != start {
             return Err(RecoveryError::TakenOver);
         }
         self.append_barrier(shard, epoch, start.last).await?;
         self.wait_for_barrier(shard, epoch).await?;
         let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
-        let call = certify(self.keys, shard, epoch, sequence, &start);
+        let call = certify(&self.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         tracing::info!(%shard, epoch, sequence, drained, "the shard is certified");
         Ok(Position { epoch, sequence })
@@ -155,8 +156,10 @@ impl Recoverer<'_> {
     /// What stands in the way of any recovery must be resolved first, or each attempt would only use up an epoch. Returns
     /// the epoch of the last recovery.
     async fn check_unblocked(&self, shard: Shard) -> Result<i32, RecoveryError> {
-        let row =
-            sqlx::query(include_str!("standing.sql")).bind(int2(shard.number())).fetch_one(self.pool).await?;
+        let row = sqlx::query(include_str!("standing.sql"))
+            .bind(int2(shard.number()))
+            .fetch_one(&self.pool)
+            .await?;
         let (gaps, poisoned): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
         if gaps + poisoned > 0 {
             return Err(RecoveryError::Blocked { gaps, poisoned });
@@ -166,7 +169,7 @@ impl Recoverer<'_> {
 
     /// Takes the next epoch by compare-and-set, above all that PostgreSQL or Redis know.
     async fn take_epoch(&self, shard: Shard, recovery_epoch: i32) -> Result<u32, RecoveryError> {
-        let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
+        let live = snapshot::live_shards(&self.redis, &self.keys, &[shard]).await?;
         let live = live.get(&shard).and_then(|live| live.position).unwrap_or_default();
         let taken: Option<i32> = sqlx::query_scalar(
             "UPDATE shards SET recovery_epoch = greatest(recovery_epoch, epoch, $3) + 1 \
@@ -175,7 +178,7 @@ impl Recoverer<'_> {
         .bind(int2(shard.number()))
         .bind(recovery_epoch)
         .bind(int4(live.epoch))
-        .fetch_optional(self.pool)
+        .fetch_optional(&self.pool)
         .await?;
         taken.and_then(|epoch| u32::try_from(epoch).ok()).ok_or(RecoveryError::TakenOver)
     }
@@ -189,7 +192,7 @@ impl Recoverer<'_> {
             Err(RecoveryError::Stalled) => {
                 // What others' transactions leave at the end of the log is never read, and the offset does not move past it
                 // before something is. A barrier of an epoch that has begun is passed.
-                let last = snapshot::applied(self.pool, shard).await?;
+                let last = snapshot::applied(&self.pool, shard).await?;
                 self.append_barrier(shard, last.epoch, last).await?;
                 self.wait_until_applied(shard, is_there).await
             }
@@ -218,7 +221,7 @@ impl Recoverer<'_> {
         loop {
             let row = sqlx::query("SELECT epoch, next_offset FROM shards WHERE shard = $1")
                 .bind(int2(shard.number()))
-                .fetch_one(self.pool)
+                .fetch_one(&self.pool)
                 .await?;
             let next_offset: i64 = row.try_get(1)?;
             if is_far_enough(row.try_get(0)?, next_offset)? {

@@ -22,7 +22,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// Each recovery of each shard finds the same setting.
 static SAID: Once = Once::new();
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Waits until an old primary has stopped to decide; not at all where Redis has no replicas to wait for.
     pub(super) async fn outwait_old_primary(&self, fenced_at: Instant) -> Result<(), RedisError> {
         let reply: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")

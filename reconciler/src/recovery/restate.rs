@@ -38,7 +38,7 @@ impl From<DeepError> for RecoveryError {
     }
 }
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Lets Redis say what PostgreSQL lacks, and waits until it is applied. `last` is the last decision of Redis; returns
     /// that which it has then. While dead letters are open nothing is said, since it would be refused again.
     pub(super) async fn restate_unrecorded(
@@ -51,7 +51,7 @@ impl Recoverer<'_> {
             return Ok(last);
         }
         let mut last = self.restate_publications(shard, epoch, last).await?;
-        for event in stored::events(self.pool, shard).await? {
+        for event in stored::events(&self.pool, shard).await? {
             last = self.restate_bookings(shard, epoch, &event.image, last).await?;
         }
         if !self.has_refused(shard).await? {
@@ -63,7 +63,7 @@ impl Recoverer<'_> {
     async fn has_refused(&self, shard: Shard) -> sqlx::Result<bool> {
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)")
             .bind(int2(shard.number()))
-            .fetch_one(self.pool)
+            .fetch_one(&self.pool)
             .await
     }
 
@@ -87,7 +87,7 @@ impl Recoverer<'_> {
                 before: "PostgreSQL lacks its publication",
             };
             let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
-            let call = restate_event_fenced(self.keys, shard, epoch, event);
+            let call = restate_event_fenced(&self.keys, shard, epoch, event);
             let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
             let (outcome, after) = match Restatement::parse(&reply)? {
                 Restatement::Said(_, position) => {
@@ -107,9 +107,9 @@ impl Recoverer<'_> {
         &self,
         shard: Shard,
     ) -> Result<Vec<(EventId, EventStatus)>, RecoveryError> {
-        let drafts = stored::frozen_drafts(self.pool, shard).await?;
+        let drafts = stored::frozen_drafts(&self.pool, shard).await?;
         let mut found = Vec::new();
-        for (event, live) in snapshot::live(self.redis, self.keys, shard, &drafts).await? {
+        for (event, live) in snapshot::live(&self.redis, &self.keys, shard, &drafts).await? {
             let live =
                 live.map_err(|error| RecoveryError::from(error).of(format_args!("event {event} in Redis")))?;
             found.extend(live.event.map(|image| (event, image.status)));
@@ -125,7 +125,7 @@ impl Recoverer<'_> {
         event: &EventImage,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
-        let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
+        let sources = Sources { pool: &self.pool, redis: &self.redis, keys: &self.keys };
         for _ in 0..ROUNDS_MAX {
             let unrecorded = deep::find_unrecorded(sources, shard, event).await?;
             if unrecorded.is_empty() {
@@ -153,8 +153,8 @@ impl Recoverer<'_> {
     /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
     async fn put_in_place(&self, shard: Shard, epoch: u32, event: &EventImage) -> Result<(), RecoveryError> {
         for call in [
-            note_lost(self.keys, shard, epoch, self.keys.event(shard, event.id)),
-            restore_event(self.keys, shard, epoch, event),
+            note_lost(&self.keys, shard, epoch, self.keys.event(shard, event.id)),
+            restore_event(&self.keys, shard, epoch, event),
         ] {
             let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         }
@@ -164,7 +164,7 @@ impl Recoverer<'_> {
     /// What was said comes into the log, and is applied.
     async fn bring_to_postgresql(&self, shard: Shard, last: Position) -> Result<(), RecoveryError> {
         self.drain(shard).await?;
-        if deep::wait_until_applied(self.pool, shard, last).await? {
+        if deep::wait_until_applied(&self.pool, shard, last).await? {
             Ok(())
         } else {
             Err(RecoveryError::Stalled)
@@ -179,12 +179,12 @@ impl Recoverer<'_> {
         )
         .bind(int2(shard.number()))
         .bind(AlarmKind::CountsDiffer.as_str())
-        .fetch_one(self.pool)
+        .fetch_one(&self.pool)
         .await?;
         if !doubtful {
             return Ok(());
         }
-        if self.miscounted(&stored::events(self.pool, shard).await?).await?.is_some() {
+        if self.miscounted(&stored::events(&self.pool, shard).await?).await?.is_some() {
             return Ok(());
         }
         tracing::warn!(%shard, "PostgreSQL has all bookings and counts them rightly: alarms about its counts are resolved");
@@ -206,7 +206,7 @@ impl Recoverer<'_> {
         let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
-        let call = restate_fenced(self.keys, shard, epoch, &requests);
+        let call = restate_fenced(&self.keys, shard, epoch, &requests);
         let replies: Vec<Vec<u8>> = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         let said: Vec<Position> = replies
             .iter()

@@ -41,7 +41,7 @@ struct Restored {
     clock_ms: u64,
 }
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Redis is restored from PostgreSQL only where PostgreSQL has all that was decided. Where it refused records, a
     /// restoration would put tickets back on sale that somebody holds a 201 for.
     pub(super) async fn check_restorable(&self, shard: Shard) -> Result<(), RecoveryError> {
@@ -52,7 +52,7 @@ impl Recoverer<'_> {
         )
         .bind(int2(shard.number()))
         .bind(AlarmKind::CountsDiffer.as_str())
-        .fetch_one(self.pool)
+        .fetch_one(&self.pool)
         .await?;
         let (refused, differing): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
@@ -60,7 +60,7 @@ impl Recoverer<'_> {
 
     /// The same of what is restored in any case, by counts: a recovery sees it while it restores.
     pub(super) async fn check_counts(&self, shard: Shard, scope: &Scope) -> Result<(), RecoveryError> {
-        let mut events = stored::events(self.pool, shard).await?;
+        let mut events = stored::events(&self.pool, shard).await?;
         events.retain(|event| {
             !event.is_over && scope.events().is_none_or(|only| only.contains(&event.image.id))
         });
@@ -76,7 +76,7 @@ impl Recoverer<'_> {
     /// The first event of which PostgreSQL's counts are not what its bookings add up to.
     pub(super) async fn miscounted(&self, events: &[StoredEvent]) -> sqlx::Result<Option<EventId>> {
         for StoredEvent { image: EventImage { id, .. }, .. } in events {
-            if !audit::rows_differing(self.pool, Some(*id)).await?.is_empty() {
+            if !audit::rows_differing(&self.pool, Some(*id)).await?.is_empty() {
                 return Ok(Some(*id));
             }
         }
@@ -94,12 +94,12 @@ impl Recoverer<'_> {
         let start = std::time::Instant::now();
         // Before anything else is read: should more be applied meanwhile, the comparison afterwards will tell.
         let last = self.last_applied(shard).await?;
-        let mut events = stored::events(self.pool, shard).await?;
+        let mut events = stored::events(&self.pool, shard).await?;
         if let Some(only) = only {
             events.retain(|event| only.contains(&event.image.id));
             self.unschedule(shard, epoch, only).await?;
         } else {
-            self.call(&restore_clear(self.keys, shard, epoch, vec![self.keys.expiry(shard)])).await?;
+            self.call(&restore_clear(&self.keys, shard, epoch, vec![self.keys.expiry(shard)])).await?;
         }
         self.clear(shard, epoch, &events).await?;
         let mut restored = Restored::default();
@@ -107,7 +107,7 @@ impl Recoverer<'_> {
             self.restore_event(shard, epoch, &event.image, &mut restored).await?;
         }
         let is_whole = only.is_none();
-        self.call(&restore_shard(self.keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
+        self.call(&restore_shard(&self.keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
         let Restored { events, bookings, .. } = restored;
         let duration_ms = start.elapsed().as_millis();
         tracing::warn!(%shard, epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
@@ -127,9 +127,9 @@ impl Recoverer<'_> {
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence
     /// back to 0.
     async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
-        self.call(&restore_clear(self.keys, shard, epoch, vec![self.keys.outbox(shard)])).await?;
+        self.call(&restore_clear(&self.keys, shard, epoch, vec![self.keys.outbox(shard)])).await?;
         for event in events {
-            let doomed = keys_of(self.keys, shard, &event.image);
+            let doomed = keys_of(&self.keys, shard, &event.image);
             // A finished event may be gone from Redis for long; its slots are not looked for then.
             let mut exists = redis::cmd("EXISTS");
             exists.arg(&doomed[..2]);
@@ -138,7 +138,7 @@ impl Recoverer<'_> {
                 continue;
             }
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_clear(self.keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_clear(&self.keys, shard, epoch, doomed.to_vec())).await?;
             }
         }
         Ok(())
@@ -152,7 +152,7 @@ impl Recoverer<'_> {
         only: &BTreeSet<EventId>,
     ) -> Result<(), RecoveryError> {
         // From here on an interrupted rebuild is seen as a loss by the next recovery.
-        self.call(&restore_clear(self.keys, shard, epoch, Vec::new())).await?;
+        self.call(&restore_clear(&self.keys, shard, epoch, Vec::new())).await?;
         let key = self.keys.expiry(shard);
         let mut cursor = 0_u64;
         loop {
@@ -169,7 +169,7 @@ impl Recoverer<'_> {
             };
             let doomed: Vec<_> = page.into_iter().map(|(member, _)| member).filter(is_doomed).collect();
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_unschedule(self.keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_unschedule(&self.keys, shard, epoch, doomed.to_vec())).await?;
             }
             if next == 0 {
                 return Ok(());
@@ -186,7 +186,7 @@ impl Recoverer<'_> {
         event: &EventImage,
         restored: &mut Restored,
     ) -> Result<(), RecoveryError> {
-        self.call(&restore_event(self.keys, shard, epoch, event)).await?;
+        self.call(&restore_event(&self.keys, shard, epoch, event)).await?;
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
@@ -197,7 +197,7 @@ impl Recoverer<'_> {
             counted.add(&bookings);
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            let calls = restore_bookings(self.keys, shard, epoch, event, &mut bookings).collect();
+            let calls = restore_bookings(&self.keys, shard, epoch, event, &mut bookings).collect();
             drop(bookings);
             let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
             page = next.await?;

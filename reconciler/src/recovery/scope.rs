@@ -54,11 +54,11 @@ impl RecoveryError {
     }
 }
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// One attempt at a shard, with what was asked for. A rebuild that fails on the way stays asked for, and is
     /// begun again. `Err` holds in words why the shard is not certified.
     pub(super) async fn attend(&self, shard: Shard) -> Result<(), String> {
-        let asked = match repairs::open_rebuilds(self.pool, &[shard]).await {
+        let asked = match repairs::open_rebuilds(&self.pool, &[shard]).await {
             Ok(asked) => asked,
             Err(error) => return self.conclude(shard, Err(error.into())).await,
         };

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
@@ -33,27 +32,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// The most shards that are recovered at the same time.
 const PARALLEL_MAX: usize = 16;
 
-/// What all recoveries share.
-struct Means {
-    pool: PgPool,
-    redis: RedisLink,
-    log: Arc<LogWriter>,
-    keys: Keys,
-    restorations: Semaphore,
-}
-
-impl Means {
-    fn recoverer(&self) -> Recoverer<'_> {
-        let Self { pool, redis, log, keys, restorations } = self;
-        Recoverer { pool, redis, log, keys, restorations }
-    }
-
-    /// The shard, and why it is not certified, in words.
-    async fn recover(self: Arc<Self>, shard: Shard) -> (Shard, Result<(), String>) {
-        (shard, self.recoverer().attend(shard).await)
-    }
-}
-
 /// Watches the certificates of shards, and recovers what lacks one or is asked to be rebuilt, until the shutdown.
 pub(crate) async fn run(
     config: Config,
@@ -64,8 +42,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let restorations = Semaphore::new(RESTORATIONS_MAX);
-    let means = Arc::new(Means { pool, redis, log, keys: config.keys(), restorations });
-    let watcher = means.recoverer();
+    let recoverer = Arc::new(Recoverer { pool, redis, log, keys: config.keys(), restorations });
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     // Tasks, so that one shard is encoded on one processor while another is on the other.
     let mut running = JoinSet::new();
@@ -74,7 +51,7 @@ pub(crate) async fn run(
     // Nothing below waits for anything but the next of these: while it did, no recovery would get on, and recoveries hold
     // the very connections that it would wait for.
     let (seen, mut sightings) = mpsc::channel(1);
-    let mut looking = pin!(watcher.look(&shards, seen));
+    let mut looking = pin!(recoverer.look(&shards, seen));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -85,7 +62,8 @@ pub(crate) async fn run(
                     let is_news = concluded.get(&shard).is_none_or(|concluded| at > *concluded);
                     let due = is_news && pauses.get(&shard).is_none_or(Pause::is_over);
                     if due && running.len() < PARALLEL_MAX && in_progress.insert(shard) {
-                        running.spawn(Arc::clone(&means).recover(shard));
+                        let recoverer = Arc::clone(&recoverer);
+                        running.spawn(async move { (shard, recoverer.attend(shard).await) });
                     }
                 }
             }
@@ -138,7 +116,7 @@ impl Pause {
     }
 }
 
-impl Recoverer<'_> {
+impl Recoverer {
     /// Looks again and again which shards are to be recovered, for as long as somebody listens.
     async fn look(&self, shards: &[Shard], seen: mpsc::Sender<Sighting>) {
         let mut tick = tokio::time::interval(LOOK_INTERVAL);
@@ -159,7 +137,7 @@ impl Recoverer<'_> {
     /// its own, but of an epoch that PostgreSQL knows to be over.
     async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {
         let begun = self.taken_epochs(shards).await.unwrap_or_default();
-        match snapshot::live_shards(self.redis, self.keys, shards).await {
+        match snapshot::live_shards(&self.redis, &self.keys, shards).await {
             Ok(found) => {
                 if !std::mem::replace(redis_answers, true) {
                     tracing::info!("Redis answers again");
@@ -194,7 +172,7 @@ impl Recoverer<'_> {
         let rows: Vec<(i16, i32)> =
             sqlx::query_as("SELECT shard, recovery_epoch FROM shards WHERE shard = ANY ($1)")
                 .bind(numbers)
-                .fetch_all(self.pool)
+                .fetch_all(&self.pool)
                 .await?;
         let number = |shard| Shard::from_number(u16::try_from(shard).unwrap_or(0));
         Ok(rows
@@ -206,7 +184,7 @@ impl Recoverer<'_> {
     /// The shards that somebody asked to be rebuilt. While PostgreSQL does not answer nothing is rebuilt anyway, and
     /// others say so.
     async fn asked_for(&self, shards: &[Shard]) -> Vec<Shard> {
-        let open = repairs::open_rebuilds(self.pool, shards).await.unwrap_or_default();
+        let open = repairs::open_rebuilds(&self.pool, shards).await.unwrap_or_default();
         open.into_iter().map(|rebuild| rebuild.shard).collect()
     }
 
