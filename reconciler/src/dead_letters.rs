@@ -7,10 +7,11 @@ use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
 
-use crate::apply::write::{self, Look, int4, int8};
+use crate::apply::write::{self, Look};
 use crate::decode::{Content, Fetched, decode, shown};
 use crate::findings;
 use crate::fold::Changes;
+use crate::number::{int4, int8};
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
 

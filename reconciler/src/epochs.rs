@@ -6,7 +6,7 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgConnection;
 
-use crate::apply::write::{int2, int4, int8};
+use crate::number::{self, int2, int4, int8};
 
 /// The latest epochs of a shard, at most a hundred. Of an older one than these a record is judged by the oldest of them, which began
 /// behind the same decision or a later one.
@@ -16,9 +16,8 @@ pub(crate) struct Epochs(BTreeMap<u32, u64>);
 impl Epochs {
     /// From two columns that belong together.
     pub(crate) fn from_columns(epochs: Vec<i32>, began_behind: Vec<i64>) -> Self {
-        let number = |epoch| u32::try_from(epoch).unwrap_or(0);
-        let rows = epochs.into_iter().map(number).zip(began_behind);
-        Self(rows.map(|(epoch, behind)| (epoch, u64::try_from(behind).unwrap_or(0))).collect())
+        let rows = epochs.into_iter().map(number::epoch).zip(began_behind);
+        Self(rows.map(|(epoch, behind)| (epoch, number::sequence(behind))).collect())
     }
 
     /// Writes down that epochs began.
@@ -64,7 +63,7 @@ pub(crate) async fn decision_at(
     .bind(int8(sequence))
     .fetch_optional(connection)
     .await?;
-    Ok(Position { epoch: epoch.and_then(|epoch| u32::try_from(epoch).ok()).unwrap_or(0), sequence })
+    Ok(Position { epoch: epoch.map_or(0, number::epoch), sequence })
 }
 
 /// Whether a position is beyond the end of its epoch, as was known before another epoch began.

@@ -5,8 +5,8 @@ use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, PgPool};
 
 use crate::alarm::{Alarm, AlarmKind, CountsDifference};
-use crate::apply::write::{int2, int4, int8};
 use crate::decode::{Content, Incoming};
+use crate::number::{self, int2, int4, int8};
 use crate::repairs::{self, Intent, Kind};
 use crate::sequence::Gap;
 
@@ -82,7 +82,7 @@ pub(crate) async fn resolve_one(pool: &PgPool, id: i64, by: &str) -> sqlx::Resul
     let before = format!("alarm {id}, {kind}: {detail}");
     let intent = Intent {
         kind: Kind::Alarm,
-        shard: Shard::from_number(u16::try_from(shard).unwrap_or(0)),
+        shard: number::shard(shard),
         event_id: event.map(EventId::from_uuid),
         by,
         before: &before,

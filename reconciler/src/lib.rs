@@ -37,6 +37,7 @@ mod gaps;
 mod kafka;
 mod lease;
 mod limits;
+mod number;
 mod once;
 mod open;
 mod pipeline;

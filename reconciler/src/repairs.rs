@@ -10,7 +10,7 @@ use redis::RedisError;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-use crate::apply::write::int2;
+use crate::number::{self, int2};
 
 /// The most rows that `repairs list` shows.
 const LIST_MAX: i64 = 100;
@@ -209,7 +209,7 @@ pub(crate) async fn open_rebuilds(pool: &PgPool, shards: &[Shard]) -> sqlx::Resu
     .await?;
     let open = |(id, shard, event): (i64, i16, Option<uuid::Uuid>)| OpenRebuild {
         id,
-        shard: Shard::from_number(u16::try_from(shard).unwrap_or(0)),
+        shard: number::shard(shard),
         event_id: event.map(EventId::from_uuid),
     };
     Ok(rows.into_iter().map(open).collect())

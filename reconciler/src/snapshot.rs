@@ -14,7 +14,7 @@ use redis::{RedisError, Value};
 use serde::Serialize;
 use sqlx::{PgPool, Row};
 
-use crate::apply::write::int2;
+use crate::number::{self, int2};
 use crate::redis_link::{Calls, RedisLink};
 
 /// The counters of a ticket type, as a store has them.
@@ -71,11 +71,8 @@ pub(crate) async fn recorded(
     let mut found: BTreeMap<Shard, Recorded> = BTreeMap::new();
     for row in rows {
         let (shard, epoch, sequence): (i16, i32, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let shard = found.entry(Shard::from_number(u16::try_from(shard).unwrap_or(0))).or_default();
-        shard.position = Position {
-            epoch: u32::try_from(epoch).unwrap_or(0),
-            sequence: u64::try_from(sequence).unwrap_or(0),
-        };
+        let shard = found.entry(number::shard(shard)).or_default();
+        shard.position = number::position(epoch, sequence);
         let Some(event) = row.try_get::<Option<_>, _>(3)? else { continue };
         let counts = shard.events.entry(EventId::from_uuid(event)).or_default();
         let Some(ticket_type) = row.try_get::<Option<_>, _>(4)? else { continue };
@@ -92,7 +89,7 @@ pub(crate) async fn applied(pool: &PgPool, shard: Shard) -> sqlx::Result<Positio
         .bind(int2(shard.number()))
         .fetch_one(pool)
         .await?;
-    Ok(Position { epoch: u32::try_from(epoch).unwrap_or(0), sequence: u64::try_from(sequence).unwrap_or(0) })
+    Ok(number::position(epoch, sequence))
 }
 
 /// The counters of an event as Redis has them.

@@ -12,6 +12,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::config::Config;
+use crate::number;
 use crate::open::{self, Open};
 use crate::redis_link::RedisLink;
 use crate::snapshot::{self, LiveShard};
@@ -139,16 +140,13 @@ async fn read_shards(
     .fetch_all(pool)
     .await?;
     let status = |(number, recovery_epoch, epoch, sequence, next_offset, applied_at)| {
-        let shard = Shard::from_number(u16::try_from(number).unwrap_or(0));
+        let shard = number::shard(number);
         let live = live.get(&shard);
         ShardStatus {
             shard,
             certified: live.map(|live| live.certified),
             redis: live.and_then(|live| live.position),
-            postgres: Position {
-                epoch: u32::try_from(epoch).unwrap_or(0),
-                sequence: u64::try_from(sequence).unwrap_or(0),
-            },
+            postgres: number::position(epoch, sequence),
             recovery_epoch,
             next_offset,
             lag_records: ends.get(&shard).map(|end| end - next_offset),

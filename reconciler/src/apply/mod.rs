@@ -16,11 +16,12 @@ use crate::epochs::Epochs;
 use crate::findings::{self, SetAside};
 use crate::fold::Changes;
 use crate::kafka::{LogError, LogWriter};
+use crate::number::{self, int2, int4, int8};
 use crate::postgres::{self, is_about_data};
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
 
-use write::{Look, int2, int4, int8};
+use write::Look;
 
 pub(crate) mod write;
 
@@ -231,8 +232,8 @@ impl Applier {
             .await?;
         let (epoch, sequence): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
         // How many decisions are missing is known only when reading on.
-        let from = u64::try_from(sequence).unwrap_or(0) + 1;
-        let gap = Gap { epoch: u32::try_from(epoch).unwrap_or(0), from, to: from, offset: wanted };
+        let from = number::sequence(sequence) + 1;
+        let gap = Gap { epoch: number::epoch(epoch), from, to: from, offset: wanted };
         findings::record_gap(&mut transaction, shard, gap).await?;
         transaction.commit().await
     }
@@ -327,14 +328,14 @@ async fn lock_shards(
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             let digest: Option<&[u8]> = row.try_get(3)?;
             let progress = Progress {
-                epoch: u32::try_from(epoch).unwrap_or(0),
-                sequence: u64::try_from(sequence).unwrap_or(0),
+                epoch: number::epoch(epoch),
+                sequence: number::sequence(sequence),
                 digest: digest.and_then(|digest| digest.try_into().ok()),
                 next_offset: row.try_get(4)?,
                 epochs: Epochs::from_columns(row.try_get(5)?, row.try_get(6)?),
                 begun: Vec::new(),
             };
-            Ok((Shard::from_number(u16::try_from(shard).unwrap_or(0)), progress))
+            Ok((number::shard(shard), progress))
         })
         .collect()
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::alarm::{Alarm, AlarmKind, CountsDifference};
 use crate::copy::Rows;
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
+use crate::number::{int2, int4, int8};
 
 /// A booking with its last change.
 type Booking<'a> = (&'a BookingId, &'a BookingChange<'a>);
@@ -259,19 +260,4 @@ fn difference(redis: &Totals, postgres: [i32; 3]) -> Option<String> {
 /// One column of many rows, as an array parameter.
 fn column<T, C>(rows: &[T], value: impl Fn(&T) -> C) -> Vec<C> {
     rows.iter().map(value).collect()
-}
-
-/// The decoder has refused what does not fit; should it ever not have, a constraint of the table refuses this.
-pub(crate) fn int2(value: u16) -> i16 {
-    i16::try_from(value).unwrap_or(i16::MIN)
-}
-
-/// See [`int2`].
-pub(crate) fn int4(value: u32) -> i32 {
-    i32::try_from(value).unwrap_or(i32::MIN)
-}
-
-/// See [`int2`].
-pub(crate) fn int8(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MIN)
 }

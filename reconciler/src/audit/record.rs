@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::apply::write::int2;
+use crate::number::int2;
 
 use super::Report;
 

@@ -6,6 +6,8 @@ use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::shard::Shard;
 use sqlx::{PgPool, Row};
 
+use crate::number;
+
 use super::{Finding, FindingKind, ShardPositions};
 
 /// Ticket types whose counts are not the sums of their bookings.
@@ -72,5 +74,5 @@ pub(super) async fn overdue_holds(
 }
 
 fn shard(number: i16) -> Shard {
-    Shard::from_number(u16::try_from(number).unwrap_or(0))
+    number::shard(number)
 }

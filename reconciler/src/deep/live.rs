@@ -15,6 +15,7 @@ use redis::RedisError;
 use uuid::Uuid;
 
 use crate::audit::FindingKind;
+use crate::number;
 
 use super::{Comparison, DeepError, Subject};
 
@@ -177,10 +178,7 @@ impl Subject<'_> {
         let mut behind: BTreeMap<BookingId, Option<Position>> = live.keys().map(|id| (*id, None)).collect();
         for (id, epoch, sequence) in rows {
             let id = BookingId::from_uuid(id);
-            let recorded = Position {
-                epoch: u32::try_from(epoch).unwrap_or(0),
-                sequence: u64::try_from(sequence).unwrap_or(0),
-            };
+            let recorded = number::position(epoch, sequence);
             if live.get(&id).is_some_and(|live| recorded >= *live) {
                 behind.remove(&id);
             } else {

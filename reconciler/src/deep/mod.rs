@@ -19,8 +19,8 @@ use redis::RedisError;
 use sqlx::PgPool;
 use tokio::time::Instant;
 
-use crate::apply::write::int2;
 use crate::audit::FindingKind;
+use crate::number::int2;
 use crate::recovery::{RecoveryError, stored};
 use crate::redis_link::RedisLink;
 use crate::snapshot;

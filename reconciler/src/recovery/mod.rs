@@ -23,9 +23,9 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::alarm::{Alarm, AlarmKind};
-use crate::apply::write::{int2, int4};
 use crate::findings;
 use crate::kafka::{LogError, LogWriter};
+use crate::number::{int2, int4};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
 

@@ -12,9 +12,9 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::EventStatus;
 
 use crate::alarm::AlarmKind;
-use crate::apply::write::int2;
 use crate::deep::{self, DeepError, Sources};
 use crate::findings;
+use crate::number::int2;
 use crate::repairs::{self, Intent, Kind, Outcome};
 use crate::snapshot;
 

@@ -19,9 +19,9 @@ use boxoffice_schema::status::BookingStatus;
 use sqlx::Row;
 
 use crate::alarm::AlarmKind;
-use crate::apply::write::int2;
 use crate::audit;
 use crate::epochs;
+use crate::number::{self, int2};
 
 use super::stored::{self, Page, StoredEvent};
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
@@ -121,7 +121,7 @@ impl Recoverer {
             .bind(int2(shard.number()))
             .fetch_one(&mut *connection)
             .await?;
-        epochs::decision_at(&mut connection, shard, u64::try_from(sequence).unwrap_or(0)).await
+        epochs::decision_at(&mut connection, shard, number::sequence(sequence)).await
     }
 
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence

@@ -19,8 +19,8 @@ use sqlx::postgres::{PgPoolCopyExt, PgRow};
 use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
-use crate::apply::write::int2;
 use crate::copy::Columns;
+use crate::number::int2;
 
 use super::RecoveryError;
 

@@ -14,11 +14,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::AlarmKind;
-use crate::apply::write::int2;
 use crate::backoff::Backoff;
 use crate::config::Config;
 use crate::findings;
 use crate::kafka::LogWriter;
+use crate::number::{self, int2};
 use crate::redis_link::RedisLink;
 use crate::repairs;
 use crate::snapshot::{self, LiveShard};
@@ -174,11 +174,7 @@ impl Recoverer {
                 .bind(numbers)
                 .fetch_all(&self.pool)
                 .await?;
-        let number = |shard| Shard::from_number(u16::try_from(shard).unwrap_or(0));
-        Ok(rows
-            .into_iter()
-            .map(|(shard, epoch)| (number(shard), u32::try_from(epoch).unwrap_or(0)))
-            .collect())
+        Ok(rows.into_iter().map(|(shard, epoch)| (number::shard(shard), number::epoch(epoch))).collect())
     }
 
     /// The shards that somebody asked to be rebuilt. While PostgreSQL does not answer nothing is rebuilt anyway, and

@@ -5,7 +5,7 @@ use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::apply::write::int2;
+use crate::number::int2;
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use boxoffice_schema::shard::Shard;
 use tokio::time::Instant;
 
-use crate::apply::write::int2;
 use crate::gaps;
+use crate::number::int2;
 use crate::repairs::{Kind, Outcome};
 
 use super::Mender;

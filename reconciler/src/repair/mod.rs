@@ -14,10 +14,10 @@ use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-use crate::apply::write::int2;
 use crate::audit::{self, Report};
 use crate::config::Config;
 use crate::deep::{self, Sources};
+use crate::number::int2;
 use crate::recovery::stored;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Outcome, Repair};

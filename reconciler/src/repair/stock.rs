@@ -17,10 +17,10 @@ use boxoffice_schema::shard::Shard;
 use sqlx::Row;
 
 use crate::alarm::CountsDifference;
-use crate::apply::write::int2;
 use crate::audit::{self, FindingKind};
 use crate::deep::Comparison;
 use crate::findings;
+use crate::number::int2;
 use crate::repairs::{Kind, Outcome};
 use crate::snapshot;
 
