@@ -54,7 +54,8 @@ mod show;
 mod snapshot;
 mod stand_in;
 mod status;
-pub mod telemetry;
+mod stored;
+mod telemetry;
 
 #[cfg(test)]
 mod test_records;

@@ -13,9 +13,9 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::recovery::stored;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Repair};
+use crate::stored;
 use crate::{postgres, servers, snapshot, stand_in};
 
 /// How long the command waits. What is asked for stays asked for.

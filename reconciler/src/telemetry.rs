@@ -31,7 +31,7 @@ pub(crate) mod name {
 ///
 /// # Errors
 /// Where BOXOFFICE_LOG is not a filter.
-pub fn start_logs(filter: &str) -> anyhow::Result<()> {
+pub(crate) fn start_logs(filter: &str) -> anyhow::Result<()> {
     // Kafka's client says the same thing many times while a broker is away; what matters of it is logged here.
     let quieter = format!("{filter},rdkafka=error,librdkafka=error,sqlx=warn");
     let filter =
@@ -49,7 +49,7 @@ pub fn start_logs(filter: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Where the address cannot be bound.
-pub fn serve_metrics(listen: SocketAddr) -> anyhow::Result<()> {
+pub(crate) fn serve_metrics(listen: SocketAddr) -> anyhow::Result<()> {
     PrometheusBuilder::new()
         .set_buckets(&[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0])?
         .set_buckets_for_metric(

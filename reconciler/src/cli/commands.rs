@@ -13,8 +13,8 @@ use crate::audit::{Report, Scope};
 use crate::config::Config;
 use crate::once::Verdict;
 use crate::rebuild::Selection;
-use crate::recovery::stored;
 use crate::redis_link::RedisLink;
+use crate::stored;
 use crate::{findings, limits, open, postgres, rebuild, repairs, report, run, servers, telemetry};
 
 use super::{Alarms, DeadLetters, Gaps, Manner, What};

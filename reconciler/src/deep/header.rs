@@ -3,8 +3,8 @@
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 
 use crate::audit::FindingKind;
-use crate::recovery::stored;
 use crate::snapshot;
+use crate::stored;
 use boxoffice_schema::position::Position;
 
 use super::{Comparison, DeepError, Subject};

@@ -21,9 +21,9 @@ use tokio::time::Instant;
 
 use crate::audit::FindingKind;
 use crate::number::int2;
-use crate::recovery::{RecoveryError, stored};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
+use crate::stored::{self, StoredError};
 
 mod header;
 mod live;
@@ -45,7 +45,7 @@ pub(crate) enum DeepError {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error("{0}")]
-    Stored(#[from] RecoveryError),
+    Stored(#[from] StoredError),
     #[error("Redis: {0}")]
     Unreadable(#[from] DecodeError),
     #[error("{0}")]

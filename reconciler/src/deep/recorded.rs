@@ -7,7 +7,7 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::slot;
 
 use crate::audit::FindingKind;
-use crate::recovery::stored::{self, Page};
+use crate::stored::{self, Page};
 
 use super::{Comparison, DeepError, Subject};
 

@@ -28,6 +28,7 @@ use crate::kafka::{LogError, LogWriter};
 use crate::number::{int2, int4};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
+use crate::stored::StoredError;
 
 mod compare;
 mod drain;
@@ -35,7 +36,6 @@ mod replicas;
 mod restate;
 mod restore;
 mod scope;
-pub(crate) mod stored;
 mod watch;
 
 pub(crate) use scope::Scope;
@@ -79,22 +79,22 @@ pub(crate) enum RecoveryError {
          and {differing} alarms about its counts are open): nothing is restored before they are resolved"
     )]
     Doubtful { refused: i64, differing: i64 },
-    #[error("a row of PostgreSQL cannot be restored: {0}")]
+    #[error("the shard cannot be restored from PostgreSQL: {0}")]
     Unrestorable(String),
     #[error("{0}")]
     Malformed(#[from] DecodeError),
 }
 
-impl RecoveryError {
-    /// Names what cannot be restored or read.
-    fn of(self, what: fmt::Arguments<'_>) -> Self {
-        match self {
-            Self::Unrestorable(why) => Self::Unrestorable(format!("{what}: {why}")),
-            Self::Malformed(error) => Self::Unrestorable(format!("{what}: {error}")),
-            other => other,
+impl From<StoredError> for RecoveryError {
+    fn from(error: StoredError) -> Self {
+        match error {
+            StoredError::Postgres(error) => Self::Postgres(error),
+            StoredError::Unreadable(what) => Self::Unrestorable(what),
         }
     }
+}
 
+impl RecoveryError {
     /// The kind of the alarm that is raised, and resolved with the next certificate.
     const fn alarm(&self) -> Option<AlarmKind> {
         match self {

@@ -18,7 +18,9 @@ use crate::number::int2;
 use crate::repairs::{self, Intent, Kind, Outcome};
 use crate::snapshot;
 
-use super::{Recoverer, RecoveryError, stale_is_taken_over, stored};
+use crate::stored;
+
+use super::{Recoverer, RecoveryError, stale_is_taken_over};
 
 /// Who mends, in the table of repairs.
 const BY: &str = "recovery";
@@ -31,7 +33,7 @@ impl From<DeepError> for RecoveryError {
         match error {
             DeepError::Postgres(error) => Self::Postgres(error),
             DeepError::Redis(error) => Self::Redis(error),
-            DeepError::Stored(error) => error,
+            DeepError::Stored(error) => error.into(),
             DeepError::Unreadable(error) => Self::Mismatch(error.to_string()),
             DeepError::NotCompared(_) => Self::Stalled,
         }
@@ -110,8 +112,8 @@ impl Recoverer {
         let drafts = stored::frozen_drafts(&self.pool, shard).await?;
         let mut found = Vec::new();
         for (event, live) in snapshot::live(&self.redis, &self.keys, shard, &drafts).await? {
-            let live =
-                live.map_err(|error| RecoveryError::from(error).of(format_args!("event {event} in Redis")))?;
+            let unreadable = |error| RecoveryError::Unrestorable(format!("event {event} in Redis: {error}"));
+            let live = live.map_err(unreadable)?;
             found.extend(live.event.map(|image| (event, image.status)));
         }
         Ok(found)

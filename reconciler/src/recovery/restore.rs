@@ -23,7 +23,8 @@ use crate::audit;
 use crate::epochs;
 use crate::number::{self, int2};
 
-use super::stored::{self, Page, StoredEvent};
+use crate::stored::{self, Page, StoredEvent};
+
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
 
 /// The most keys that are removed by one call.

@@ -18,9 +18,9 @@ use crate::audit::{self, Report};
 use crate::config::Config;
 use crate::deep::{self, Sources};
 use crate::number::int2;
-use crate::recovery::stored;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Outcome, Repair};
+use crate::stored;
 use crate::{postgres, servers, snapshot, stand_in};
 
 mod counts;

@@ -1,8 +1,10 @@
 //! Events and bookings as PostgreSQL holds them, read as the images that Redis holds.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use anyhow::ensure;
+use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
 use boxoffice_schema::ids::{BookingId, EventId, TicketTypeId};
@@ -22,7 +24,31 @@ use uuid::Uuid;
 use crate::copy::Columns;
 use crate::number::int2;
 
-use super::RecoveryError;
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoredError {
+    #[error("PostgreSQL: {0}")]
+    Postgres(#[from] sqlx::Error),
+    /// A row that the reconciler does not write.
+    #[error("a row of PostgreSQL cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl From<DecodeError> for StoredError {
+    fn from(error: DecodeError) -> Self {
+        Self::Unreadable(error.to_string())
+    }
+}
+
+impl StoredError {
+    /// Names what cannot be read.
+    fn of(self, what: fmt::Arguments<'_>) -> Self {
+        match self {
+            Self::Unreadable(why) => Self::Unreadable(format!("{what}: {why}")),
+            other => other,
+        }
+    }
+}
 
 /// An event that was published.
 pub(crate) struct StoredEvent {
@@ -44,7 +70,7 @@ pub(crate) struct Page {
 }
 
 /// The published events of a shard, with their counts.
-pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, RecoveryError> {
+pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, StoredError> {
     let rows =
         sqlx::query(include_str!("stored_events.sql")).bind(int2(shard.number())).fetch_all(pool).await?;
     let mut events: Vec<StoredEvent> = Vec::new();
@@ -84,7 +110,7 @@ pub(crate) async fn frozen_drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<V
     Ok(ids.into_iter().map(EventId::from_uuid).collect())
 }
 
-fn event(id: EventId, row: &PgRow) -> Result<EventImage, RecoveryError> {
+fn event(id: EventId, row: &PgRow) -> Result<EventImage, StoredError> {
     Ok(EventImage {
         id,
         name: name(row.try_get("name")?)?,
@@ -92,22 +118,22 @@ fn event(id: EventId, row: &PgRow) -> Result<EventImage, RecoveryError> {
         sales_open_at: row.try_get("sales_open_at")?,
         sales_close_at: row.try_get("sales_close_at")?,
         per_customer_limit: limit(row.try_get("per_customer_limit")?),
-        hold_seconds: u32::try_from(row.try_get::<i32, _>("hold_seconds")?).map_err(unrestorable)?,
-        currency: Currency::parse(row.try_get("currency")?).map_err(unrestorable)?,
-        status: EventStatus::parse(row.try_get("status")?).map_err(unrestorable)?,
-        slots: u32::try_from(row.try_get::<i32, _>("slots")?).map_err(unrestorable)?,
+        hold_seconds: u32::try_from(row.try_get::<i32, _>("hold_seconds")?).map_err(unreadable)?,
+        currency: Currency::parse(row.try_get("currency")?).map_err(unreadable)?,
+        status: EventStatus::parse(row.try_get("status")?).map_err(unreadable)?,
+        slots: u32::try_from(row.try_get::<i32, _>("slots")?).map_err(unreadable)?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
         ticket_types: Vec::new(),
     })
 }
 
-fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, RecoveryError> {
-    let count = |column| u32::try_from(row.try_get::<i32, _>(column)?).map_err(unrestorable);
+fn ticket_type(row: &PgRow) -> Result<TicketTypeImage, StoredError> {
+    let count = |column| u32::try_from(row.try_get::<i32, _>(column)?).map_err(unreadable);
     Ok(TicketTypeImage {
         id: TicketTypeId::from_uuid(row.try_get("ticket_type_id")?),
         name: name(row.try_get("ticket_type_name")?)?,
-        price: u64::try_from(row.try_get::<i64, _>("price")?).map_err(unrestorable)?,
+        price: u64::try_from(row.try_get::<i64, _>("price")?).map_err(unreadable)?,
         per_customer_limit: limit(row.try_get("ticket_type_limit")?),
         capacity: count("capacity")?,
         held: count("held")?,
@@ -121,7 +147,7 @@ pub(crate) async fn bookings(
     event: &EventImage,
     after: Option<Place>,
     limit: usize,
-) -> Result<Option<Page>, RecoveryError> {
+) -> Result<Option<Page>, StoredError> {
     let ordinals: HashMap<TicketTypeId, u8> =
         (0_u8..).zip(&event.ticket_types).map(|(ordinal, t)| (t.id, ordinal)).collect();
     let (mut bookings, mut newest_ms) = (Vec::<(BookingId, BookingImage)>::with_capacity(limit), 0);
@@ -130,7 +156,7 @@ pub(crate) async fn bookings(
     while let Some(row) = rows.try_next().await? {
         let Some(mut row) = Columns::of(&row)? else { continue };
         let id = BookingId::from_uuid(row.uuid()?);
-        let of_it = |error: RecoveryError| error.of(format_args!("booking {id}"));
+        let of_it = |error: StoredError| error.of(format_args!("booking {id}"));
         let item = item(&mut row, &ordinals).map_err(of_it)?;
         match bookings.last_mut().filter(|(last, _)| *last == id) {
             Some((_, image)) => image.items.push(item),
@@ -161,55 +187,55 @@ fn page_statement(event: EventId, after: Option<Place>, limit: usize) -> String 
 }
 
 /// A booking with its first item. The columns are read in the order of `copy_stored_bookings.sql`.
-fn booking(row: &mut Columns<'_>, first: ImageItem) -> Result<BookingImage, RecoveryError> {
+fn booking(row: &mut Columns<'_>, first: ImageItem) -> Result<BookingImage, StoredError> {
     let caller = Caller::from_stored(row.text()?.to_owned());
-    let idempotency_key = IdempotencyKey::parse(row.text()?.as_bytes()).map_err(unrestorable)?;
+    let idempotency_key = IdempotencyKey::parse(row.text()?.as_bytes()).map_err(unreadable)?;
     let fingerprint = Fingerprint::from_bytes(row.fixed()?);
-    let customer = Customer::try_from(row.text()?.to_owned()).map_err(unrestorable)?;
+    let customer = Customer::try_from(row.text()?.to_owned()).map_err(unreadable)?;
     Ok(BookingImage {
         caller,
         idempotency_key,
         fingerprint,
         customer_hash: CustomerHash::of(&customer),
         customer,
-        status: BookingStatus::parse(row.text()?).map_err(unrestorable)?,
-        first_status: BookingStatus::parse(row.text()?).map_err(unrestorable)?,
-        currency: Currency::parse(row.text()?).map_err(unrestorable)?,
+        status: BookingStatus::parse(row.text()?).map_err(unreadable)?,
+        first_status: BookingStatus::parse(row.text()?).map_err(unreadable)?,
+        currency: Currency::parse(row.text()?).map_err(unreadable)?,
         created_at: row.time()?,
         hold_expires_at: row.optional_time()?,
         payment_reference: payment_reference(row.optional_text()?)?,
         position: Position {
-            epoch: u32::try_from(row.int4()?).map_err(unrestorable)?,
-            sequence: u64::try_from(row.int8()?).map_err(unrestorable)?,
+            epoch: u32::try_from(row.int4()?).map_err(unreadable)?,
+            sequence: u64::try_from(row.int8()?).map_err(unreadable)?,
         },
         items: vec![first],
     })
 }
 
-fn payment_reference(text: Option<&str>) -> Result<Option<PaymentReference>, RecoveryError> {
-    text.map(|text| PaymentReference::try_from(text.to_owned())).transpose().map_err(unrestorable)
+fn payment_reference(text: Option<&str>) -> Result<Option<PaymentReference>, StoredError> {
+    text.map(|text| PaymentReference::try_from(text.to_owned())).transpose().map_err(unreadable)
 }
 
-fn item(row: &mut Columns<'_>, ordinals: &HashMap<TicketTypeId, u8>) -> Result<ImageItem, RecoveryError> {
+fn item(row: &mut Columns<'_>, ordinals: &HashMap<TicketTypeId, u8>) -> Result<ImageItem, StoredError> {
     let ticket_type_id = TicketTypeId::from_uuid(row.uuid()?);
     Ok(ImageItem {
         ordinal: *ordinals
             .get(&ticket_type_id)
-            .ok_or_else(|| unrestorable(format!("ticket type {ticket_type_id} is of another event")))?,
-        quantity: u16::try_from(row.int4()?).map_err(unrestorable)?,
+            .ok_or_else(|| unreadable(format!("ticket type {ticket_type_id} is of another event")))?,
+        quantity: u16::try_from(row.int4()?).map_err(unreadable)?,
         ticket_type_id,
-        unit_price: u64::try_from(row.int8()?).map_err(unrestorable)?,
+        unit_price: u64::try_from(row.int8()?).map_err(unreadable)?,
     })
 }
 
-fn name(text: String) -> Result<Name, RecoveryError> {
-    Name::try_from(text).map_err(unrestorable)
+fn name(text: String) -> Result<Name, StoredError> {
+    Name::try_from(text).map_err(unreadable)
 }
 
 fn limit(limit: Option<i32>) -> Option<u32> {
     limit.and_then(|limit| u32::try_from(limit).ok())
 }
 
-fn unrestorable(error: impl ToString) -> RecoveryError {
-    RecoveryError::Unrestorable(error.to_string())
+fn unreadable(error: impl ToString) -> StoredError {
+    StoredError::Unreadable(error.to_string())
 }
