@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::{self, BATCH_MAX, Expire, OutboxBounds, Outcome, Target, decision_call};
+use boxoffice_schema::scripts::{
+    self, BATCH_MAX, Expire, OutboxBounds, Outcome, Target, decision_call, parse_expiry_member,
+};
 use boxoffice_schema::shard::Shard;
 use redis::Value;
 
@@ -71,7 +73,7 @@ async fn expire_due(
     let mut unknown = HashSet::new();
     let mut due = Vec::with_capacity(members.len());
     for member in &members {
-        let (event_id, booking_id) = Target::parse_subject(member)?;
+        let (event_id, booking_id) = parse_expiry_member(member)?;
         let known =
             if unknown.contains(&event_id) { None } else { slots_of(shared, shard, event_id, slots).await? };
         // Where Redis has lost the event's hash, the script closes the shard, whichever slot is named. Where it has nothing

@@ -7,7 +7,7 @@ use boxoffice_schema::fingerprint::{CustomerHash, IdempotencyField};
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::scripts::allowances;
+use boxoffice_schema::scripts::{allowances, expiry_member};
 use boxoffice_schema::slot;
 use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::time;
@@ -201,7 +201,7 @@ impl Subject<'_> {
         let mut scores = redis::cmd("ZMSCORE");
         scores.arg(self.sources.keys.expiry(self.shard));
         for (id, _) in &holds {
-            scores.arg(self.expiry_member(*id));
+            scores.arg(expiry_member(self.event.id, *id));
         }
         let scores: Vec<Option<f64>> = scores.query_async(&mut self.sources.redis.connection()).await?;
         for ((id, image), score) in holds.into_iter().zip(scores) {
@@ -222,15 +222,14 @@ impl Subject<'_> {
         Ok(())
     }
 
-    fn expiry_member(&self, id: BookingId) -> Vec<u8> {
-        [self.event.id.as_bytes().as_slice(), id.as_bytes()].concat()
-    }
-
     async fn read_hold(&self, id: BookingId) -> Result<(Option<Vec<u8>>, Option<f64>), RedisError> {
         let mut transaction = redis::pipe();
         transaction.atomic();
         transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.field().as_bytes());
-        transaction.cmd("ZSCORE").arg(self.sources.keys.expiry(self.shard)).arg(self.expiry_member(id));
+        transaction
+            .cmd("ZSCORE")
+            .arg(self.sources.keys.expiry(self.shard))
+            .arg(expiry_member(self.event.id, id));
         transaction.query_async(&mut self.sources.redis.connection()).await
     }
 

@@ -43,21 +43,19 @@ pub struct Target {
     pub slots: u32,
 }
 
-impl Target {
-    /// Reads a member of the expiry set.
-    ///
-    /// # Errors
-    /// Where it does not have 32 bytes.
-    pub fn parse_subject(member: &[u8]) -> Result<(EventId, BookingId), DecodeError> {
-        let mut read = crate::bytes::Reader::new("expiry member", member);
-        let ids = (EventId::from_bytes(read.array()?), BookingId::from_bytes(read.array()?));
-        if read.is_empty() { Ok(ids) } else { Err(read.error("has more than 32 bytes")) }
-    }
+/// The member of the expiry set that stands for a hold.
+pub fn expiry_member(event: EventId, booking: BookingId) -> Vec<u8> {
+    [event.as_bytes().as_slice(), booking.as_bytes()].concat()
 }
 
-/// See [`Target::parse_subject`].
-pub(super) fn subject(event: EventId, booking: BookingId) -> Vec<u8> {
-    [event.as_bytes().as_slice(), booking.as_bytes()].concat()
+/// Reads what [`expiry_member`] wrote.
+///
+/// # Errors
+/// Where it does not have 32 bytes.
+pub fn parse_expiry_member(member: &[u8]) -> Result<(EventId, BookingId), DecodeError> {
+    let mut read = crate::bytes::Reader::new("expiry member", member);
+    let ids = (EventId::from_bytes(read.array()?), BookingId::from_bytes(read.array()?));
+    if read.is_empty() { Ok(ids) } else { Err(read.error("has more than 32 bytes")) }
 }
 
 /// A request that is decided in batches.
@@ -231,7 +229,7 @@ pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
 }
 
 /// Finds at most [`BATCH_MAX`] holds that are due, behind the first `passed_over`; replies the members that
-/// [`Target::parse_subject`] reads. A shard whose expiry set is lost replies UNVERIFIED, and is closed.
+/// [`parse_expiry_member`] reads. A shard whose expiry set is lost replies UNVERIFIED, and is closed.
 pub fn due(keys: &Keys, shard: Shard, passed_over: usize) -> Call {
     Call {
         script: &DUE,

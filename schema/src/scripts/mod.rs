@@ -18,7 +18,7 @@ mod restore;
 
 pub use booking::{
     BATCH_MAX, Book, Cancel, Confirm, Decided, Decision, Expire, OutboxBounds, Outcome, Target,
-    decision_call, due, read_booking,
+    decision_call, due, expiry_member, parse_expiry_member, read_booking,
 };
 pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
 pub use lease::{LeaseOutcome, lease, trim, unlease};

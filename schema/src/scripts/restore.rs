@@ -12,7 +12,7 @@ use crate::slot;
 use crate::status::BookingStatus;
 use crate::time;
 
-use super::booking::subject;
+use super::booking::expiry_member;
 use super::{
     Call, NOTE_LOST, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, RESTORE_UNSCHEDULE,
     decimal,
@@ -100,7 +100,7 @@ fn push_list(args: &mut Vec<Vec<u8>>, list: Vec<Vec<u8>>) {
 fn expiries(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> Vec<Vec<u8>> {
     let held = bookings.iter().filter(|(_, image)| image.status == BookingStatus::Held);
     held.filter_map(|(id, image)| Some((id, image.hold_expires_at?)))
-        .flat_map(|(id, at)| [decimal(time::to_millis(at)), subject(event.id, *id)])
+        .flat_map(|(id, at)| [decimal(time::to_millis(at)), expiry_member(event.id, *id)])
         .collect()
 }
 

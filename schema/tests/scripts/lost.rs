@@ -338,7 +338,7 @@ fn holds_are_due_when_their_time_has_come() {
     let found = due(&mut shard).unwrap();
     let target = *requests[0].target();
     assert_eq!(found.len(), 1);
-    assert_eq!(Target::parse_subject(&found[0]).unwrap(), (event.id, target.booking_id));
+    assert_eq!(scripts::parse_expiry_member(&found[0]).unwrap(), (event.id, target.booking_id));
     shard.decide(&[Expire { target }]).unwrap();
     assert_eq!(due(&mut shard).unwrap(), Vec::<Vec<u8>>::new());
 }

@@ -151,7 +151,7 @@ impl TestShard {
             .query(&mut self.redis)
             .unwrap();
         let holds = members.iter().filter(|member| !member.is_empty());
-        holds.map(|member| Target::parse_subject(member).unwrap()).collect()
+        holds.map(|member| scripts::parse_expiry_member(member).unwrap()).collect()
     }
 
     /// All that is in the outbox, as Kafka would get it.
