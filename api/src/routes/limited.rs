@@ -38,11 +38,17 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     }
     // Whoever comes without a credential, or with one that is bad or allows something else, is counted too, by what else is
     // known; the handler refuses them.
-    let caller = Caller::of(request).ok();
+    let caller = match Caller::of(request) {
+        // That nobody can tell who comes is no fault of theirs; of reads that is said by the handler.
+        Err(problem) if action == Action::Booking && problem.is_ours() => return Err(problem),
+        caller => caller.ok(),
+    };
     let may_book = |caller: &Caller| caller.trades(Scope::BookingsWrite).is_ok();
     if action == Action::Booking && caller.as_ref().is_some_and(may_book) {
         return Ok(());
     }
+    // They use up nothing of an event that others may book.
+    let event = event.filter(|_| action != Action::Booking);
     let named = match &caller {
         // Only whoever may read of a customer uses up what that one may read.
         Some(caller) if path.get("customer").is_some() && caller.trades(Scope::BookingsRead).is_ok() => {

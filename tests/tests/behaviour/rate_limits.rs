@@ -402,6 +402,20 @@ async fn whoever_asks_for_bookings_without_being_allowed_to_book_is_counted_too(
 }
 
 #[tokio::test]
+async fn whoever_is_not_allowed_to_book_uses_up_nothing_of_an_event() {
+    let file = policies(&policy("per-event", "booking", "event", 2));
+    let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.present(None);
+    for key in ["a", "b", "c", "d"] {
+        world.book_from("192.0.2.1", &event, key, "ann").await.refused(401, "unauthenticated");
+    }
+    let shop = Key::create(&world.settings, &["--storefront", "one"], "bookings:write");
+    world.present_key(&shop).await;
+    world.book_from("192.0.2.2", &event, "e", "bob").await.expect(201);
+}
+
+#[tokio::test]
 async fn only_a_key_with_the_scope_may_ask_the_limiter() {
     let file = policies(&policy("mails", "service", "", 5));
     let (mut world, _operator) = operated(&[&KEYS[..], &under(&file)].concat()).await;

@@ -120,7 +120,9 @@ const PAST: &str = "The event took place and was closed; its bookings can no lon
 async fn subject(office: &Office, caller: &Caller, request: &HttpRequest) -> Result<Subject, Problem> {
     let (target, is_over) = target_of(office, request).await?;
     refuse_another_ones(office, caller, target).await?;
-    if !is_over {
+    // An event is gone from a Redis that lost it as from one that was restored without it. The second is certified, and then
+    // PostgreSQL knows all that was decided.
+    if !is_over || office.stores.inventory.booking(target).await?.is_some() {
         return Ok(Subject::Live(target));
     }
     let booking = recorded(office, target).await?.ok_or_else(|| Problem::new(Code::BookingNotFound))?;
