@@ -155,14 +155,15 @@ pub(crate) async fn resolve(
 /// Records a gap, unless it is open already.
 pub(crate) async fn record_gap(connection: &mut PgConnection, shard: Shard, gap: Gap) -> sqlx::Result<()> {
     let recorded = sqlx::query(
-        "INSERT INTO gaps (shard, epoch, from_sequence, to_sequence, kafka_offset) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT DO NOTHING",
+        "INSERT INTO gaps (shard, epoch, from_sequence, to_sequence, kafka_offset, offset_lost) \
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
     .bind(int2(shard.number()))
     .bind(int4(gap.epoch))
     .bind(int8(gap.from))
     .bind(int8(gap.to))
     .bind(gap.offset)
+    .bind(gap.is_offset_lost)
     .execute(connection)
     .await?
     .rows_affected();

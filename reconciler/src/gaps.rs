@@ -1,54 +1,63 @@
 //! `gaps`: what an operator may do about decisions that are missing in the log.
 
 use anyhow::{Context, ensure};
-use boxoffice_schema::shard::Shard;
 use sqlx::{PgConnection, PgPool};
 
 use crate::config::Config;
 use crate::kafka;
+use crate::number;
 use crate::repairs::{self, Intent, Kind};
 
-/// Lets the shard try again: the missing decisions may be in the log now. Where Kafka no longer has the shard's
-/// offset, reading goes on at the oldest record there is. The sequence decides: what is still missing is a gap again.
+/// An open gap.
+#[derive(sqlx::FromRow)]
+struct Open {
+    shard: i16,
+    from_sequence: i64,
+    to_sequence: i64,
+    offset_lost: bool,
+}
+
+/// Lets the shard try again: the missing decisions may be in the log now. Where Kafka did not have the shard's offset, reading
+/// goes on at the oldest record there is. The sequence decides: what is still missing is a gap again.
 pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
-    let (shard, _, _) = lock_open(&mut transaction, id).await?;
-    move_into_log(config, &mut transaction, shard).await?;
+    let gap = lock_open(&mut transaction, id).await?;
+    if gap.offset_lost {
+        read_from_oldest(config, &mut transaction, gap.shard).await?;
+    }
     resolve(&mut transaction, id).await?;
     Ok(transaction.commit().await?)
 }
 
 /// Declares the missing decisions lost, or mended by other means: the shard goes on behind them. The audit shows what
-/// that costs.
+/// that costs. Where Kafka did not have the shard's offset, nobody knows yet whether a decision went with it: what is read next
+/// tells.
 pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
-    let (shard, from, to) = lock_open(&mut transaction, id).await?;
-    // Where Kafka lost the shard's offset, nobody knows yet whether a decision went with it: what is read next tells.
-    if !move_into_log(config, &mut transaction, shard).await? {
-        pass_over(&mut transaction, id, shard, from, to).await?;
-    }
+    let gap = lock_open(&mut transaction, id).await?;
+    let Open { shard, from_sequence, to_sequence, offset_lost } = gap;
+    let after = if offset_lost {
+        read_from_oldest(config, &mut transaction, shard).await?;
+        "the shard reads on from the oldest record; what is missing is a gap again"
+    } else {
+        pass_over(&mut transaction, id, &gap).await?;
+        "accepted as lost; the shard goes on behind them"
+    };
     resolve(&mut transaction, id).await?;
-    let before = format!("gap {id}: decisions {from} to {to} are missing");
-    let number = Shard::from_number(u16::try_from(shard)?);
-    let intent = Intent { kind: Kind::Gap, shard: number, event_id: None, by, before: &before };
-    repairs::record(&mut transaction, &intent, "accepted as lost; the shard goes on behind them").await?;
+    let before = format!("gap {id}: decisions {from_sequence} to {to_sequence} are missing");
+    let intent = Intent { kind: Kind::Gap, shard: number::shard(shard), event_id: None, by, before: &before };
+    repairs::record(&mut transaction, &intent, after).await?;
     Ok(transaction.commit().await?)
 }
 
 /// Moves the shard behind decisions that it does without.
-async fn pass_over(
-    connection: &mut PgConnection,
-    id: i64,
-    shard: i16,
-    from: i64,
-    to: i64,
-) -> anyhow::Result<()> {
+async fn pass_over(connection: &mut PgConnection, id: i64, gap: &Open) -> anyhow::Result<()> {
     let moved = sqlx::query(
         "UPDATE shards SET sequence = $3, digest = NULL, updated_at = now() WHERE shard = $1 AND sequence = $2 - 1",
     )
-    .bind(shard)
-    .bind(from)
-    .bind(to)
+    .bind(gap.shard)
+    .bind(gap.from_sequence)
+    .bind(gap.to_sequence)
     .execute(connection)
     .await?;
     ensure!(
@@ -58,14 +67,15 @@ async fn pass_over(
     Ok(())
 }
 
-/// The open gap's shard and bounds; the shard's row is locked first, as the reconciler does it.
-async fn lock_open(connection: &mut PgConnection, id: i64) -> anyhow::Result<(i16, i64, i64)> {
+/// The open gap; the shard's row is locked first, as the reconciler does it.
+async fn lock_open(connection: &mut PgConnection, id: i64) -> anyhow::Result<Open> {
     sqlx::query("SELECT FROM shards WHERE shard = (SELECT shard FROM gaps WHERE id = $1) FOR NO KEY UPDATE")
         .bind(id)
         .execute(&mut *connection)
         .await?;
     sqlx::query_as(
-        "SELECT shard, from_sequence, to_sequence FROM gaps WHERE id = $1 AND resolved_at IS NULL FOR UPDATE",
+        "SELECT shard, from_sequence, to_sequence, offset_lost FROM gaps \
+         WHERE id = $1 AND resolved_at IS NULL FOR UPDATE",
     )
     .bind(id)
     .fetch_optional(connection)
@@ -73,20 +83,17 @@ async fn lock_open(connection: &mut PgConnection, id: i64) -> anyhow::Result<(i1
     .with_context(|| format!("there is no open gap {id}"))
 }
 
-/// Moves the shard's offset to the oldest record where the log does not have it; whether it did.
-async fn move_into_log(config: &Config, connection: &mut PgConnection, shard: i16) -> anyhow::Result<bool> {
-    let number = Shard::from_number(u16::try_from(shard)?);
-    let found = kafka::watermarks_of(config, vec![number]).await?;
-    let Some((_, found)) = found.first() else { return Ok(false) };
-    let moved = sqlx::query(
-        "UPDATE shards SET next_offset = $2 WHERE shard = $1 AND next_offset NOT BETWEEN $2 AND $3",
-    )
-    .bind(shard)
-    .bind(found.low)
-    .bind(found.high)
-    .execute(connection)
-    .await?;
-    Ok(moved.rows_affected() > 0)
+/// Moves the shard's offset to the oldest record, whatever the log has by now under the offset that it did not have. What was
+/// applied before is passed.
+async fn read_from_oldest(config: &Config, connection: &mut PgConnection, shard: i16) -> anyhow::Result<()> {
+    let found = kafka::watermarks_of(config, vec![number::shard(shard)]).await?;
+    let (_, found) = found.first().context("Kafka does not tell where the log begins")?;
+    sqlx::query("UPDATE shards SET next_offset = $2 WHERE shard = $1")
+        .bind(shard)
+        .bind(found.low)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn resolve(connection: &mut PgConnection, id: i64) -> sqlx::Result<()> {

@@ -29,6 +29,8 @@ pub(crate) struct Gap {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) offset: i64,
+    /// Kafka does not have that offset: what is missing is known only when reading on.
+    pub(crate) is_offset_lost: bool,
 }
 
 /// What must be told to an operator.
@@ -161,7 +163,7 @@ impl Progress {
     }
 
     fn gap_before(&self, sequence: u64, epoch: u32, offset: i64) -> Gap {
-        Gap { epoch, from: self.sequence + 1, to: sequence - 1, offset }
+        Gap { epoch, from: self.sequence + 1, to: sequence - 1, offset, is_offset_lost: false }
     }
 }
 
@@ -230,7 +232,7 @@ mod tests {
     #[test]
     fn a_jump_stops_the_shard_before_the_record() {
         let mut at = progress(1, 4);
-        let gap = Gap { epoch: 1, from: 5, to: 7, offset: 0 };
+        let gap = Gap { epoch: 1, from: 5, to: 7, offset: 0, is_offset_lost: false };
         assert_eq!(at.judge(&incoming(0, &booked(1, 8, "a"))), Verdict::Stop(gap));
         assert_eq!(at, progress(1, 4));
     }
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(at.judge(&decode(unplaced)), Verdict::SetAside);
         assert_eq!(at.judge(&incoming(3, &booked(1, 5, "a"))), Verdict::Apply);
         assert_eq!((at.sequence, at.next_offset), (5, 4));
-        let gap = Gap { epoch: 1, from: 6, to: 6, offset: 9 };
+        let gap = Gap { epoch: 1, from: 6, to: 6, offset: 9, is_offset_lost: false };
         assert_eq!(at.judge(&incoming(9, &booked(1, 7, "b"))), Verdict::Stop(gap));
     }
 
@@ -278,7 +280,7 @@ mod tests {
     #[test]
     fn a_barrier_beyond_the_applied_sequence_is_a_gap_and_one_below_never_goes_back() {
         let mut at = progress(1, 4);
-        let gap = Gap { epoch: 1, from: 5, to: 6, offset: 0 };
+        let gap = Gap { epoch: 1, from: 5, to: 6, offset: 0, is_offset_lost: false };
         assert_eq!(at.judge(&incoming(0, &barrier(2, 6))), Verdict::Stop(gap));
         assert_eq!(at.judge(&incoming(0, &barrier(2, 1))), Verdict::Pass);
         assert_eq!((at.epoch, at.sequence), (2, 4));

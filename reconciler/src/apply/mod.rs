@@ -184,15 +184,15 @@ impl Applier {
                 Ok(Err(error)) => error,
                 Err(_) => ApplyError::Timeout,
             };
-            if mode == Mode::Together && error.calls_for_pieces(batch.len()) {
-                return Some(Attempt::TooMuch(error));
-            }
-            tracing::warn!(%error, records = batch.len(), "a batch was not applied; trying again");
             if matches!(error, ApplyError::Timeout)
                 && let Err(error) = postgres::end_abandoned_copies(&self.pool).await
             {
                 tracing::warn!(%error, "what holds the rows was not ended");
             }
+            if mode == Mode::Together && error.calls_for_pieces(batch.len()) {
+                return Some(Attempt::TooMuch(error));
+            }
+            tracing::warn!(%error, records = batch.len(), "a batch was not applied; trying again");
             if !backoff.wait(shutdown).await {
                 return None;
             }
@@ -231,9 +231,8 @@ impl Applier {
             .fetch_one(&mut *transaction)
             .await?;
         let (epoch, sequence): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
-        // How many decisions are missing is known only when reading on.
         let from = number::sequence(sequence) + 1;
-        let gap = Gap { epoch: number::epoch(epoch), from, to: from, offset: wanted };
+        let gap = Gap { epoch: number::epoch(epoch), from, to: from, offset: wanted, is_offset_lost: true };
         findings::record_gap(&mut transaction, shard, gap).await?;
         transaction.commit().await
     }

@@ -294,10 +294,12 @@ async fn a_reconciler_that_was_paused_in_the_middle_of_a_copy_does_not_hold_up_i
     let copy = paused.copy_in_raw("COPY booking_items FROM STDIN").await.unwrap();
 
     let service = stack.start();
-    let mut sale = Sale::new(FIRST, 10);
-    stack.append(&[sale.publish()]).await;
-    let is_applied = async || stack.position(FIRST).await.1 == 1;
-    let applied = tokio::time::timeout(Duration::from_secs(60), async {
+    let mut sale = Sale::new(FIRST, 1_000);
+    let mut log = vec![sale.publish()];
+    log.extend((0..200).map(|n| sale.book(&format!("k{n}"), 1)));
+    stack.append(&log).await;
+    let is_applied = async || stack.position(FIRST).await.1 == 201;
+    let applied = tokio::time::timeout(Duration::from_secs(50), async {
         while !is_applied().await {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
