@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AUDIT_LATE_AFTER: TimeDelta = TimeDelta::minutes(10);
 
 /// Decisions that stand still for so long are a problem.
-const STANDS_STILL_AFTER: TimeDelta = TimeDelta::minutes(1);
+const STANDS_STILL_MS: i64 = 60_000;
 
 /// How long what stands still is watched: of a shard that was quiet for hours a record may have come just now.
 const WATCHED: Duration = Duration::from_secs(2);
@@ -71,8 +71,8 @@ pub(crate) struct ShardStatus {
     pub(crate) next_offset: i64,
     /// Records in Kafka that are not applied.
     pub(crate) lag_records: Option<i64>,
-    /// When PostgreSQL last moved on.
-    pub(crate) applied_at: DateTime<Utc>,
+    /// How long ago PostgreSQL last moved on.
+    pub(crate) applied_ms_ago: i64,
     /// How long the oldest decision has waited in Redis for Kafka.
     pub(crate) outbox_age_ms: Option<i64>,
 }
@@ -80,7 +80,12 @@ pub(crate) struct ShardStatus {
 impl ShardStatus {
     /// Whether Kafka has records that were not applied for some time.
     fn stands_still(&self) -> bool {
-        self.lag_records.is_some_and(|lag| lag > 0) && Utc::now() - self.applied_at > STANDS_STILL_AFTER
+        self.lag_records.is_some_and(|lag| lag > 0) && self.applied_ms_ago > STANDS_STILL_MS
+    }
+
+    /// Whether decisions have waited in Redis for some time. Of a shard without a certificate they stay there until it has one.
+    fn is_unrelayed(&self) -> bool {
+        self.certified != Some(false) && self.outbox_age_ms.is_some_and(|age| age > STANDS_STILL_MS)
     }
 }
 
@@ -134,12 +139,13 @@ async fn read_shards(
     ends: &BTreeMap<Shard, i64>,
     outboxes: &BTreeMap<Shard, i64>,
 ) -> sqlx::Result<Vec<ShardStatus>> {
-    let rows: Vec<(i16, i32, i32, i64, i64, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT shard, recovery_epoch, epoch, sequence, next_offset, updated_at FROM shards ORDER BY shard",
+    let rows: Vec<(i16, i32, i32, i64, i64, i64)> = sqlx::query_as(
+        "SELECT shard, recovery_epoch, epoch, sequence, next_offset, \
+                (extract(epoch FROM now() - updated_at) * 1000)::int8 FROM shards ORDER BY shard",
     )
     .fetch_all(pool)
     .await?;
-    let status = |(number, recovery_epoch, epoch, sequence, next_offset, applied_at)| {
+    let status = |(number, recovery_epoch, epoch, sequence, next_offset, applied_ms_ago)| {
         let shard = number::shard(number);
         let live = live.get(&shard);
         ShardStatus {
@@ -150,14 +156,14 @@ async fn read_shards(
             recovery_epoch,
             next_offset,
             lag_records: ends.get(&shard).map(|end| end - next_offset),
-            applied_at,
+            applied_ms_ago,
             outbox_age_ms: outboxes.get(&shard).copied(),
         }
     };
     Ok(rows.into_iter().map(status).collect())
 }
 
-/// How long the head of each outbox has waited, in milliseconds; of those only that are not empty.
+/// How long the head of each outbox has waited by Redis' clock, in milliseconds; of those only that are not empty.
 async fn outbox_ages(
     redis: &RedisLink,
     keys: &Keys,
@@ -167,10 +173,11 @@ async fn outbox_ages(
     for shard in shards {
         pipeline.cmd("XLEN").arg(keys.outbox(*shard)).cmd("HGET").arg(keys.shard(*shard)).arg("head_ms");
     }
-    let found: Vec<Option<i64>> = pipeline.query_async(&mut redis.connection()).await?;
-    let now = Utc::now().timestamp_millis();
+    let mut connection = redis.connection();
+    let found: Vec<Option<i64>> = pipeline.query_async(&mut connection).await?;
+    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
     let age = |(shard, found): (&Shard, &[Option<i64>])| match found {
-        [Some(1..), Some(head_ms)] => Some((*shard, (now - head_ms).max(0))),
+        [Some(1..), Some(head_ms)] => Some((*shard, (seconds * 1_000 - head_ms).max(0))),
         _ => None,
     };
     Ok(shards.iter().zip(found.chunks(2)).filter_map(age).collect())
@@ -202,11 +209,7 @@ fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Ope
             standing.join(", ")
         ));
     }
-    let unrelayed: Vec<_> = shards
-        .iter()
-        .filter(|s| s.outbox_age_ms.is_some_and(|age| age > STANDS_STILL_AFTER.num_milliseconds()))
-        .map(|s| s.shard.to_string())
-        .collect();
+    let unrelayed: Vec<_> = shards.iter().filter(|s| s.is_unrelayed()).map(|s| s.shard.to_string()).collect();
     if !unrelayed.is_empty() {
         problems.push(format!(
             "decisions have waited in Redis for a minute, of {}: no API relays them, or Kafka does not take them; the logs of \
