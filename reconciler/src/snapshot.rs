@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use anyhow::ensure;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
@@ -170,4 +171,28 @@ pub(crate) async fn live_shards(
         LiveShard { certified: certified == 1, position }
     };
     Ok(shards.iter().copied().zip(replies.into_iter().map(state)).collect())
+}
+
+/// Refuses an event that was never published, as far as either store knows.
+pub(crate) async fn check_published(
+    pool: &PgPool,
+    redis: &RedisLink,
+    keys: &Keys,
+    shard: Shard,
+    event: EventId,
+) -> anyhow::Result<()> {
+    let status: Option<String> = sqlx::query_scalar("SELECT status FROM events WHERE id = $1")
+        .bind(event.as_uuid())
+        .fetch_optional(pool)
+        .await?;
+    let is_published = match status.as_deref() {
+        None => false,
+        Some("draft") => {
+            let found = live(redis, keys, shard, &[event]).await?;
+            found.into_iter().any(|(_, live)| live.is_ok_and(|live| live.event.is_some()))
+        }
+        Some(_) => true,
+    };
+    ensure!(is_published, "PostgreSQL has no published event {event}");
+    Ok(())
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use anyhow::ensure;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint};
@@ -87,26 +86,13 @@ pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEven
     Ok(events)
 }
 
-/// Refuses an event that was never published.
-pub(crate) async fn check_published(pool: &PgPool, event: EventId) -> anyhow::Result<()> {
-    let is_published: bool = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT FROM events WHERE id = $1 AND (status <> 'draft' OR frozen_at IS NOT NULL))",
-    )
-    .bind(event.as_uuid())
-    .fetch_one(pool)
-    .await?;
-    ensure!(is_published, "PostgreSQL has no published event {event}");
-    Ok(())
-}
-
-/// Events of which PostgreSQL has no publication, although one began.
-pub(crate) async fn frozen_drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<Vec<EventId>> {
-    let ids: Vec<Uuid> = sqlx::query_scalar(
-        "SELECT id FROM events WHERE shard = $1 AND status = 'draft' AND frozen_at IS NOT NULL ORDER BY id",
-    )
-    .bind(int2(shard.number()))
-    .fetch_all(pool)
-    .await?;
+/// Events of which PostgreSQL has no publication. Redis has one only where the word of its publication was lost, or is on its way.
+pub(crate) async fn drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<Vec<EventId>> {
+    let ids: Vec<Uuid> =
+        sqlx::query_scalar("SELECT id FROM events WHERE shard = $1 AND status = 'draft' ORDER BY id")
+            .bind(int2(shard.number()))
+            .fetch_all(pool)
+            .await?;
     Ok(ids.into_iter().map(EventId::from_uuid).collect())
 }
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::once::Verdict;
 use crate::rebuild::Selection;
 use crate::redis_link::RedisLink;
-use crate::stored;
+use crate::snapshot;
 use crate::{findings, limits, open, postgres, rebuild, repairs, report, run, servers, telemetry};
 
 use super::{Alarms, DeadLetters, Gaps, Manner, What};
@@ -79,7 +79,8 @@ async fn compare(config: &Config, scope: &Scope) -> anyhow::Result<Report> {
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
     if let Some(event) = scope.event {
-        stored::check_published(&pool, event).await?;
+        let shard = config.shards.shard_of(event);
+        snapshot::check_published(&pool, &redis, &config.keys(), shard, event).await?;
     }
     Ok(crate::audit::audit(&pool, &redis, &config.keys(), scope).await?)
 }

@@ -6,7 +6,6 @@
 //! being recovered, so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a
 //! new epoch and ends the same.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 

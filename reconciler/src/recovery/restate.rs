@@ -9,7 +9,6 @@ use boxoffice_schema::scripts::{
     restate_event_fenced, restate_fenced, restore_event,
 };
 use boxoffice_schema::shard::Shard;
-use boxoffice_schema::status::EventStatus;
 
 use crate::alarm::AlarmKind;
 use crate::deep::{self, DeepError, Sources};
@@ -80,7 +79,7 @@ impl Recoverer {
         if drafts.is_empty() {
             return Ok(last);
         }
-        for (event, _) in drafts {
+        for EventImage { id: event, .. } in drafts {
             let intent = Intent {
                 kind: Kind::Restate,
                 shard,
@@ -104,17 +103,13 @@ impl Recoverer {
         Ok(last)
     }
 
-    /// The events that Redis has, with their status there, although PostgreSQL takes them for drafts.
-    pub(super) async fn live_drafts(
-        &self,
-        shard: Shard,
-    ) -> Result<Vec<(EventId, EventStatus)>, RecoveryError> {
-        let drafts = stored::frozen_drafts(&self.pool, shard).await?;
+    /// The events that Redis has although PostgreSQL takes them for drafts, as Redis has them.
+    pub(super) async fn live_drafts(&self, shard: Shard) -> Result<Vec<EventImage>, RecoveryError> {
+        let drafts = stored::drafts(&self.pool, shard).await?;
         let mut found = Vec::new();
         for (event, live) in snapshot::live(&self.redis, &self.keys, shard, &drafts).await? {
             let unreadable = |error| RecoveryError::Unrestorable(format!("event {event} in Redis: {error}"));
-            let live = live.map_err(unreadable)?;
-            found.extend(live.event.map(|image| (event, image.status)));
+            found.extend(live.map_err(unreadable)?.event);
         }
         Ok(found)
     }

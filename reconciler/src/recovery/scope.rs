@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
@@ -172,9 +173,12 @@ impl Recoverer {
     /// What PostgreSQL takes for a draft is not restored, and must not go on in a Redis that went back in time, nor lose its holds
     /// with those of the others.
     async fn check_drafts(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let Some((event, status)) = self.live_drafts(shard).await?.pop() else { return Ok(()) };
+        let Some(EventImage { id, status, slots, .. }) = self.live_drafts(shard).await?.pop() else {
+            return Ok(());
+        };
         Err(RecoveryError::Unrestorable(format!(
-            "event {event} is {status} in Redis, and PostgreSQL, which lost its publication, takes it for a draft: give it that              status there (UPDATE events SET status = '{status}' WHERE id = '{event}')"
+            "event {id} is {status} in Redis, and PostgreSQL, which lost its publication, takes it for a draft: make it there what \
+             it is (UPDATE events SET status = '{status}', slots = {slots}, frozen_at = now() WHERE id = '{id}')"
         )))
     }
 }

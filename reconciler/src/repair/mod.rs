@@ -53,10 +53,10 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let pool = postgres::pool(config)?;
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
-    if let Some(event) = event {
-        stored::check_published(&pool, event).await?;
-    }
     let keys = config.keys();
+    if let Some(event) = event {
+        snapshot::check_published(&pool, &redis, &keys, config.shards.shard_of(event), event).await?;
+    }
     let mut mender =
         Mender { config, pool: &pool, redis: &redis, keys: &keys, by, made: Vec::new(), notes: Vec::new() };
     let scope = audit::Scope::by_hand(config, event, true);
@@ -110,7 +110,7 @@ impl Mender<'_> {
     /// Where the word of a publication went with a gap or a discarded record, Redis says the event once more: from then on it is
     /// one like others.
     async fn mend_publications(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
-        let mut drafts = stored::frozen_drafts(self.pool, shard).await?;
+        let mut drafts = stored::drafts(self.pool, shard).await?;
         drafts.retain(|event| only.is_none_or(|only| only == *event));
         for (event, live) in snapshot::live(self.redis, self.keys, shard, &drafts).await? {
             if live.is_ok_and(|live| live.event.is_some())
