@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use boxoffice_schema::scripts::{Call, Script};
+use boxoffice_schema::scripts::{BEAT, Call, Script};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{
@@ -17,9 +17,6 @@ use crate::config::Config;
 /// A connection is kept for so long, whatever is heard over it: a primary may lack its replicas for hours, and be asked by
 /// many at a time.
 const KEPT_AT_LEAST: Duration = Duration::from_secs(1);
-
-/// A script that may write, by its flags: where a read is answered, a Redis that takes no writes refuses it.
-const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
 
 /// A reconnecting connection; cheap to clone.
 ///

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boxoffice_schema::scripts::Call;
+use boxoffice_schema::scripts::{BEAT, Call};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
 use secrecy::ExposeSecret;
@@ -25,9 +25,6 @@ const RETRY_MAX: Duration = Duration::from_millis(250);
 
 /// How often Redis is asked whether it still answers: one that hangs is known as such before a client asks.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// A script that may write, by its flags: unlike a PING a replica refuses it, and a primary without its replicas.
-const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
 
 /// A connection, and which one it is since the start.
 #[derive(Clone)]

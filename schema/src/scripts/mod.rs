@@ -127,6 +127,10 @@ script!(RESTORE_UNSCHEDULE, "restore_unschedule", " flags=allow-oom", ["restorin
 script!(RESTORE_SHARD, "restore_shard", " flags=allow-oom", ["restoring", "restore_shard"]);
 script!(CERTIFY, "certify", " flags=allow-oom", ["identity", "certify"]);
 
+/// The text of a script that does nothing, and may write by its flags: where a PING or a read is answered, a replica refuses it, and
+/// so does a primary without its replicas.
+pub const BEAT: &str = "#!lua flags=allow-oom\nreturn 1";
+
 /// A call that is ready to be sent.
 pub struct Call {
     /// Which script.
