@@ -10,7 +10,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::link::Link;
 use crate::sale::Sale;
-use crate::stack::{FIRST, SECOND, Stack, wait_until};
+use crate::stack::{FIRST, SECOND, Stack, wait_until, wait_within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bookings_and_counts_follow_the_log() {
@@ -299,12 +299,7 @@ async fn a_reconciler_that_was_paused_in_the_middle_of_a_copy_does_not_hold_up_i
     log.extend((0..200).map(|n| sale.book(&format!("k{n}"), 1)));
     stack.append(&log).await;
     let is_applied = async || stack.position(FIRST).await.1 == 201;
-    let applied = tokio::time::timeout(Duration::from_secs(50), async {
-        while !is_applied().await {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    applied.await.expect("its rows are still locked");
+    wait_within(Duration::from_secs(50), "its rows are free", is_applied).await;
     drop(copy);
     service.stop().await;
     stack.remove().await;

@@ -17,16 +17,21 @@ async fn lose(stack: &Stack, sale: &LiveSale, key: &str) {
     trim_outbox(stack, outbox(stack).await.last().unwrap().position).await;
 }
 
+/// Redis restarts, and what it lost before shows by the barrier.
+async fn recover_past_an_accepted_gap(stack: &Stack) {
+    restart_redis(stack).await;
+    stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recovery_lets_redis_say_what_postgresql_lost_before_it_restores() {
     let stack = Stack::prepare().await;
     let service = stack.start();
     let sale = sold(&stack).await;
     lose(&stack, &sale, "lost-1").await;
-    restart_redis(&stack).await;
-    stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
-    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
-    stack.wait_until_certified().await;
+    recover_past_an_accepted_gap(&stack).await;
     assert_eq!(stack.number(LOST).await, 1);
 
     lose(&stack, &sale, "lost-2").await;
@@ -61,10 +66,7 @@ async fn a_booking_that_only_redis_has_is_kept_where_redis_has_lost_another_key_
         let keys = stack.config.keys();
         let key = [keys.event(FIRST, sale.id()), keys.customers(FIRST, sale.id())][which].clone();
         assert_eq!(redis_integer(&stack, "DEL", &[key.as_bytes()]).await, 1);
-        restart_redis(&stack).await;
-        stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
-        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
-        stack.wait_until_certified().await;
+        recover_past_an_accepted_gap(&stack).await;
         assert_eq!(stack.number(LOST).await, 1, "{key}");
         assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)), "{key}");
         wait_until("all is well", async || stack.command(&["status"]).await.0 == 0).await;
@@ -89,10 +91,7 @@ async fn a_booking_that_only_redis_has_is_kept_where_the_beginning_of_its_epoch_
     stack.execute("UPDATE shards SET epoch = 1, recovery_epoch = 1 WHERE shard = 0").await;
 
     let service = stack.start();
-    restart_redis(&stack).await;
-    stack.wait_for_number("the barrier shows the gap", OPEN_GAPS, 1).await;
-    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
-    stack.wait_until_certified().await;
+    recover_past_an_accepted_gap(&stack).await;
     assert_eq!(stack.number(LOST).await, 1);
     assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)));
     service.stop().await;

@@ -332,9 +332,14 @@ impl Stack {
 
 /// Waits for a condition, up to the deadline.
 pub(crate) async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
+    wait_within(DEADLINE, what, condition).await;
+}
+
+/// The same with another deadline, for what takes longer by itself.
+pub(crate) async fn wait_within(deadline: Duration, what: &str, condition: impl AsyncFn() -> bool) {
     let start = Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < DEADLINE, "waited in vain until {what}");
+        assert!(start.elapsed() < deadline, "waited in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -1,7 +1,6 @@
 //! The live invariant, and the audit that proves it again and again.
 
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 use crate::world::{Settings, World, eventually};
 
@@ -60,12 +59,7 @@ async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten
 /// It came back from an older file, and there is no reconciler that would notice.
 #[tokio::test]
 async fn what_a_redis_that_is_behind_has_lost_is_drift() {
-    let settings = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    let reconciler = settings.start_reconciler(&stop);
-    let world = World::around(settings, &[], CancellationToken::new()).await;
-    world.selling().await;
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
     let event = world.on_sale(&World::draft(&[10])).await;
     world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
     world.drained(&event).await;

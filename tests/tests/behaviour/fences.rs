@@ -28,18 +28,14 @@ impl Sale {
     async fn on(redis: &PrivateRedis) -> Self {
         let mut settings = Settings::fresh().await;
         settings.redis_url = redis.url();
-        boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-        let stop = CancellationToken::new();
-        let reconciler = settings.start_reconciler(&stop);
-        let world = World::around(settings, &[], CancellationToken::new()).await;
-        world.selling().await;
+        let (world, reconciler) = World::beside_a_reconciler(settings).await;
         let event = world.on_sale(&World::draft(&[10])).await;
         let draft = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
         let sold = world.book(&event.id, "sold", &event.request("ann", 3)).await;
         sold.expect(201);
         let held = id(&world.book(&event.id, "held", &event.hold("ann", 1)).await.expect(201));
         world.drained(&event).await;
-        Self { world, event, draft, held, sold_body: sold.body, reconciler: (stop, reconciler) }
+        Self { world, event, draft, held, sold_body: sold.body, reconciler }
     }
 
     /// Nobody puts anything right from here on.

@@ -4,7 +4,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::Gate;
-use crate::http::{Event, id};
+use crate::http::{Event, Reply, id};
 use crate::private_redis::PrivateRedis;
 use crate::world::{Settings, World, eventually};
 
@@ -123,40 +123,43 @@ async fn after_a_fail_over_nothing_is_certified_before_an_old_primary_that_lives
     assert_eq!(new.counts(&event, 0).await, (0, tickets, 100_000 - tickets));
 }
 
+/// A ticket is sold by programs that come to Redis by an address, which leads to the primary; the test looks at its replica.
+async fn sold_by_the_address(primary: &PrivateRedis, replica: &PrivateRedis) -> (Gate, World, Event, Reply) {
+    let mut direct = Settings::fresh().await;
+    direct.redis_url = replica.url();
+    let to_redis = Gate::to(primary.address()).await;
+    let mut following = direct.clone();
+    following.redis_url = format!("redis://{}/", to_redis.address);
+    let world = World::reached(direct, &following, &following, &[]).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let sold = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    sold.expect(201);
+    world.drained(&event).await;
+    replica.caught_up_with(primary).await;
+    (to_redis, world, event, sold)
+}
+
+/// A second ticket is sold, and the first one is there.
+async fn sells_on(world: &World, event: &Event, sold: &Reply) {
+    world.sells_again(event, "after", "bob").await;
+    let replay = world.book(&event.id, "before", &event.request("ann", 1)).await;
+    assert_eq!((replay.status, &replay.body), (201, &sold.body));
+    world.drained(event).await;
+    assert_eq!(world.rows_counted(event, 0).await, (0, 2));
+}
+
 /// A fail-over by hand, in which nothing dies: whoever is connected to the old primary is answered by a replica.
 #[tokio::test]
 async fn sales_go_on_where_the_address_leads_although_nobody_broke_the_connections_to_what_is_a_replica_now()
 {
     let (primary, replica) = (PrivateRedis::start().await, PrivateRedis::start().await);
-    let direct = {
-        let mut settings = Settings::fresh().await;
-        settings.redis_url = replica.url();
-        settings
-    };
-    let to_redis = Gate::to(primary.address()).await;
-    let mut following = direct.clone();
-    following.redis_url = format!("redis://{}/", to_redis.address);
     replica.follow(&primary).await;
-    boxoffice_reconciler::migrate::migrate(&following.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    following.start_reconciler(&stop);
-    let base = following.start_api(&[], &stop).await;
-    let world = World::looking_at(direct, base, stop).await;
-    world.selling().await;
-    let event = world.on_sale(&World::draft(&[100])).await;
-    let sold = world.book(&event.id, "before", &event.request("ann", 1)).await;
-    sold.expect(201);
-    world.drained(&event).await;
-    replica.caught_up_with(&primary).await;
+    let (to_redis, world, event, sold) = sold_by_the_address(&primary, &replica).await;
 
     replica.promote().await;
     to_redis.lead_to(replica.address());
     primary.follow(&replica).await;
-    world.sells_again(&event, "after", "bob").await;
-    let replay = world.book(&event.id, "before", &event.request("ann", 1)).await;
-    assert_eq!((replay.status, &replay.body), (201, &sold.body));
-    world.drained(&event).await;
-    assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+    sells_on(&world, &event, &sold).await;
 }
 
 /// The address leads to the promoted replica, and nothing dies or becomes a replica: the old primary answers every read, and
@@ -169,22 +172,7 @@ async fn sales_go_on_where_the_address_leads_although_an_old_primary_that_misses
     let between = Gate::to(primary.address()).await;
     replica.follow_through(&between.address).await;
     second.follow(&replica).await;
-    let mut direct = Settings::fresh().await;
-    direct.redis_url = replica.url();
-    let to_redis = Gate::to(primary.address()).await;
-    let mut following = direct.clone();
-    following.redis_url = format!("redis://{}/", to_redis.address);
-    boxoffice_reconciler::migrate::migrate(&following.reconciler()).await.unwrap();
-    let stop = CancellationToken::new();
-    following.start_reconciler(&stop);
-    let base = following.start_api(&[], &stop).await;
-    let world = World::looking_at(direct, base, stop).await;
-    world.selling().await;
-    let event = world.on_sale(&World::draft(&[100])).await;
-    let sold = world.book(&event.id, "before", &event.request("ann", 1)).await;
-    sold.expect(201);
-    world.drained(&event).await;
-    replica.caught_up_with(&primary).await;
+    let (to_redis, world, event, sold) = sold_by_the_address(&primary, &replica).await;
 
     between.freeze();
     let connection = primary.connection().await;
@@ -201,9 +189,5 @@ async fn sales_go_on_where_the_address_leads_although_an_old_primary_that_misses
 
     replica.promote().await;
     to_redis.lead_to(replica.address());
-    world.sells_again(&event, "after", "bob").await;
-    let replay = world.book(&event.id, "before", &event.request("ann", 1)).await;
-    assert_eq!((replay.status, &replay.body), (201, &sold.body));
-    world.drained(&event).await;
-    assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
+    sells_on(&world, &event, &sold).await;
 }

@@ -113,12 +113,7 @@ async fn a_zombie_reconciler_that_lost_its_lease_while_it_was_paused_applies_not
 /// confirmed records are missing in the log. Elsewhere the consumer goes on behind them and nobody ever knows.
 #[tokio::test]
 async fn records_that_disappeared_from_the_log_are_a_gap_and_never_skipped() {
-    let settings = Settings::fresh().await;
-    boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
-    let first = CancellationToken::new();
-    let reconciler = settings.start_reconciler(&first);
-    let world = World::around(settings, &[], CancellationToken::new()).await;
-    world.selling().await;
+    let (world, (first, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.drained(&event).await;
     first.cancel();

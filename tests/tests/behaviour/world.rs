@@ -204,6 +204,16 @@ impl World {
         world
     }
 
+    /// The same with a reconciler that can be ended by itself.
+    pub async fn beside_a_reconciler(settings: Settings) -> (Self, (CancellationToken, JoinHandle<()>)) {
+        boxoffice_reconciler::migrate::migrate(&settings.reconciler()).await.unwrap();
+        let stop = CancellationToken::new();
+        let reconciler = settings.start_reconciler(&stop);
+        let world = Self::around(settings, &[], CancellationToken::new()).await;
+        world.selling().await;
+        (world, (stop, reconciler))
+    }
+
     /// An API in front of whatever is there.
     pub async fn around(settings: Settings, api: &[&str], stop: CancellationToken) -> Self {
         let base = settings.start_api(api, &stop).await;
