@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -115,7 +115,7 @@ fn verdict(report: &Report, open: &Open) -> Verdict {
 
 /// Waits until every shard is applied to its end or stands before a gap; returns what is left behind gaps.
 async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BTreeMap<u16, i64>> {
-    let mut last = BTreeMap::new();
+    let mut last = Vec::new();
     let mut moved_at = Instant::now();
     loop {
         let rows: Vec<(i16, i64, bool)> = sqlx::query_as(
@@ -125,29 +125,25 @@ async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BT
         )
         .fetch_all(pool)
         .await?;
-        let behind: Vec<_> = ends
-            .iter()
-            .zip(&rows)
-            .filter(|((_, end), (_, next_offset, _))| next_offset < end)
-            .map(|((shard, end), (_, next_offset, stopped))| (*shard, end - next_offset, *stopped))
-            .collect();
-        if behind.iter().all(|(_, _, stopped)| *stopped) {
-            return Ok(behind.into_iter().map(|(shard, records, _)| (shard.number(), records)).collect());
-        }
+        let behind = |is_stopped: bool| {
+            ends.iter()
+                .zip(&rows)
+                .filter(move |((_, end), (_, next_offset, stopped))| {
+                    next_offset < end && *stopped == is_stopped
+                })
+                .map(|((shard, end), (_, next_offset, _))| (shard.number(), end - next_offset))
+        };
         // Others may be sold from all the time.
-        let waited_for: BTreeMap<Shard, i64> = behind
-            .into_iter()
-            .filter(|(_, _, stopped)| !stopped)
-            .map(|(shard, records, _)| (shard, records))
-            .collect();
+        let waited_for: Vec<(u16, i64)> = behind(false).collect();
+        let Some((shard, records)) = waited_for.first().copied() else { return Ok(behind(true).collect()) };
         if waited_for != last {
             last = waited_for;
             moved_at = Instant::now();
         } else if moved_at.elapsed() > STALL_TIMEOUT {
-            let (shard, records) = last.first_key_value().context("no shard is behind")?;
             bail!(
-                "the log was not applied to its end: shard {shard} has had {records} records to go for {} s; see the \
+                "the log was not applied to its end: shard {} has had {records} records to go for {} s; see the \
                  log of the process that holds the lease (`boxoffice-reconciler status`)",
+                Shard::from_number(shard),
                 STALL_TIMEOUT.as_secs()
             );
         }

@@ -40,25 +40,39 @@ impl Open {
     }
 }
 
+/// How much of each kind is open.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Counts {
+    pub(crate) gaps: i64,
+    pub(crate) alarms: i64,
+    pub(crate) dead_letters: i64,
+    pub(crate) repairs: i64,
+}
+
+/// Counts what is open.
+pub(crate) async fn counts(pool: &PgPool) -> sqlx::Result<Counts> {
+    sqlx::query_as(
+        "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL) AS gaps, \
+                (SELECT count(*) FROM alarms WHERE resolved_at IS NULL) AS alarms, \
+                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL) AS dead_letters, \
+                (SELECT count(*) FROM repairs WHERE outcome IS NULL) AS repairs",
+    )
+    .fetch_one(pool)
+    .await
+}
+
 /// Reads what is open.
 pub(crate) async fn read(pool: &PgPool) -> sqlx::Result<Open> {
     let gaps = gaps(pool).await?;
     let alarms = alarms(pool).await?;
     let dead_letters = dead_letters(pool).await?;
     let repairs = repairs(pool).await?;
-    let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL), \
-                (SELECT count(*) FROM repairs WHERE outcome IS NULL)",
-    )
-    .fetch_one(pool)
-    .await?;
+    let counts = counts(pool).await?;
     Ok(Open {
-        gaps: row.try_get(0)?,
-        alarms: row.try_get(1)?,
-        dead_letters: row.try_get(2)?,
-        repairs: row.try_get(3)?,
+        gaps: counts.gaps,
+        alarms: counts.alarms,
+        dead_letters: counts.dead_letters,
+        repairs: counts.repairs,
         items: gaps.into_iter().chain(dead_letters).chain(alarms).chain(repairs).collect(),
     })
 }

@@ -192,31 +192,33 @@ async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {
     Ok(row.map(|(holder, expires_at)| LeaseHolder { holder, expires_at }))
 }
 
+/// The shards of a kind, if there are any.
+fn named(shards: &[ShardStatus], is_one: impl Fn(&ShardStatus) -> bool) -> Option<String> {
+    let names: Vec<_> = shards.iter().filter(|of| is_one(of)).map(|of| of.shard.to_string()).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Open) -> Vec<String> {
     let mut problems = Vec::new();
     if lease.is_none() {
         problems.push("no reconciler is running: start `boxoffice-reconciler run`".to_owned());
     }
-    let uncertified: Vec<_> =
-        shards.iter().filter(|s| s.certified == Some(false)).map(|s| s.shard.to_string()).collect();
-    if !uncertified.is_empty() {
-        problems.push(format!("not certified, and therefore not selling: {}", uncertified.join(", ")));
-    }
-    let standing: Vec<_> = shards.iter().filter(|s| s.stands_still()).map(|s| s.shard.to_string()).collect();
-    if !standing.is_empty() {
-        problems.push(format!(
-            "Kafka has records that nobody has applied for a minute, of {}: the log of the reconciler that holds the lease says why",
-            standing.join(", ")
-        ));
-    }
-    let unrelayed: Vec<_> = shards.iter().filter(|s| s.is_unrelayed()).map(|s| s.shard.to_string()).collect();
-    if !unrelayed.is_empty() {
-        problems.push(format!(
-            "decisions have waited in Redis for a minute, of {}: no API relays them, or Kafka does not take them; the logs of \
-             the APIs say which",
-            unrelayed.join(", ")
-        ));
-    }
+    let uncertified = named(shards, |shard| shard.certified == Some(false));
+    problems.extend(uncertified.map(|them| format!("not certified, and therefore not selling: {them}")));
+    let standing = named(shards, ShardStatus::stands_still);
+    problems.extend(standing.map(|them| {
+        format!(
+            "Kafka has records that nobody has applied for a minute, of {them}: the log of the reconciler that holds the \
+             lease says why"
+        )
+    }));
+    let unrelayed = named(shards, ShardStatus::is_unrelayed);
+    problems.extend(unrelayed.map(|them| {
+        format!(
+            "decisions have waited in Redis for a minute, of {them}: no API relays them, or Kafka does not take them; the \
+             logs of the APIs say which"
+        )
+    }));
     if !open.is_empty() {
         problems.push(format!(
             "{} gaps, {} dead letters, {} alarms and {} repairs are open",

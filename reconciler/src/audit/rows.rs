@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use boxoffice_schema::ids::{EventId, TicketTypeId};
-use boxoffice_schema::shard::Shard;
 use sqlx::{PgPool, Row};
 
 use crate::number;
@@ -25,7 +24,7 @@ pub(crate) async fn differing(pool: &PgPool, event: Option<EventId>) -> sqlx::Re
             let [held, sold, held_rows, sold_rows] =
                 [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get::<i64, _>(6)?];
             Ok(Finding {
-                shard: shard(row.try_get(0)?),
+                shard: number::shard(row.try_get(0)?),
                 event_id: Some(EventId::from_uuid(row.try_get(1)?)),
                 ticket_type_id: Some(TicketTypeId::from_uuid(row.try_get(2)?)),
                 kind: FindingKind::RowsDiffer,
@@ -51,7 +50,7 @@ pub(super) async fn overdue_holds(
         .await?;
     let mut findings = Vec::new();
     for row in rows {
-        let shard = shard(row.try_get(0)?);
+        let shard = number::shard(row.try_get(0)?);
         let in_step = positions
             .get(&shard.number())
             .is_some_and(|at| at.redis.is_some_and(|redis| redis.sequence == at.postgres.sequence));
@@ -71,8 +70,4 @@ pub(super) async fn overdue_holds(
         });
     }
     Ok(findings)
-}
-
-fn shard(number: i16) -> Shard {
-    number::shard(number)
 }

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::BaseConsumer;
-use sqlx::{PgPool, Row};
+use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::kafka;
+use crate::open;
 use crate::redis_link::RedisLink;
 use crate::telemetry::name;
 
@@ -81,19 +82,13 @@ fn publish(report: &Report) {
 }
 
 async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
-    let row = sqlx::query(
-        "SELECT (SELECT count(*) FROM gaps WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM alarms WHERE resolved_at IS NULL), \
-                (SELECT count(*) FROM dead_letters WHERE outcome IS NULL), \
-                (SELECT count(*) FROM repairs WHERE outcome IS NULL)",
-    )
-    .fetch_one(pool)
-    .await?;
-    for (index, gauge) in [name::GAPS_OPEN, name::ALARMS_OPEN, name::DEAD_LETTERS_OPEN, name::REPAIRS_OPEN]
-        .into_iter()
-        .enumerate()
-    {
-        let count: i64 = row.try_get(index)?;
+    let open = open::counts(pool).await?;
+    for (gauge, count) in [
+        (name::GAPS_OPEN, open.gaps),
+        (name::ALARMS_OPEN, open.alarms),
+        (name::DEAD_LETTERS_OPEN, open.dead_letters),
+        (name::REPAIRS_OPEN, open.repairs),
+    ] {
         metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));
     }
     Ok(())

@@ -15,9 +15,7 @@ use crate::deep::{self, DeepError, Sources};
 use crate::findings;
 use crate::number::int2;
 use crate::repairs::{self, Intent, Kind, Outcome};
-use crate::snapshot;
-
-use crate::stored;
+use crate::{snapshot, stored};
 
 use super::{Recoverer, RecoveryError, stale_is_taken_over};
 
@@ -80,14 +78,7 @@ impl Recoverer {
             return Ok(last);
         }
         for EventImage { id: event, .. } in drafts {
-            let intent = Intent {
-                kind: Kind::Restate,
-                shard,
-                event_id: Some(event),
-                by: BY,
-                before: "PostgreSQL lacks its publication",
-            };
-            let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
+            let row = self.begin_restating(shard, event, "PostgreSQL lacks its publication").await?;
             let call = restate_event_fenced(&self.keys, shard, epoch, event);
             let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
             let (outcome, after) = match Restatement::parse(&reply)? {
@@ -143,19 +134,15 @@ impl Recoverer {
                 return Ok(last);
             }
         }
-        Err(cannot_be_said(event.id, 1))
+        // The next attempt goes on from here.
+        Err(RecoveryError::Stalled)
     }
 
     /// An event of which Redis has lost a key says no booking. It gets what PostgreSQL has of the event, without the customers'
     /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
     async fn put_in_place(&self, shard: Shard, epoch: u32, event: &EventImage) -> Result<(), RecoveryError> {
-        for call in [
-            note_lost(&self.keys, shard, epoch, self.keys.event(shard, event.id)),
-            restore_event(&self.keys, shard, epoch, event),
-        ] {
-            let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
-        }
-        Ok(())
+        self.call(&note_lost(&self.keys, shard, epoch, self.keys.event(shard, event.id))).await?;
+        self.call(&restore_event(&self.keys, shard, epoch, event)).await
     }
 
     /// What was said comes into the log, and is applied.
@@ -190,6 +177,12 @@ impl Recoverer {
         Ok(())
     }
 
+    /// The row of what is said once more, written before it is.
+    async fn begin_restating(&self, shard: Shard, event: EventId, before: &str) -> sqlx::Result<i64> {
+        let intent = Intent { kind: Kind::Restate, shard, event_id: Some(event), by: BY, before };
+        repairs::begin(&mut *self.pool.acquire().await?, &intent).await
+    }
+
     /// Returns the position of the last booking that was said; `None` where none could be.
     async fn restate(
         &self,
@@ -199,8 +192,7 @@ impl Recoverer {
         batch: &[BookingId],
     ) -> Result<Option<Position>, RecoveryError> {
         let before = format!("PostgreSQL lacks {} bookings of Redis, {} among them", batch.len(), batch[0]);
-        let intent = Intent { kind: Kind::Restate, shard, event_id: Some(event.id), by: BY, before: &before };
-        let row = repairs::begin(&mut *self.pool.acquire().await?, &intent).await?;
+        let row = self.begin_restating(shard, event.id, &before).await?;
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
         let call = restate_fenced(&self.keys, shard, epoch, &requests);

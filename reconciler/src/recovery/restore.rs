@@ -22,7 +22,6 @@ use crate::alarm::AlarmKind;
 use crate::audit;
 use crate::epochs;
 use crate::number::{self, int2};
-
 use crate::stored::{self, Page, StoredEvent};
 
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
@@ -223,7 +222,7 @@ impl Recoverer {
         async { read.await.map_err(|panic| RecoveryError::Unrestorable(panic.to_string()))? }
     }
 
-    async fn call(&self, call: &Call) -> Result<(), RecoveryError> {
+    pub(super) async fn call(&self, call: &Call) -> Result<(), RecoveryError> {
         let _: i64 = self.redis.run(call).await.map_err(stale_is_taken_over)?;
         Ok(())
     }
