@@ -194,7 +194,9 @@ impl Asked {
         let is_refused = standings.iter().any(|standing| standing.refuses);
         for (say, standing) in self.says.iter().zip(standings) {
             let kind = if standing.refuses {
-                limits.floods.refused(&say.check, standing.retry_ms, now);
+                if say.policy.tells_floods() {
+                    limits.floods.refused(&say.check, standing.retry_ms, now);
+                }
                 tally::Kind::Refused
             } else if is_refused {
                 // What another policy refused was neither taken nor refused by this one.

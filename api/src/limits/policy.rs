@@ -44,6 +44,14 @@ pub(crate) struct Policy {
     pub(crate) quota: Quota,
 }
 
+impl Policy {
+    /// Whether those whom it refuses again and again may be refused without being looked at. Not where it counts the bookings of
+    /// many: one who floods would keep the others from the answers to their retries.
+    pub(crate) fn tells_floods(&self) -> bool {
+        self.action != Action::Booking || matches!(self.per, Per::Customer | Per::Address)
+    }
+}
+
 /// Every policy of a file, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Policies {

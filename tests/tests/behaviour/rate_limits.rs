@@ -286,6 +286,21 @@ async fn an_obvious_flood_is_refused_from_memory() {
 }
 
 #[tokio::test]
+async fn a_flood_that_is_counted_with_others_keeps_nobody_from_the_answer_to_a_retry() {
+    let file = policies(&policy("per-event", "booking", "event", 1));
+    let world = World::start_with(&under(&file)).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let booked = world.book_from("192.0.2.1", &event, "a", "ann").await;
+    booked.expect(201);
+    for n in 0..15 {
+        let refused = world.book_from("192.0.2.2", &event, &format!("flood-{n}"), "bob").await;
+        refused.refused(429, "rate_limited");
+    }
+    let retry = world.book_from("192.0.2.1", &event, "a", "ann").await;
+    assert_eq!((retry.status, retry.body), (201, booked.body));
+}
+
+#[tokio::test]
 async fn refusals_with_something_allowed_between_them_are_no_flood() {
     let file = policies(&policy("mails", "service", "", 5));
     let (world, gate) = gated(Server::Redis, &under(&file)).await;
