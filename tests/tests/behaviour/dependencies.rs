@@ -169,6 +169,9 @@ async fn without_a_reconciler_nothing_is_sold_because_nothing_was_verified() {
     })
     .await;
     world.publish(&id(&draft)).await.refused(503, "inventory_unverified");
+    // A refusal changes nothing: it is a draft that may be changed still.
+    let changed = world.patch(&id(&draft), &serde_json::json!({"name": "Another"})).await.expect(200);
+    assert_eq!((&changed["name"], &changed["status"]), (&"Another".into(), &"draft".into()));
     settings.start_reconciler(&stop);
     world.selling().await;
     assert_eq!(world.publish(&id(&draft)).await.expect(200)["status"], "on_sale");
