@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use boxoffice_schema::scripts::{BATCH_MAX, Call, Decided, Decision, Outcome, decision_call};
+use boxoffice_schema::scripts::{BATCH_MAX, Call, Decided, Decision, OutboxBounds, Outcome, decision_call};
 use boxoffice_schema::shard::Shard;
 use foldhash::HashMap;
 use futures_util::future::join_all;
@@ -112,7 +112,10 @@ impl<D> Queue<D> {
 async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: &mut Vec<Waiting<D>>) {
     let script = D::script().name;
     let requests = batch.iter().map(|waiting| &waiting.request);
-    let call = decision_call(&shared.settings.keys, shard, shared.settings.outbox, requests);
+    // What is left of the memory is for draining it. Only the script knows who needs none of it.
+    let has_room = !(D::ADDS && shared.pressure.memory_is_short());
+    let outbox = if has_room { shared.settings.outbox } else { OutboxBounds::REACHED };
+    let call = decision_call(&shared.settings.keys, shard, outbox, requests);
     let mut replies = match link.run_for(batch.len(), &call).await {
         Ok(Value::Array(replies)) if replies.len() == batch.len() => replies.into_iter(),
         Ok(other) => {

@@ -231,9 +231,6 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub(crate) async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
-        if self.shared.pressure.memory_is_short() {
-            return Err(InventoryError::OutboxFull);
-        }
         let target = *request.target();
         let known = self.known(target);
         let looks = self.looks();

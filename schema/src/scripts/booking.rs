@@ -32,6 +32,11 @@ pub struct OutboxBounds {
     pub age_ms: u64,
 }
 
+impl OutboxBounds {
+    /// Whatever waits is at a bound: nothing new is decided, and replays and refusals are answered.
+    pub const REACHED: Self = Self { frames: 0, bytes: 0, age_ms: 0 };
+}
+
 /// Which booking a request is about, and where it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -60,6 +65,9 @@ pub fn parse_expiry_member(member: &[u8]) -> Result<(EventId, BookingId), Decode
 
 /// A request that is decided in batches.
 pub trait Decision {
+    /// Whether it makes what was not there before.
+    const ADDS: bool = false;
+
     /// The script that decides it.
     fn script() -> &'static Script;
 
@@ -134,6 +142,8 @@ impl Book {
 }
 
 impl Decision for Book {
+    const ADDS: bool = true;
+
     fn script() -> &'static Script {
         &BOOK
     }

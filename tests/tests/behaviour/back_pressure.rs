@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use crate::gate::{Gate, Server, gated};
 use crate::http::{Event, id};
+use crate::private_redis::PrivateRedis;
 use crate::records::without_gap;
 use crate::world::{World, eventually};
 
@@ -106,4 +107,26 @@ async fn while_the_leader_of_one_partition_is_away_no_other_shard_is_held_up_and
     }
     assert_eq!(world.rows_counted(&event, 0).await, (0, 1));
     assert_eq!(world.rows_counted(&other, 0).await, (0, sold.get()));
+}
+
+/// The shard's outbox is empty: it is Redis itself that has no room.
+#[tokio::test]
+async fn while_redis_is_short_of_memory_only_what_is_new_is_refused() {
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    let booked = world.book(&event.id, "a", &event.request("ann", 1)).await;
+    booked.expect(201);
+    redis.has_left(15).await;
+    eventually("new bookings to be refused", || async {
+        let key = uuid::Uuid::now_v7().to_string();
+        world.book(&event.id, &key, &event.request("bob", 1)).await.status == 503
+    })
+    .await;
+    world.book(&event.id, "b", &event.request("bob", 1)).await.refused(503, "outbox_full");
+    let again = world.book(&event.id, "a", &event.request("ann", 1)).await;
+    assert_eq!((again.status, &again.body), (201, &booked.body));
+    world.book(&event.id, "a", &event.request("ann", 2)).await.refused(422, "idempotency_key_reused");
+    redis.has_left(90).await;
+    world.sells_again(&event, "b", "bob").await;
 }

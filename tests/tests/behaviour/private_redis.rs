@@ -117,6 +117,20 @@ impl PrivateRedis {
         command.query_async::<()>(&mut connection).await.unwrap();
     }
 
+    /// So many percent of its memory are left from now on.
+    pub async fn has_left(&self, percent: u64) {
+        let mut connection = self.connection().await;
+        // Beside this what a few clients need is next to nothing.
+        let mut fill = redis::cmd("SETRANGE");
+        fill.arg("filling").arg(20_000_000).arg("x").query_async::<()>(&mut connection).await.unwrap();
+        let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+        let maxmemory = used.parse::<u64>().unwrap() * 100 / (100 - percent);
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg("maxmemory").arg(maxmemory);
+        command.query_async::<()>(&mut connection).await.unwrap();
+    }
+
     /// How often it has run a command, by clients or in scripts.
     pub async fn calls(&self, command: &str) -> usize {
         let mut connection = self.connection().await;
