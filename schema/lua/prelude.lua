@@ -45,7 +45,6 @@ end
 
 local function next_sequence(shard)
   shard.seq = shard.seq + 1
-  return shard.seq
 end
 
 -- Appends a decision to the frame, of which the first entry is kept for its head: its kind and sequence, the ids that it is

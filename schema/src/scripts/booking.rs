@@ -74,8 +74,8 @@ pub trait Decision {
     /// Which booking it is about.
     fn target(&self) -> &Target;
 
-    /// Its own part of the packed request, after the subject.
-    fn pack(&self, out: &mut Vec<u8>);
+    /// Its own part of the packed request, after the subject, where it has any.
+    fn pack(&self, _out: &mut Vec<u8>) {}
 
     /// The rate limits that are decided with it.
     fn rates(&self) -> &[RateCheck] {
@@ -200,8 +200,6 @@ impl Decision for Cancel {
     fn target(&self) -> &Target {
         &self.target
     }
-
-    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// A hold to be expired if it is due.
@@ -218,8 +216,6 @@ impl Decision for Expire {
     fn target(&self) -> &Target {
         &self.target
     }
-
-    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// Reads a booking's image; replies none where there is no such booking, and UNVERIFIED where the shard is not

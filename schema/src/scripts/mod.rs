@@ -45,7 +45,7 @@ impl Script {
     fn new(name: &'static str, source: &'static str) -> Self {
         #[cfg(feature = "mutants")]
         let source = crate::mutants::mutate(name, source);
-        let hash = move || Sha1::digest(source).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = move || format!("{:x}", Sha1::digest(source));
         Self { name, source, sha1: LazyLock::new(Box::new(hash)) }
     }
 

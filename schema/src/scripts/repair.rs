@@ -27,8 +27,6 @@ impl Decision for Restate {
     fn target(&self) -> &Target {
         &self.target
     }
-
-    fn pack(&self, _: &mut Vec<u8>) {}
 }
 
 /// The scripts for a fenced shard look at no bound.
