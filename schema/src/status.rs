@@ -1,4 +1,4 @@
-//! The states of bookings and events, and their legal moves.
+//! The states of bookings and events.
 
 use std::fmt;
 
@@ -67,16 +67,6 @@ impl BookingStatus {
             .into_iter()
             .find(|status| status.as_str() == word)
             .ok_or_else(|| DecodeError::new("booking status", format!("unknown word {word:?}")))
-    }
-
-    /// Whether one decision may move a booking from this state to `next`.
-    pub const fn may_become(self, next: Self) -> bool {
-        matches!(
-            (self, next),
-            (Self::Held, Self::Confirmed | Self::Cancelled | Self::Expired)
-                | (Self::Confirmed, Self::Cancelled)
-                | (Self::Expired, Self::Confirmed)
-        )
     }
 }
 
