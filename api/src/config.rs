@@ -12,7 +12,7 @@ use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::identity::{JwksSource, Mode, TokenSettings};
-use crate::inventory::Acknowledge;
+use crate::inventory::{Acknowledge, Settings};
 use crate::request::TrustedProxies;
 use crate::transport::{Bounds, Origins, TlsFiles};
 
@@ -202,36 +202,16 @@ pub struct Config {
     pub database_url: SecretString,
     /// The most connections to PostgreSQL.
     pub database_pool: u32,
-    /// Redis.
-    pub redis_url: SecretString,
-    /// Kafka's bootstrap brokers.
-    pub kafka_brokers: String,
-    /// The log.
-    pub kafka_topic: String,
-    /// How many shards there are.
-    pub shards: ShardCount,
-    /// Names the keys in Redis.
-    pub keys: Keys,
-    /// When a decision is acknowledged.
-    pub acknowledge: Acknowledge,
-    /// How many replicas Redis is to have.
-    pub redis_replicas: u16,
+    /// What the inventory is told: Redis, Kafka and the shards are in it, which others ask for as well.
+    pub(crate) inventory: Settings,
     /// Whether to refuse to start on a Redis that does not keep what is promised.
     pub strict: bool,
-    /// How much may wait for Kafka.
-    pub outbox: OutboxBounds,
-    /// How many requests of one kind may wait for one shard.
-    pub queue: usize,
     /// The policies of the rate limits.
     pub rate_limits: Option<PathBuf>,
     /// Where what they decided is told.
     pub rate_limit_topic: String,
     /// Who is believed about a client's address.
     pub(crate) trusted_proxies: TrustedProxies,
-    /// How long one answer of Redis may take.
-    pub redis_timeout: Duration,
-    /// How long a relay's lease lasts.
-    pub lease: Duration,
     /// How long a shutdown may take, of which clients get half.
     pub shutdown: Duration,
 }
@@ -273,25 +253,27 @@ impl Options {
             bounds,
             database_url: required("BOXOFFICE_DATABASE_URL", self.database_url).and_then(database_url)?,
             database_pool: self.database_pool,
-            redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url).and_then(redis_url)?,
-            kafka_brokers: brokers.context("BOXOFFICE_KAFKA_BROKERS is not set")?,
-            kafka_topic: self.kafka_topic,
-            shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
-            keys: Keys::new(self.redis_prefix),
-            acknowledge: self.ack,
-            redis_replicas: self.redis_replicas,
-            strict: self.strict,
-            outbox: OutboxBounds {
-                frames: self.outbox_max_frames,
-                bytes: self.outbox_max_bytes,
-                age_ms: self.outbox_max_age_ms,
+            inventory: Settings {
+                redis_url: required("BOXOFFICE_REDIS_URL", self.redis_url).and_then(redis_url)?,
+                kafka_brokers: brokers.context("BOXOFFICE_KAFKA_BROKERS is not set")?,
+                topic: self.kafka_topic,
+                shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
+                keys: Keys::new(self.redis_prefix),
+                outbox: OutboxBounds {
+                    frames: self.outbox_max_frames,
+                    bytes: self.outbox_max_bytes,
+                    age_ms: self.outbox_max_age_ms,
+                },
+                queue: usize::try_from(self.queue_per_shard).context("BOXOFFICE_QUEUE_PER_SHARD")?,
+                redis_timeout: Duration::from_millis(self.redis_timeout_ms),
+                lease: Duration::from_millis(self.lease_ms),
+                acknowledge: self.ack,
+                redis_replicas: self.redis_replicas,
             },
-            queue: usize::try_from(self.queue_per_shard).context("BOXOFFICE_QUEUE_PER_SHARD")?,
+            strict: self.strict,
             rate_limits: self.rate_limits.filter(|path| !path.as_os_str().is_empty()),
             rate_limit_topic: self.rate_limit_topic,
             trusted_proxies: self.trusted_proxies.parse().context("BOXOFFICE_TRUSTED_PROXIES")?,
-            redis_timeout: Duration::from_millis(self.redis_timeout_ms),
-            lease: Duration::from_millis(self.lease_ms),
             shutdown: Duration::from_secs(self.shutdown_seconds),
         })
     }

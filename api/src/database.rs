@@ -108,7 +108,7 @@ impl Database {
             .connect_lazy_with(options.clone());
         let probe = Probe {
             options,
-            shards: config.shards,
+            shards: config.inventory.shards,
             mode: config.auth,
             keys,
             connection: None,

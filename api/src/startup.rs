@@ -23,7 +23,7 @@ use crate::database::{Database, Probe};
 use crate::error::{Code, Problem};
 use crate::find::Stores;
 use crate::identity::{Authentication, JwksReader, KeyRing, Mode, Tokens};
-use crate::inventory::{self, Inventory, Settings, Workers};
+use crate::inventory::{self, Inventory, Workers};
 use crate::limits::{Limits, Stream};
 use crate::observe::observe;
 use crate::office::Office;
@@ -67,9 +67,9 @@ impl Application {
         probe.look().await?;
         let inventory_stop = CancellationToken::new();
         if config.strict {
-            inventory::refuse_unsafe(&settings(&config)).await?;
+            inventory::refuse_unsafe(&config.inventory).await?;
         }
-        let (inventory, inventory_workers) = Inventory::start(settings(&config), &inventory_stop)?;
+        let (inventory, inventory_workers) = Inventory::start(config.inventory.clone(), &inventory_stop)?;
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
         let (authentication, jwks) = authentication(&config, keys).await?;
@@ -157,25 +157,8 @@ async fn authentication(
 fn limits(config: &Config, stop: &CancellationToken) -> anyhow::Result<Option<Arc<Limits>>> {
     let Some(path) = config.rate_limits.clone() else { return Ok(None) };
     let instance = Uuid::now_v7().to_string();
-    let stream = Stream::new(&config.kafka_brokers, config.rate_limit_topic.clone(), instance)?;
-    Limits::start(path, config.keys.clone(), stream, stop).map(Some)
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        redis_url: config.redis_url.clone(),
-        kafka_brokers: config.kafka_brokers.clone(),
-        topic: config.kafka_topic.clone(),
-        shards: config.shards,
-        keys: config.keys.clone(),
-        outbox: config.outbox,
-        queue: config.queue,
-        redis_timeout: config.redis_timeout,
-        lease: config.lease,
-        acknowledge: config.acknowledge,
-        redis_replicas: config.redis_replicas,
-        instance: Uuid::now_v7().to_string(),
-    }
+    let stream = Stream::new(&config.inventory.kafka_brokers, config.rate_limit_topic.clone(), instance)?;
+    Limits::start(path, config.inventory.keys.clone(), stream, stop).map(Some)
 }
 
 /// Gives Redis and Kafka a moment to answer, so that the first clients do not meet a process that has yet to connect.

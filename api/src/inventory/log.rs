@@ -99,11 +99,11 @@ pub(super) struct DecisionLog {
 }
 
 impl DecisionLog {
-    pub(super) fn new(settings: &Settings) -> anyhow::Result<Self> {
+    pub(super) fn new(settings: &Settings, instance: &str) -> anyhow::Result<Self> {
         let mut config = ClientConfig::new();
         config
             .set("bootstrap.servers", &settings.kafka_brokers)
-            .set("client.id", format!("boxoffice-api-{}", settings.instance))
+            .set("client.id", format!("boxoffice-api-{instance}"))
             .set("acks", "all")
             .set("enable.idempotence", "true")
             // A record that fails stops the ones behind it, so that a shard's log has no gap.

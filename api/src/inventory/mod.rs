@@ -47,6 +47,7 @@ use foldhash::HashMap;
 use secrecy::SecretString;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 pub(crate) use guarantees::refuse_unsafe;
 pub(crate) use made::{Again, FirstResponse};
@@ -94,8 +95,6 @@ pub(crate) struct Settings {
     pub(crate) acknowledge: Acknowledge,
     /// How many replicas Redis is to have.
     pub(crate) redis_replicas: u16,
-    /// Names this process among the instances.
-    pub(crate) instance: String,
 }
 
 /// Why there is no outcome. Nothing is known to have been sold; a retry with the same key finds out.
@@ -142,6 +141,8 @@ pub(crate) enum Booked {
 /// What all tasks of an inventory share.
 struct Shared {
     settings: Settings,
+    /// Names this inventory among the instances, for leases above all.
+    instance: String,
     background: Link,
     log: DecisionLog,
     acknowledgements: Acknowledgements,
@@ -178,15 +179,17 @@ impl Inventory {
     pub(crate) fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let shards: Vec<Shard> = settings.shards.shards().collect();
+        let instance = Uuid::now_v7().to_string();
         let link = Link::start(&settings, &mut keepers)?;
         let shared = Arc::new(Shared {
             background: link.of_the_background(settings.redis_timeout, &mut keepers),
-            log: DecisionLog::new(&settings)?,
+            log: DecisionLog::new(&settings, &instance)?,
             acknowledgements: Acknowledgements::new(settings.shards),
             pressure: Pressure::default(),
             made: Made::default(),
             wake_ups: shards.iter().map(|shard| (*shard, tokio::sync::Notify::new())).collect(),
             settings,
+            instance,
         });
         let inventory = Self {
             bookings: Arc::new(Batcher::start(&shared, &link, &mut tasks)),

@@ -67,7 +67,7 @@ pub(super) async fn serve(shared: Arc<Shared>, shard: Shard, shutdown: Cancellat
 }
 
 async fn give_back(shared: &Shared, shard: Shard) {
-    let unlease = scripts::unlease(&shared.settings.keys, shard, &shared.settings.instance);
+    let unlease = scripts::unlease(&shared.settings.keys, shard, &shared.instance);
     if let Err(error) = shared.background.run::<i64>(&unlease).await {
         tracing::debug!(%error, %shard, "the lease was not given back; it runs out by itself");
     }
@@ -85,7 +85,7 @@ enum Ended {
 /// The shard's epoch, where the lease is ours.
 async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
     let ttl = u64::try_from(shared.settings.lease.as_millis()).unwrap_or(u64::MAX);
-    let call = scripts::lease(&shared.settings.keys, shard, &shared.settings.instance, ttl);
+    let call = scripts::lease(&shared.settings.keys, shard, &shared.instance, ttl);
     match LeaseOutcome::parse(shared.background.run(&call).await.ok()?) {
         LeaseOutcome::Ours(epoch) => Some(epoch),
         LeaseOutcome::Anothers | LeaseOutcome::NoShard => None,
@@ -294,7 +294,7 @@ async fn hand_over_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<Opt
 /// Removes what Kafka has confirmed; the number of frames. Before the shard is verified nothing is removed: the call is
 /// made again until it is, or until a recovery has begun, and nothing is sent meanwhile.
 async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) -> Result<i64, RelayError> {
-    let call = scripts::trim(&shared.settings.keys, shard, &shared.settings.instance, epoch, confirmed);
+    let call = scripts::trim(&shared.settings.keys, shard, &shared.instance, epoch, confirmed);
     loop {
         return match shared.background.try_run::<i64>(&call).await? {
             Ok(removed) => Ok(removed),
