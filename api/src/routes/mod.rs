@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::error::{Code, Problem};
 use crate::office::Office;
 
-pub(crate) use representation::{Reading, listed, shown, tag_of};
+pub(crate) use representation::{Reading, listed, represented, shown};
 
 /// What handlers get.
 pub(crate) type SharedOffice = Data<Office>;

@@ -17,7 +17,7 @@ use flate2::write::GzEncoder;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Answer;
+use super::{Answer, written};
 use crate::error::Problem;
 
 /// Less is not worth compressing.
@@ -28,9 +28,15 @@ const TAG_BYTES: usize = 16;
 
 /// One thing, by its tag or whole.
 pub(crate) fn shown(request: &HttpRequest, body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-    let tag = EntityTag::new_strong(digest(&bytes));
+    let (bytes, tag) = represented(body)?;
     Ok(tagged(request, &tag, bytes))
+}
+
+/// One thing as JSON, and what a client names it by that has read or written it.
+pub(crate) fn represented(body: &impl Serialize) -> Result<(Vec<u8>, EntityTag), Problem> {
+    let bytes = written(body)?;
+    let tag = EntityTag::new_strong(digest(&bytes));
+    Ok((bytes, tag))
 }
 
 /// One thing that says when it was read, as whoever shares the read is shown it.
@@ -42,9 +48,8 @@ pub(crate) struct Reading {
 impl Reading {
     /// Its tag is that of `essence`, what does not change by being read again.
     pub(crate) fn new(essence: &impl Serialize, body: &impl Serialize) -> Result<Self, Problem> {
-        let essence = serde_json::to_vec(essence).map_err(Problem::internal)?;
-        let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-        Ok(Self { tag: EntityTag::new_weak(digest(&essence)), bytes: bytes.into() })
+        let tag = EntityTag::new_weak(digest(&written(essence)?));
+        Ok(Self { tag, bytes: written(body)?.into() })
     }
 
     /// By its tag or whole.
@@ -55,7 +60,7 @@ impl Reading {
 
 /// A page of a list. Its tag is weak, since one page may go out in two encodings.
 pub(crate) fn listed(request: &HttpRequest, next_cursor: Option<&str>, body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
+    let bytes = written(body)?;
     let tag = EntityTag::new_weak(digest(&bytes));
     let mut response = if is_known(request, &tag) {
         unchanged(&tag)
@@ -71,12 +76,6 @@ pub(crate) fn listed(request: &HttpRequest, next_cursor: Option<&str>, body: &im
         response.headers_mut().insert(LINK, next_page(request, cursor)?);
     }
     Ok(response)
-}
-
-/// What a client names a representation by, of which it has read or written the JSON.
-pub(crate) fn tag_of(body: &impl Serialize) -> Result<EntityTag, Problem> {
-    let bytes = serde_json::to_vec(body).map_err(Problem::internal)?;
-    Ok(EntityTag::new_strong(digest(&bytes)))
 }
 
 fn digest(bytes: &[u8]) -> String {

@@ -20,7 +20,7 @@ use crate::find::Found;
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::request::{event_id, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, tag_of};
+use crate::routes::{Answer, SharedOffice, in_time, represented};
 
 const INTERRUPTED: &str = "The publication of this event did not finish; publish it again.";
 
@@ -189,7 +189,7 @@ impl Precondition {
     /// where any event will do. An event never has two changes at the same time.
     fn expects(&self, event: &EventImage) -> Result<Option<DateTime<Utc>>, Problem> {
         let Some(IfMatch::Items(tags)) = &self.0 else { return Ok(None) };
-        let tag = tag_of(&EventBody::of(event))?;
+        let (_, tag) = represented(&EventBody::of(event))?;
         if tags.iter().any(|known| known.strong_eq(&tag)) {
             Ok(Some(event.updated_at))
         } else {

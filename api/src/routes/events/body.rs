@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::contract;
 use crate::error::Problem;
-use crate::routes::{Answer, json, tag_of};
+use crate::routes::{Answer, json_response, represented};
 
 /// An event.
 #[derive(Serialize, ToSchema)]
@@ -97,9 +97,9 @@ fn ticket_type(of_type: &TicketTypeImage, currency: Currency) -> TicketTypeBody<
 
 /// The event after a call has made or changed it, with the tag that the next change may name.
 pub(super) fn respond(status: StatusCode, event: &EventImage) -> Answer {
-    let body = EventBody::of(event);
-    let tag = HeaderValue::from_str(&tag_of(&body)?.to_string()).map_err(Problem::internal)?;
-    let mut response = json(status, &body)?;
+    let (bytes, tag) = represented(&EventBody::of(event))?;
+    let mut response = json_response(status, bytes);
+    let tag = HeaderValue::from_str(&tag.to_string()).map_err(Problem::internal)?;
     response.headers_mut().insert(ETAG, tag);
     Ok(response)
 }
