@@ -306,13 +306,7 @@ fn is_broken(error: &RedisError) -> bool {
 
 fn evalsha(call: &Call) -> Cmd {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(call.script.sha1()).arg(call.keys.len());
-    for key in &call.keys {
-        command.arg(key);
-    }
-    for arg in &call.args {
-        command.arg(arg.as_slice());
-    }
+    command.arg(call.script.sha1()).arg(call.keys.len()).arg(&call.keys).arg(&call.args);
     command
 }
 

@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
-use actix_web::HttpRequest;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use actix_web::web::{Bytes, BytesMut, Payload};
+use actix_web::{HttpMessage, HttpRequest};
 use futures_util::StreamExt;
 use tokio::time::{Duration, Instant, timeout_at};
 
@@ -20,7 +20,7 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads the body.
 pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, Problem> {
-    check_type(request.headers())?;
+    check_type(request)?;
     if declared_size(request.headers()).is_some_and(|size| size > SIZE_MAX) {
         return Err(Problem::new(Code::BodyTooLarge));
     }
@@ -79,13 +79,10 @@ fn declared_size(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// `application/json`, whatever its parameters.
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let essence = |value: &str| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json")
-    };
-    let is_json = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(essence);
-    let is_encoded = headers
+fn check_type(request: &HttpRequest) -> Result<(), Problem> {
+    let is_json = request.content_type().eq_ignore_ascii_case("application/json");
+    let is_encoded = request
+        .headers()
         .get(CONTENT_ENCODING)
         .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
     if is_json && !is_encoded { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType)) }

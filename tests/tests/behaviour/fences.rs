@@ -89,10 +89,7 @@ impl Sale {
         let mut load = redis::cmd("SCRIPT");
         let sha1: String = load.arg("LOAD").arg(call.script.source()).query_async(&mut redis).await.unwrap();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(sha1).arg(call.keys.len()).arg(&call.keys);
-        for arg in &call.args {
-            command.arg(arg.as_slice());
-        }
+        command.arg(sha1).arg(call.keys.len()).arg(&call.keys).arg(&call.args);
         let answer: Result<redis::Value, RedisError> = command.query_async(&mut redis).await;
         assert_eq!(answer.unwrap_err().code(), Some(error_code::UNVERIFIED));
     }
