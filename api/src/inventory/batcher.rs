@@ -32,6 +32,13 @@ struct Waiting<D> {
     answer: oneshot::Sender<Answer>,
 }
 
+impl<D> Waiting<D> {
+    /// Whoever is gone retries with their key and finds the decision.
+    fn tell(self, answer: Answer) {
+        let _ = self.answer.send(answer);
+    }
+}
+
 /// A queue for each shard, for one kind of decision: a flood for one event fills its own shard's alone.
 pub(super) struct Batcher<D> {
     shared: Arc<Shared>,
@@ -116,18 +123,16 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
     let has_room = !(D::ADDS && shared.pressure.memory_is_short());
     let outbox = if has_room { shared.settings.outbox } else { OutboxBounds::REACHED };
     let call = decision_call(&shared.settings.keys, shard, outbox, requests);
-    let mut replies = match link.run_for(batch.len(), &call).await {
-        Ok(Value::Array(replies)) if replies.len() == batch.len() => replies.into_iter(),
-        Ok(other) => {
-            tracing::error!(script, ?other, "a script answered what it never should");
-            return refuse(batch, &unexpected());
+    let replies = match ask(link, batch.len(), &call).await {
+        Ok(replies) => replies,
+        Err(error) => {
+            return batch.drain(..).for_each(|waiting| waiting.tell(Err(error.clone())));
         }
-        Err(error) => return refuse(batch, &error),
     };
     let mut changed = false;
     let mut outcomes: HashMap<&'static str, u64> = HashMap::default();
-    for waiting in batch.drain(..) {
-        let decided = replies.next().map_or_else(|| Err(unexpected()), |reply| parse(&call, &reply));
+    for (waiting, reply) in batch.drain(..).zip(replies) {
+        let decided = parse(&call, &reply);
         if let Ok(Decided { outcome, .. }) = &decided {
             if let Outcome::Changed(image) = outcome {
                 // Here, since the client may be gone by now, and come again.
@@ -136,8 +141,7 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
             }
             *outcomes.entry(outcome.label()).or_default() += 1;
         }
-        // A receiver that is gone retries with its key and finds the decision.
-        let _ = waiting.answer.send(decided);
+        waiting.tell(decided);
     }
     for (outcome, count) in outcomes {
         metrics::counter!("boxoffice_decisions_total", "script" => script, "outcome" => outcome)
@@ -155,12 +159,17 @@ fn parse(call: &Call, reply: &Value) -> Answer {
     }
 }
 
-pub(super) fn unexpected() -> InventoryError {
-    InventoryError::RedisUnavailable("unexpected answer".to_owned())
+/// Runs a script that answers so many requests together: an answer for each of them.
+pub(super) async fn ask(link: &Link, requests: usize, call: &Call) -> Result<Vec<Value>, InventoryError> {
+    match link.run_for::<Value>(requests, call).await? {
+        Value::Array(replies) if replies.len() == requests => Ok(replies),
+        other => {
+            tracing::error!(script = call.script.name, ?other, "a script answered what it never should");
+            Err(unexpected())
+        }
+    }
 }
 
-fn refuse<D>(batch: &mut Vec<Waiting<D>>, error: &InventoryError) {
-    for waiting in batch.drain(..) {
-        let _ = waiting.answer.send(Err(error.clone()));
-    }
+pub(super) fn unexpected() -> InventoryError {
+    InventoryError::RedisUnavailable("unexpected answer".to_owned())
 }

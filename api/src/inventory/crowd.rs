@@ -16,7 +16,7 @@ const TURN_MAX: usize = 128;
 /// The longest that a turn waits for others: a thread with much else to do may bring few for a long time.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// Somebody who waits for a look, and what they ask.
+/// Somebody who waits for an answer, and what they ask.
 pub(super) struct Waiting<Q, A> {
     pub(super) question: Q,
     pub(super) answer: oneshot::Sender<A>,

@@ -7,7 +7,8 @@ use redis::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::batcher::unexpected;
+use super::batcher::{ask, unexpected};
+use super::crowd::Waiting;
 use super::link::Link;
 use super::together::together;
 use super::{InventoryError, Settings};
@@ -17,15 +18,12 @@ const WAIT_MAX: Duration = Duration::from_millis(1_000);
 
 type Answer = Result<Vec<Standing>, InventoryError>;
 
-struct Waiting {
-    checks: Vec<RateCheck>,
-    answer: oneshot::Sender<Answer>,
-}
+type Asking = Waiting<Vec<RateCheck>, Answer>;
 
 /// The queue of all checks: they belong to no shard.
 #[derive(Clone)]
 pub(super) struct Rates {
-    queue: mpsc::Sender<Waiting>,
+    queue: mpsc::Sender<Asking>,
 }
 
 impl Rates {
@@ -36,9 +34,9 @@ impl Rates {
         Self { queue }
     }
 
-    pub(super) async fn check(&self, checks: Vec<RateCheck>) -> Answer {
+    pub(super) async fn check(&self, question: Vec<RateCheck>) -> Answer {
         let (answer, standings) = oneshot::channel();
-        self.queue.try_send(Waiting { checks, answer }).map_err(|_| InventoryError::Overloaded)?;
+        self.queue.try_send(Waiting { question, answer }).map_err(|_| InventoryError::Overloaded)?;
         match tokio::time::timeout(WAIT_MAX, together(standings)).await {
             Ok(Ok(standings)) => standings,
             Ok(Err(_)) | Err(_) => Err(InventoryError::RedisUnavailable("no answer in time".to_owned())),
@@ -46,31 +44,27 @@ impl Rates {
     }
 }
 
-async fn serve(link: Link, mut queue: mpsc::Receiver<Waiting>) {
+async fn serve(link: Link, mut queue: mpsc::Receiver<Asking>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while queue.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // Whoever gave up is not counted.
-        batch.retain(|waiting: &Waiting| !waiting.answer.is_closed());
+        batch.retain(|waiting: &Asking| !waiting.answer.is_closed());
         if !batch.is_empty() {
             check(&link, &mut batch).await;
         }
     }
 }
 
-async fn check(link: &Link, batch: &mut Vec<Waiting>) {
-    let call = check_rates(batch.iter().map(|waiting| waiting.checks.as_slice()));
-    let mut replies = match link.run_for(batch.len(), &call).await {
-        Ok(Value::Array(replies)) if replies.len() == batch.len() => replies.into_iter().map(Ok),
-        Ok(_) => return refuse(batch, &unexpected()),
+async fn check(link: &Link, batch: &mut Vec<Asking>) {
+    let call = check_rates(batch.iter().map(|waiting| waiting.question.as_slice()));
+    let replies = ask(link, batch.len(), &call).await.map_err(|error| match error {
         // A full Redis says so in the words of the outbox, which this is not about.
-        Err(InventoryError::OutboxFull) => {
-            return refuse(batch, &InventoryError::RedisUnavailable("it is out of memory".to_owned()));
-        }
-        Err(error) => return refuse(batch, &error),
-    };
-    for waiting in batch.drain(..) {
-        let standings = replies.next().unwrap_or_else(|| Err(unexpected())).and_then(|reply| parse(&reply));
-        let _ = waiting.answer.send(standings);
+        InventoryError::OutboxFull => InventoryError::RedisUnavailable("it is out of memory".to_owned()),
+        error => error,
+    });
+    match replies {
+        Ok(replies) => batch.drain(..).zip(replies).for_each(|(waiting, reply)| waiting.tell(parse(&reply))),
+        Err(error) => batch.drain(..).for_each(|waiting| waiting.tell(Err(error.clone()))),
     }
 }
 
@@ -78,11 +72,5 @@ fn parse(reply: &Value) -> Answer {
     match reply {
         Value::BulkString(bytes) => Ok(parse_standings(bytes)?.0),
         _ => Err(unexpected()),
-    }
-}
-
-fn refuse(batch: &mut Vec<Waiting>, error: &InventoryError) {
-    for waiting in batch.drain(..) {
-        let _ = waiting.answer.send(Err(error.clone()));
     }
 }
