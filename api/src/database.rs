@@ -29,6 +29,9 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_RETRY_FIRST: Duration = Duration::from_millis(100);
 const PROBE_WITHIN: Duration = Duration::from_secs(1);
 
+/// What PostgreSQL is where tables or the installation's row are not there yet.
+pub(crate) const NOT_PREPARED: &str = "not prepared; run `boxoffice-reconciler migrate` first";
+
 /// Why PostgreSQL gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DatabaseError {
@@ -293,11 +296,10 @@ fn check_mode(installed: Option<&str>, configured: Mode) -> anyhow::Result<()> {
 }
 
 fn describe(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::RowNotFound => "not prepared; run `boxoffice-reconciler migrate` first".to_owned(),
-        sqlx::Error::Database(database) if is_older(&database.code().unwrap_or_default()) => {
-            "not prepared; run `boxoffice-reconciler migrate` first".to_owned()
-        }
-        other => other.to_string(),
-    }
+    let is_prepared = match error {
+        sqlx::Error::RowNotFound => false,
+        sqlx::Error::Database(database) => !is_older(&database.code().unwrap_or_default()),
+        _ => true,
+    };
+    if is_prepared { error.to_string() } else { NOT_PREPARED.to_owned() }
 }

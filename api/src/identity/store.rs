@@ -16,6 +16,7 @@ use super::keyring::LiveKey;
 use super::scope::{Scope, Scopes};
 use super::secret::{KeyDigest, NewKey};
 use crate::actions::{Action, Actor, Entry};
+use crate::database::NOT_PREPARED;
 
 /// The most keys that may be valid at once: every API has them all in memory.
 pub(crate) const KEYS_MAX: i64 = 10_000;
@@ -152,11 +153,8 @@ async fn count_on(connection: &mut PgConnection) -> anyhow::Result<()> {
     let counted = sqlx::query("UPDATE installation SET keys_version = keys_version + 1")
         .execute(connection)
         .await
-        .context("PostgreSQL is not prepared; run `boxoffice-reconciler migrate` first")?;
-    ensure!(
-        counted.rows_affected() == 1,
-        "PostgreSQL is not prepared; run `boxoffice-reconciler migrate` first"
-    );
+        .with_context(|| format!("PostgreSQL is {NOT_PREPARED}"))?;
+    ensure!(counted.rows_affected() == 1, "PostgreSQL is {NOT_PREPARED}");
     Ok(())
 }
 
