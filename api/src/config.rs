@@ -98,7 +98,8 @@ pub struct Options {
     /// it too.
     #[arg(long, env = "BOXOFFICE_ACK", value_name = "BOXOFFICE_ACK", value_enum, default_value = "redis")]
     pub ack: Acknowledge,
-    /// Replicas that Redis is to have. With one or more it must refuse what none of them confirms.
+    /// Replicas that Redis is to have; it is said where fewer are connected. With one or more it must refuse what none of
+    /// them confirms.
     #[arg(
         long,
         env = "BOXOFFICE_REDIS_REPLICAS",

@@ -76,7 +76,9 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
         match read(&shared.background).await {
             Ok(standing) => {
                 let Settings { acknowledge, redis_replicas, .. } = shared.settings;
-                let now = (standing.run_id.clone(), complaints(&standing, acknowledge, redis_replicas));
+                let mut complaints = complaints(&standing, acknowledge, redis_replicas);
+                complaints.extend(missing_replicas(&standing, redis_replicas));
+                let now = (standing.run_id, complaints);
                 if now != said {
                     now.1.iter().for_each(|complaint| tracing::error!("{complaint}"));
                     said = now;
@@ -187,6 +189,20 @@ fn complaints(standing: &Standing, acknowledge: Acknowledge, replicas: u16) -> V
     rules.into_iter().filter_map(complaint).collect()
 }
 
+/// That fewer replicas are connected than the operator or Redis itself demands. A strict start does not fail for it: unlike a
+/// setting it passes by itself, and an API that is started again meanwhile is not to make it worse.
+fn missing_replicas(standing: &Standing, demanded: u16) -> Option<String> {
+    let settings = standing.settings.as_ref().ok();
+    let to_write = settings.and_then(|settings| settings.get("min-replicas-to-write")?.parse::<u64>().ok());
+    let (connected, needed) = (standing.replicas, u64::from(demanded).max(to_write.unwrap_or_default()));
+    (connected < needed).then(|| {
+        format!(
+            "Redis has {connected} of the {needed} replicas that BOXOFFICE_REDIS_REPLICAS or min-replicas-to-write demands: \
+             fewer can take its place, and below min-replicas-to-write nothing is sold"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +249,23 @@ mod tests {
         assert_eq!(complaints(&standing(0, alone), Acknowledge::Redis, 0), Vec::<String>::new());
         assert_eq!(complaints(&standing(1, alone), Acknowledge::Kafka, 0).len(), 1);
         assert_eq!(complaints(&standing(0, alone), Acknowledge::Kafka, 1).len(), 1);
+    }
+
+    #[test]
+    fn replicas_that_are_missing_are_counted_by_what_the_operator_and_redis_demand() {
+        let missing = |connected, to_write, demanded| {
+            missing_replicas(&standing(connected, ("min-replicas-to-write", to_write)), demanded)
+        };
+        for enough in [missing(0, "0", 0), missing(2, "1", 2), missing(2, "2", 1), missing(3, "1", 0)] {
+            assert_eq!(enough, None);
+        }
+        for (missing, words) in [
+            (missing(0, "1", 1), "0 of the 1 replicas"),
+            (missing(1, "1", 2), "1 of the 2 replicas"),
+            (missing(1, "2", 0), "1 of the 2 replicas"),
+        ] {
+            assert!(missing.as_ref().is_some_and(|said| said.contains(words)), "{words}: {missing:?}");
+        }
     }
 
     #[test]
