@@ -43,6 +43,7 @@ codes! {
     HoldExpired = 409 "hold_expired",
     BookingCancelled = 409 "booking_cancelled",
     CapacityBelowSold = 409 "capacity_below_sold",
+    PreconditionFailed = 412 "precondition_failed",
     BodyTooLarge = 413 "body_too_large",
     UnsupportedMediaType = 415 "unsupported_media_type",
     ValidationFailed = 422 "validation_failed",
@@ -118,6 +119,15 @@ mod tests {
             r#"{{"type":"https://example.org/{code}","title":"No","status":{status},"detail":"d","code":"{code}","request_id":"r"}}"#
         );
         Answer { retry_after: Some(1), problem: true, ..Answer::of(status, body) }
+    }
+
+    #[test]
+    fn the_codes_are_those_of_the_contract() {
+        let document = include_str!("../../docs/openapi.json");
+        let document: serde_json::Value = serde_json::from_str(document).unwrap();
+        let words: Vec<&str> = Code::ALL.iter().map(|code| code.word()).collect();
+        let of_the_contract = &document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"];
+        assert_eq!(*of_the_contract, serde_json::json!(words));
     }
 
     #[test]
