@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use redis::InfoDict;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -95,8 +96,7 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
 }
 
 async fn read(link: &Link) -> Result<Standing, InventoryError> {
-    let info: String = link.command(redis::cmd("INFO").arg("server").arg("replication")).await?;
-    let line = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let info: InfoDict = link.command(redis::cmd("INFO").arg("server").arg("replication")).await?;
     let settings = match link.try_command(redis::cmd("CONFIG").arg("GET").arg(&READ)).await? {
         Ok(settings) => Ok(settings),
         // Anything but a refusal is no answer.
@@ -104,8 +104,8 @@ async fn read(link: &Link) -> Result<Standing, InventoryError> {
         Err(error) => Err(error.to_string()),
     };
     Ok(Standing {
-        run_id: line("run_id").unwrap_or_default().trim().to_owned(),
-        replicas: line("connected_slaves").and_then(|count| count.trim().parse().ok()).unwrap_or_default(),
+        run_id: info.get("run_id").unwrap_or_default(),
+        replicas: info.get("connected_slaves").unwrap_or_default(),
         settings,
     })
 }

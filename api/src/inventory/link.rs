@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts::{BEAT, Call};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Value, from_redis_value};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict, RedisError, Value, from_redis_value,
+};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -341,7 +343,6 @@ pub(super) fn classify(error: &RedisError) -> InventoryError {
 /// The process that answers, where it is a primary.
 async fn primary(connection: &mut MultiplexedConnection) -> Option<String> {
     let mut info = redis::cmd("INFO");
-    let info: String = info.arg("server").arg("replication").query_async(connection).await.ok()?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"))?;
-    info.lines().any(|line| line == "role:master").then(|| run_id.to_owned())
+    let info: InfoDict = info.arg("server").arg("replication").query_async(connection).await.ok()?;
+    if info.get::<String>("role")? == "master" { info.get("run_id") } else { None }
 }

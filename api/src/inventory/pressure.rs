@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use redis::InfoDict;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -29,7 +30,7 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
         let mut command = redis::cmd("INFO");
         command.arg("memory");
         // Without an answer bookings are refused anyway, and the link has said so.
-        if let Ok(info) = shared.background.command::<String>(&command).await {
+        if let Ok(info) = shared.background.command::<InfoDict>(&command).await {
             note(&shared.pressure, &info);
         }
         tokio::select! {
@@ -39,10 +40,8 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
     }
 }
 
-fn note(pressure: &Pressure, info: &str) {
-    let number = |name: &str| {
-        info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse::<u64>().ok())
-    };
+fn note(pressure: &Pressure, info: &InfoDict) {
+    let number = |name| info.get::<u64>(name);
     let (Some(used), Some(max)) = (number("used_memory"), number("maxmemory")) else { return };
     #[expect(clippy::cast_precision_loss, reason = "a gauge needs no more than 52 bits")]
     metrics::gauge!("boxoffice_redis_used_memory_bytes").set(used as f64);
@@ -79,9 +78,10 @@ mod tests {
     #[test]
     fn the_answer_of_redis_is_read() {
         let pressure = Pressure::default();
-        note(&pressure, "# Memory\r\nused_memory:900\r\nused_memory_human:900B\r\nmaxmemory:1000\r\n");
+        let note = |info| note(&pressure, &InfoDict::new(info));
+        note("# Memory\r\nused_memory:900\r\nused_memory_human:900B\r\nmaxmemory:1000\r\n");
         assert!(pressure.memory_is_short());
-        note(&pressure, "used_memory:100\r\nmaxmemory:1000\r\n");
+        note("used_memory:100\r\nmaxmemory:1000\r\n");
         assert!(!pressure.memory_is_short());
     }
 }

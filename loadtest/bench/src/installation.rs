@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use boxoffice_schema::keys::Keys;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncCommands, AsyncConnectionConfig};
+use redis::{AsyncCommands, AsyncConnectionConfig, InfoDict};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use uuid::Uuid;
@@ -165,9 +165,8 @@ impl Installation {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
-        let info: String = redis::cmd("INFO").arg("memory").query_async(&mut redis).await?;
-        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
-        Ok(used.context("used_memory")?.trim().parse()?)
+        let info: InfoDict = redis::cmd("INFO").arg("memory").query_async(&mut redis).await?;
+        info.get::<u64>("used_memory").context("used_memory")
     }
 
     /// The sequences of all shards in Redis, added up.

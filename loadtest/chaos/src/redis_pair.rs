@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, aio::MultiplexedConnection, cmd};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, InfoDict, aio::MultiplexedConnection, cmd};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -170,9 +170,8 @@ async fn promote(server: &Server) -> Result<()> {
 
 /// A field of `INFO replication`; empty where it is not there.
 async fn replication(server: &Server, field: &str) -> Result<String> {
-    let text: String = ask(server, cmd("INFO").arg("replication")).await?;
-    let value = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    Ok(value.unwrap_or_default().trim().to_owned())
+    let info: InfoDict = ask(server, cmd("INFO").arg("replication")).await?;
+    Ok(info.get(field).unwrap_or_default())
 }
 
 /// Asks over a connection of its own: the server may have been another process a moment ago.
