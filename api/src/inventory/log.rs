@@ -1,11 +1,12 @@
 //! Kafka: the log that remembers every decision.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use boxoffice_schema::record::Message;
 use boxoffice_schema::scripts::BATCH_MAX;
-use boxoffice_schema::shard::ShardCount;
+use boxoffice_schema::shard::{Shard, ShardCount};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -22,6 +23,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// After as many failed checks in a row this instance takes itself for cut off, and again after as many more.
 const CHECKS_UNTIL_CUT_OFF: u32 = 2;
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Kafka knows a producer as the writer of a partition for a day after its last record there (`producer.id.expiration.ms`).
+const KNOWN_FOR: Duration = Duration::from_secs(3_600);
 
 /// How long a record waits for others to go to the broker with it, in milliseconds. A round of the relay is handed over
 /// within a fraction of the shorter time; with the longer one the requests of several shards leave in one go, where no
@@ -50,30 +54,60 @@ struct Current {
     client: Arc<ThreadedProducer<Deliveries>>,
     /// Ends the wait for what this client was given: once it is replaced nothing more is heard of that.
     replaced: CancellationToken,
+    written: Arc<Written>,
 }
 
 impl Current {
     fn new(generation: Generation, config: &ClientConfig) -> Result<Self, KafkaError> {
         let client = Arc::new(config.create_with_context(Deliveries)?);
-        Ok(Self { generation, client, replaced: CancellationToken::new() })
+        Ok(Self { generation, client, replaced: CancellationToken::new(), written: Arc::default() })
+    }
+}
+
+/// When Kafka last confirmed what a client wrote to the partitions of shards.
+#[derive(Default)]
+struct Written(Mutex<HashMap<Shard, Instant>>);
+
+impl Written {
+    fn times(&self) -> MutexGuard<'_, HashMap<Shard, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, shard: Shard) {
+        self.times().insert(shard, Instant::now());
+    }
+
+    fn is_known(&self, shard: Shard) -> bool {
+        self.times().get(&shard).is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 }
 
 /// Records of one shard that the client was given, and of which Kafka may not have all yet.
 pub(super) struct OnTheWay {
+    shard: Shard,
+    records: usize,
     round: Arc<Round>,
     producer: Generation,
     /// As [`Current::replaced`].
     replaced: CancellationToken,
+    written: Arc<Written>,
 }
 
 impl OnTheWay {
+    /// How many they are.
+    pub(super) fn records(&self) -> usize {
+        self.records
+    }
+
     /// Waits until Kafka has confirmed them all. Whoever gave up may wait again.
     pub(super) async fn confirmed(&self) -> Result<(), NotDelivered> {
-        tokio::select! {
-            confirmed = self.round.confirmed() => confirmed.map_err(|error| self.failed(error)),
-            () = self.replaced.cancelled() => Err(self.failed(KafkaError::Canceled)),
-        }
+        let confirmed = tokio::select! {
+            confirmed = self.round.confirmed() => confirmed,
+            () = self.replaced.cancelled() => Err(KafkaError::Canceled),
+        };
+        confirmed.map_err(|error| self.failed(error))?;
+        self.written.note(self.shard);
+        Ok(())
     }
 
     /// Whether nothing more will be heard of them.
@@ -84,6 +118,23 @@ impl OnTheWay {
     fn failed(&self, error: KafkaError) -> NotDelivered {
         NotDelivered { error, producer: self.producer }
     }
+}
+
+/// What is asked of Kafka's client, whichever Kafka it is.
+fn client(acknowledge: Acknowledge) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        // A record that fails stops the ones behind it, so that a shard's log has no gap.
+        .set("enable.gapless.guarantee", "true")
+        // A decision never goes stale: it waits in the outbox anyway until it is delivered.
+        .set("message.timeout.ms", "0")
+        .set("linger.ms", linger_ms(acknowledge))
+        .set("compression.type", "lz4")
+        .set("queue.buffering.max.messages", "500000")
+        .set("socket.nagle.disable", "true");
+    config
 }
 
 pub(super) struct DecisionLog {
@@ -100,23 +151,17 @@ pub(super) struct DecisionLog {
 
 impl DecisionLog {
     pub(super) fn new(settings: &Settings, instance: &str) -> anyhow::Result<Self> {
-        let mut config = ClientConfig::new();
+        let mut config = client(settings.acknowledge);
         config
             .set("bootstrap.servers", &settings.kafka_brokers)
-            .set("client.id", format!("boxoffice-api-{instance}"))
-            .set("acks", "all")
-            .set("enable.idempotence", "true")
-            // A record that fails stops the ones behind it, so that a shard's log has no gap.
-            .set("enable.gapless.guarantee", "true")
-            // A decision never goes stale: it waits in the outbox anyway until it is delivered.
-            .set("message.timeout.ms", "0")
-            .set("linger.ms", linger_ms(settings.acknowledge))
-            .set("compression.type", "lz4")
-            .set("queue.buffering.max.messages", "500000")
-            .set("socket.nagle.disable", "true");
+            .set("client.id", format!("boxoffice-api-{instance}"));
+        Ok(Self::of(config, settings.topic.clone(), settings.shards)?)
+    }
+
+    fn of(config: ClientConfig, topic: String, shards: ShardCount) -> Result<Self, KafkaError> {
         Ok(Self {
-            topic: settings.topic.clone(),
-            shards: settings.shards,
+            topic,
+            shards,
             producer: RwLock::new(Current::new(0, &config)?),
             config,
             health: Mutex::new(Err("not checked yet".to_owned())),
@@ -143,11 +188,28 @@ impl DecisionLog {
         self.start_over(&NotDelivered { error: KafkaError::Canceled, producer }).await;
     }
 
-    /// Gives records of one shard to the client, in order. Dropping the future takes nothing back.
-    pub(super) async fn hand_over(&self, records: &[Message]) -> Result<OnTheWay, NotDelivered> {
+    /// Gives records of one shard to the client, in order; the first alone where Kafka may not know this client as a writer of
+    /// the shard's partition. Dropping the future takes nothing back.
+    ///
+    /// A broker takes the first request of a producer that it does not know whatever its sequence. Where it refused one of several
+    /// that were under way, because the partition had no leader yet, say, it would take the next; and the client takes that for
+    /// the proof that it has both (`rd_kafka_dr_implicit_ack` of librdkafka; KAFKA-14359).
+    pub(super) async fn hand_over(
+        &self,
+        shard: Shard,
+        records: &[Message],
+    ) -> Result<OnTheWay, NotDelivered> {
         let producer = self.producer.read().await;
-        let (round, replaced) = (Round::of(records.len()), producer.replaced.clone());
-        let on_the_way = OnTheWay { round, producer: producer.generation, replaced };
+        let records =
+            if producer.written.is_known(shard) { records } else { &records[..records.len().min(1)] };
+        let on_the_way = OnTheWay {
+            shard,
+            records: records.len(),
+            round: Round::of(records.len()),
+            producer: producer.generation,
+            replaced: producer.replaced.clone(),
+            written: producer.written.clone(),
+        };
         for some in records.chunks(BATCH_MAX) {
             for record in some {
                 let sent = self.send(&producer.client, record, &on_the_way.round).await;
@@ -253,5 +315,72 @@ pub(super) async fn watch(shared: Arc<Shared>, shutdown: CancellationToken) {
             () = tokio::time::sleep(CHECK_INTERVAL) => {}
             () = shutdown.cancelled() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use boxoffice_schema::position::Position;
+    use boxoffice_schema::record::{Change, Kind, Record};
+    use rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaApiKey;
+    use rdkafka::{Message as _, Offset, TopicPartitionList};
+
+    use super::*;
+
+    const SHARD: Shard = Shard::from_number(0);
+
+    const RECORDS: u64 = 20;
+
+    fn record(sequence: u64) -> Message {
+        Record {
+            shard: SHARD,
+            position: Position { epoch: 1, sequence },
+            kind: Kind::Barrier,
+            event_id: None,
+            decided_at: chrono::DateTime::UNIX_EPOCH,
+            change: Change::Barrier { old_epoch: 0 },
+        }
+        .message()
+    }
+
+    /// What the partition has.
+    fn logged(cluster: &str) -> Vec<Vec<u8>> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster).set("group.id", "reader");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("decisions", 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let (_, end) = consumer.fetch_watermarks("decisions", 0, Duration::from_secs(10)).unwrap();
+        let read = (0..end).map(|_| consumer.poll(Duration::from_secs(10)).unwrap().unwrap());
+        read.map(|record| record.payload().unwrap().to_vec()).collect()
+    }
+
+    /// Kafka cannot be asked to refuse one request, and to take the next: a broker that does is made of Kafka's client.
+    #[tokio::test]
+    async fn what_a_broker_refused_before_it_knew_the_producer_is_not_taken_for_delivered() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("decisions", 1, 1).unwrap();
+        // Requests leave before the first is answered.
+        cluster.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]);
+        let mut config = client(Acknowledge::Redis);
+        // Behind a request of so few the client sends another; the clock may cut a round there.
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("batch.num.messages", "2");
+        let log = DecisionLog::of(config, "decisions".to_owned(), ShardCount::new(1).unwrap()).unwrap();
+        let records: Vec<Message> = (1..=RECORDS).map(record).collect();
+        let mut rest = records.as_slice();
+        while !rest.is_empty() {
+            let on_the_way = log.hand_over(SHARD, rest).await.unwrap();
+            on_the_way.confirmed().await.unwrap();
+            rest = &rest[on_the_way.records()..];
+        }
+        let bootstrap = cluster.bootstrap_servers();
+        let logged = tokio::task::spawn_blocking(move || logged(&bootstrap)).await.unwrap();
+        assert_eq!(logged.len(), records.len());
+        assert!(logged.iter().zip(&records).all(|(logged, record)| *logged == record.value));
     }
 }

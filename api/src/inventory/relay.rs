@@ -166,8 +166,15 @@ async fn note_confirmed(shared: &Shared, shard: Shard) {
 /// Returns when a trim was refused, since another relay or a recovery took over, and when Kafka confirms nothing.
 async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent>) -> Ended {
     let is_waited_for = shared.settings.acknowledge == Acknowledge::Kafka;
+    let mut frames_max = FRAMES_MAX;
     loop {
-        match send_head(shared, shard, epoch, sent).await {
+        let outcome = send_head(shared, shard, epoch, frames_max, sent).await;
+        // Less comes sooner, where so much does not come within the time-out.
+        frames_max = match outcome {
+            Err(RelayError::Inventory(_)) => (frames_max / 2).max(1),
+            _ => FRAMES_MAX,
+        };
+        match outcome {
             Ok(0) => {
                 tokio::select! {
                     () = shared.wake_ups[&shard].notified() => {}
@@ -205,7 +212,7 @@ fn next_rounds() -> tokio::time::Instant {
 /// At shutdown: whatever is in the outbox is sent, until it is empty or something fails.
 async fn flush(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent>) {
     loop {
-        match send_head(shared, shard, epoch, sent).await {
+        match send_head(shared, shard, epoch, FRAMES_MAX, sent).await {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => {
@@ -228,7 +235,7 @@ enum RelayError {
     NotDelivered(#[from] NotDelivered),
 }
 
-/// The frames of a round, whose records Kafka's client was given. Once Kafka has confirmed them they are removed.
+/// The frames of a round, whose records Kafka's client is given. Once Kafka has confirmed them they are removed.
 struct Sent {
     /// In which they were read.
     epoch: u32,
@@ -236,6 +243,24 @@ struct Sent {
     records: usize,
     last: Position,
     on_the_way: OnTheWay,
+    /// What the client was not given yet.
+    rest: Vec<Message>,
+}
+
+impl Sent {
+    /// Gives the client what it was not given yet, and waits until Kafka has confirmed the whole round. Whoever gave up may wait
+    /// again.
+    async fn confirmed(&mut self, shared: &Shared, shard: Shard) -> Result<(), NotDelivered> {
+        loop {
+            self.on_the_way.confirmed().await?;
+            if self.rest.is_empty() {
+                return Ok(());
+            }
+            // What was given in part, because somebody gave up, is given again from its beginning.
+            self.on_the_way = shared.log.hand_over(shard, &self.rest).await?;
+            self.rest.drain(..self.on_the_way.records());
+        }
+    }
 }
 
 /// Sends the frames at the outbox's head, unless they are on their way, waits for Kafka, removes them. The number of frames.
@@ -243,20 +268,21 @@ async fn send_head(
     shared: &Shared,
     shard: Shard,
     epoch: u32,
+    frames_max: usize,
     sent: &mut Option<Sent>,
 ) -> Result<usize, RelayError> {
     // What was read in another epoch, or given to a client that was replaced, says nothing of the head any more.
     let round = match sent.take().filter(|sent| sent.epoch == epoch && !sent.on_the_way.are_taken_back()) {
         Some(round) => round,
-        None => match hand_over_head(shared, shard, epoch).await? {
+        None => match hand_over_head(shared, shard, epoch, frames_max).await? {
             Some(round) => round,
             None => return Ok(0),
         },
     };
     let Sent { frames, records, last, .. } = round;
     // It outlives this wait.
-    let on_the_way = &sent.insert(round).on_the_way;
-    let Ok(confirmed) = tokio::time::timeout(CONFIRMED_WITHIN, on_the_way.confirmed()).await else {
+    let confirmed = sent.insert(round).confirmed(shared, shard);
+    let Ok(confirmed) = tokio::time::timeout(CONFIRMED_WITHIN, confirmed).await else {
         return Err(RelayError::Unconfirmed);
     };
     *sent = None;
@@ -271,9 +297,14 @@ async fn send_head(
 }
 
 /// Gives the frames at the outbox's head to Kafka's client, if there are any.
-async fn hand_over_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<Option<Sent>, RelayError> {
+async fn hand_over_head(
+    shared: &Shared,
+    shard: Shard,
+    epoch: u32,
+    frames_max: usize,
+) -> Result<Option<Sent>, RelayError> {
     let mut command = redis::cmd("XRANGE");
-    command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(FRAMES_MAX);
+    command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(frames_max);
     let head: StreamRangeReply = shared.background.command(&command).await?;
     let mut records: Vec<Message> = Vec::new();
     for entry in &head.ids {
@@ -287,8 +318,10 @@ async fn hand_over_head(shared: &Shared, shard: Shard, epoch: u32) -> Result<Opt
     if boxoffice_schema::mutants::is_off("early-trim") {
         trim(shared, shard, epoch, last).await?;
     }
-    let on_the_way = shared.log.hand_over(&records).await?;
-    Ok(Some(Sent { epoch, frames: head.ids.len(), records: records.len(), last, on_the_way }))
+    let on_the_way = shared.log.hand_over(shard, &records).await?;
+    let (frames, count) = (head.ids.len(), records.len());
+    let rest = records.split_off(on_the_way.records());
+    Ok(Some(Sent { epoch, frames, records: count, last, on_the_way, rest }))
 }
 
 /// Removes what Kafka has confirmed; the number of frames. Before the shard is verified nothing is removed: the call is
