@@ -24,6 +24,10 @@ use super::{InventoryError, Shared};
 /// to Redis.
 const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
+/// The most requests of a round. Each call of a round has its time-out from when all were sent: Redis decides so many in about a
+/// fifth of it, those of other instances aside.
+const ROUND_MAX: usize = 1_024;
+
 type Answer = Result<Decided, InventoryError>;
 
 struct Waiting<D> {
@@ -77,7 +81,7 @@ impl<D: Decision + Send + Sync + 'static> Batcher<D> {
 }
 
 async fn serve<D: Decision>(shared: Arc<Shared>, link: Link, mut queues: Vec<Queue<D>>) {
-    // A round looks at every queue, however many were full: cut short, it would always be the last ones that wait.
+    // Tokio would cut a look at many full queues short, and it would always be the last ones that wait.
     while unconstrained(poll_fn(|context| gather(&mut queues, context))).await {
         let batches = queues.iter_mut().filter(|queue| !queue.batch.is_empty());
         join_all(batches.map(|queue| decide(&shared, &link, queue.shard, &mut queue.batch))).await;
@@ -86,24 +90,28 @@ async fn serve<D: Decision>(shared: Arc<Shared>, link: Link, mut queues: Vec<Que
 
 /// Ready where a batch has formed for at least one shard, or, with `false`, where all queues are closed and empty.
 fn gather<D>(queues: &mut [Queue<D>], context: &mut Context<'_>) -> Poll<bool> {
-    let mut open = false;
+    let (mut open, mut room, mut filled) = (false, ROUND_MAX, 0);
     for queue in queues.iter_mut() {
-        open |= queue.fill(context);
+        if room == 0 {
+            break;
+        }
+        open |= queue.fill(context, room.min(BATCH_MAX));
+        room -= queue.batch.len();
+        filled += 1;
     }
-    if queues.iter().any(|queue| !queue.batch.is_empty()) {
-        Poll::Ready(true)
-    } else if open {
-        Poll::Pending
-    } else {
-        Poll::Ready(false)
+    if room == ROUND_MAX {
+        return if open { Poll::Pending } else { Poll::Ready(false) };
     }
+    // Those for whom there was no room come first in the next round.
+    queues.rotate_left(filled);
+    Poll::Ready(true)
 }
 
 impl<D> Queue<D> {
-    /// Takes a batch of what waits; whether more may come. Where nothing waits the task is woken when something does.
-    fn fill(&mut self, context: &mut Context<'_>) -> bool {
+    /// Takes a batch of what waits, of `room` at most; whether more may come. Where nothing waits the task is woken when something does.
+    fn fill(&mut self, context: &mut Context<'_>, room: usize) -> bool {
         while self.batch.is_empty() {
-            match self.waiting.poll_recv_many(context, &mut self.batch, BATCH_MAX) {
+            match self.waiting.poll_recv_many(context, &mut self.batch, room) {
                 Poll::Ready(0) => return false,
                 // Whoever gave up is not asked for: nothing was sent on their behalf.
                 Poll::Ready(_) => self
