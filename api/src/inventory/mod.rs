@@ -374,6 +374,10 @@ impl Inventory {
         decided: Decided,
     ) -> Result<Decided, InventoryError> {
         match &decided.outcome {
+            // By a Redis that has not heard of the recovery which ended its epoch: an old primary to which the address leads again.
+            Outcome::Changed(image) if image.position.epoch < known.epoch => {
+                return Err(InventoryError::Unverified);
+            }
             Outcome::Replayed(booking_id, image) => {
                 let target = Target { booking_id: *booking_id, ..target };
                 self.wait_for(known, target, image.position).await?;

@@ -191,3 +191,41 @@ async fn sales_go_on_where_the_address_leads_although_an_old_primary_that_misses
     to_redis.lead_to(replica.address());
     sells_on(&world, &event, &sold).await;
 }
+
+/// Back at the old primary without a resynchronisation: its process and its history are the same, so that its certificate holds,
+/// and nobody but the API knows that its epoch is over.
+#[tokio::test]
+async fn nothing_is_acknowledged_that_an_old_primary_decides_in_an_epoch_that_is_known_to_be_over() {
+    let (primary, replica) = (PrivateRedis::start().await, PrivateRedis::start().await);
+    let to_redis = Gate::to(primary.address()).await;
+    let mut settings = Settings::fresh().await;
+    settings.redis_url = format!("redis://{}/", to_redis.address);
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(settings).await;
+    replica.follow(&primary).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    world.sells_again(&event, "before", "ann").await;
+    world.drained(&event).await;
+    replica.caught_up_with(&primary).await;
+
+    replica.promote().await;
+    to_redis.replace_by(replica.address());
+    world.sells_again(&event, "after", "ann").await;
+    let promoted = replica.connection().await;
+    eventually("the API to hear that Kafka has it", || async {
+        let mut command = redis::cmd("XLEN");
+        command.arg(world.keys.outbox(world.shard_of(&event)));
+        command.query_async::<u64>(&mut promoted.clone()).await.unwrap() == 0
+    })
+    .await;
+    stop.cancel();
+    reconciler.await.unwrap();
+
+    to_redis.replace_by(primary.address());
+    eventually("the old primary to answer", || async {
+        let key = uuid::Uuid::now_v7().to_string();
+        let reply = world.book(&event.id, &key, &event.request("bob", 1)).await;
+        assert_eq!(reply.status, 503, "{reply:?}");
+        reply.json()["code"] == "inventory_unverified"
+    })
+    .await;
+}
