@@ -81,6 +81,8 @@ async fn change(
         return Err(Problem::new(Code::TicketTypeNotFound));
     }
     match found {
+        // What Redis says before it was checked may be older than what the caller knows.
+        Found::Live { certified: false, .. } => Err(Problem::new(Code::InventoryUnverified)),
         Found::Live { event, .. } => change_published(office, &event, amendment, precondition, by).await,
         Found::Recorded { stored, .. } if !stored.frozen => {
             change_draft(office, &stored.image, amendment, precondition, by).await

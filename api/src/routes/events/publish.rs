@@ -60,9 +60,9 @@ pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpR
 
 /// The event as it is in Redis, where this or an earlier call has put it.
 async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventImage, Problem> {
-    // A refusal changes nothing: a draft whose shard cannot take it now may be changed still.
-    let snapshot = office.stores.snapshot(id).await?;
-    if snapshot.event.is_none() && !snapshot.certified {
+    // A refusal changes nothing: a draft whose shard cannot take it now may be changed still. And what Redis says of an event
+    // before it was checked may be older than what the caller knows.
+    if !office.stores.snapshot(id).await?.certified {
         return Err(Problem::new(Code::InventoryUnverified));
     }
     let freeze = async |connection: &mut _| draft::freeze(connection, id, by).await;
