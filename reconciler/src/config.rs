@@ -8,8 +8,6 @@ use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::ShardCount;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::guarantees::Demands;
-
 /// What the process is told from outside. Every option is an environment variable; `--help` lists them.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Configuration")]
@@ -140,9 +138,9 @@ impl Options {
             kafka_topic: self.kafka_topic,
             dead_letter_topic: self.dead_letter_topic,
             rate_limit_topic: self.rate_limit_topic,
-            kafka_replication: self.kafka_replication.unwrap_or(1),
+            kafka_replication: self.kafka_replication,
             kafka_retention: Duration::from_secs(3_600 * u64::from(self.kafka_retention_hours)),
-            demands: Demands { strict: self.strict, replication: self.kafka_replication },
+            strict: self.strict,
             audit_interval: Duration::from_millis(self.audit_interval_ms),
             metrics_listen: self.metrics_listen,
         })
@@ -172,12 +170,13 @@ pub struct Config {
     pub dead_letter_topic: String,
     /// What the rate limits decided.
     pub rate_limit_topic: String,
-    /// For topics that are created.
-    pub kafka_replication: u16,
+    /// Copies of each record, where the operator has said how many: 1 otherwise where topics are created, 3 where they are
+    /// looked at.
+    pub kafka_replication: Option<u16>,
     /// For topics that are created, and the least that is enough.
     pub kafka_retention: Duration,
-    /// What Kafka must give, and whether nothing starts without it.
-    pub demands: Demands,
+    /// Whether nothing starts where Kafka is not set up to keep what is promised.
+    pub strict: bool,
     /// Between two audits.
     pub audit_interval: Duration,
     /// Where metrics are served.

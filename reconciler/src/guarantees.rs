@@ -18,15 +18,6 @@ use crate::kafka::{self, REQUEST_TIMEOUT};
 /// Copies of each record, unless the operator has said that there are to be others.
 const REPLICATION: u16 = 3;
 
-/// What the operator says that a deployment must give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demands {
-    /// Whether to refuse to start where it does not.
-    pub strict: bool,
-    /// How many copies of each record there are, where that was said.
-    pub replication: Option<u16>,
-}
-
 /// What Kafka says of the log's topic.
 struct TopicSettings {
     /// The number of replicas of each partition.
@@ -41,14 +32,14 @@ struct TopicSettings {
 pub(crate) async fn check(config: &Config) -> anyhow::Result<anyhow::Result<()>> {
     let found = complaints(config).await?;
     say(&found);
-    if config.demands.replication == Some(1) {
+    if config.kafka_replication == Some(1) {
         tracing::warn!(
             topic = config.kafka_topic,
             "there is one copy of each record, as BOXOFFICE_KAFKA_REPLICATION says: decisions that PostgreSQL has not \
              applied are lost with the broker's disk"
         );
     }
-    Ok(if config.demands.strict { refuse(&found) } else { Ok(()) })
+    Ok(if config.strict { refuse(&found) } else { Ok(()) })
 }
 
 /// One line each.
@@ -94,11 +85,11 @@ async fn read(config: &Config) -> anyhow::Result<TopicSettings> {
 
 /// Each thing that breaks a promise: the setting, its value, what it must be, and what is lost otherwise.
 fn judge(config: &Config, found: &TopicSettings) -> Vec<String> {
-    let Config { kafka_topic: topic, shards, kafka_retention, demands, .. } = config;
+    let Config { kafka_topic: topic, shards, kafka_replication, kafka_retention, .. } = config;
     let mut complaints = Vec::new();
     complaints.extend(too_few_partitions(topic, found.replicas.len(), *shards));
     let copies = found.replicas.iter().copied().min().unwrap_or_default();
-    let wanted = demands.replication.unwrap_or(REPLICATION);
+    let wanted = kafka_replication.unwrap_or(REPLICATION);
     if copies < usize::from(wanted) {
         complaints.push(format!(
             "topic {topic} has replication factor {copies}, not {wanted}: decisions that PostgreSQL has not applied \
@@ -176,7 +167,7 @@ fn wrong_settings(
 mod tests {
     use super::*;
 
-    fn config(demands: Demands) -> Config {
+    fn config(kafka_replication: Option<u16>) -> Config {
         Config {
             database_url: "postgres://x".to_owned().into(),
             redis_url: "redis://x".to_owned().into(),
@@ -186,9 +177,9 @@ mod tests {
             kafka_topic: "log".to_owned(),
             dead_letter_topic: "letters".to_owned(),
             rate_limit_topic: "limits".to_owned(),
-            kafka_replication: 1,
+            kafka_replication,
             kafka_retention: Duration::from_secs(3_600),
-            demands,
+            strict: false,
             audit_interval: Duration::from_secs(1),
             metrics_listen: None,
         }
@@ -214,11 +205,11 @@ mod tests {
 
     #[test]
     fn a_topic_that_keeps_every_decision_is_not_complained_about() {
-        let undeclared = config(Demands::default());
+        let undeclared = config(None);
         for change in [("min.insync.replicas", "2"), ("retention.ms", "-1"), ("retention.ms", "9999999999")] {
             assert_eq!(judge(&undeclared, &found(3, change)), Vec::<String>::new());
         }
-        let declared = config(Demands { strict: true, replication: Some(1) });
+        let declared = config(Some(1));
         let one_copy = found(1, ("min.insync.replicas", "1"));
         assert_eq!(judge(&declared, &one_copy), Vec::<String>::new());
     }
@@ -234,7 +225,7 @@ mod tests {
             (("retention.bytes", "1073741824"), "retention.bytes 1073741824, not -1"),
         ];
         for (change, words) in table {
-            let said = judge(&config(Demands::default()), &found(3, change));
+            let said = judge(&config(None), &found(3, change));
             assert!(said.len() == 1 && said[0].contains(words), "{change:?}: {said:?}");
         }
     }
@@ -242,23 +233,23 @@ mod tests {
     #[test]
     fn fewer_copies_than_declared_or_than_three_and_fewer_partitions_than_shards_are_named() {
         let one_copy = found(1, ("min.insync.replicas", "1"));
-        let said = judge(&config(Demands::default()), &one_copy);
+        let said = judge(&config(None), &one_copy);
         assert!(said.len() == 1 && said[0].contains("replication factor 1, not 3"), "{said:?}");
-        let declared = config(Demands { strict: false, replication: Some(2) });
+        let declared = config(Some(2));
         let said = judge(&declared, &one_copy);
         assert!(said.len() == 1 && said[0].contains("replication factor 1, not 2"), "{said:?}");
         let few = TopicSettings { replicas: vec![3; 3], ..found(3, ("retention.ms", "-1")) };
-        let said = judge(&config(Demands::default()), &few);
+        let said = judge(&config(None), &few);
         assert!(said.len() == 1 && said[0].contains("3 partitions and there are 4 shards"), "{said:?}");
     }
 
     #[test]
     fn settings_that_are_hidden_are_not_taken_for_safe() {
         let hidden = TopicSettings { replicas: vec![3; 4], settings: Err("not authorized".to_owned()) };
-        let said = judge(&config(Demands::default()), &hidden);
+        let said = judge(&config(None), &hidden);
         assert!(said.len() == 1 && said[0].contains("not authorized"), "{said:?}");
         let silent = TopicSettings { replicas: vec![3; 4], settings: Ok(HashMap::new()) };
-        assert_eq!(judge(&config(Demands::default()), &silent).len(), 5);
+        assert_eq!(judge(&config(None), &silent).len(), 5);
     }
 
     #[test]

@@ -15,7 +15,6 @@
 
 pub mod cli;
 pub mod config;
-pub mod guarantees;
 pub mod migrate;
 #[doc(hidden)]
 pub mod outside;
@@ -34,6 +33,7 @@ mod epochs;
 mod findings;
 mod fold;
 mod gaps;
+mod guarantees;
 mod kafka;
 mod lease;
 mod limits;

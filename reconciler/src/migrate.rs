@@ -69,17 +69,14 @@ async fn create_topics(config: &Config) -> anyhow::Result<()> {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &config.kafka_brokers).create()?;
     let retention_ms = config.kafka_retention.as_millis().to_string();
+    let copies = config.kafka_replication.unwrap_or(1);
     // With three copies or more, a record counts as written when two have it.
-    let min_in_sync = if config.kafka_replication >= 3 { "2" } else { "1" };
+    let min_in_sync = if copies >= 3 { "2" } else { "1" };
     let topic = |name| {
-        NewTopic::new(
-            name,
-            i32::from(config.shards.get()),
-            TopicReplication::Fixed(i32::from(config.kafka_replication)),
-        )
-        .set("retention.ms", &retention_ms)
-        .set("cleanup.policy", "delete")
-        .set("min.insync.replicas", min_in_sync)
+        NewTopic::new(name, config.shards.get().into(), TopicReplication::Fixed(copies.into()))
+            .set("retention.ms", &retention_ms)
+            .set("cleanup.policy", "delete")
+            .set("min.insync.replicas", min_in_sync)
     };
     // Statistics need no order among shards, and are of no use after a day.
     let mut rate_limits = topic(&config.rate_limit_topic).set("retention.ms", RATE_LIMITS_RETENTION_MS);

@@ -3,7 +3,6 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use boxoffice_reconciler::guarantees::Demands;
 use boxoffice_reconciler::{Config, migrate, run};
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::record::Record;
@@ -77,9 +76,9 @@ impl Stack {
             kafka_topic: format!("{name}.decisions"),
             dead_letter_topic: format!("{name}.dead-letters"),
             rate_limit_topic: format!("{name}.rate-limits"),
-            kafka_replication: 1,
+            kafka_replication: None,
             kafka_retention: Duration::from_secs(3_600),
-            demands: Demands::default(),
+            strict: false,
             audit_interval: Duration::from_millis(200),
             metrics_listen: None,
         };
