@@ -37,6 +37,7 @@ mod guarantees;
 mod kafka;
 mod lease;
 mod limits;
+mod miscounts;
 mod number;
 mod once;
 mod open;

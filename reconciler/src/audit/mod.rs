@@ -30,7 +30,6 @@ mod rows;
 mod service;
 
 pub(crate) use record::record;
-pub(crate) use rows::differing as rows_differing;
 pub(crate) use service::run;
 
 /// Shards that are compared at the same time.

@@ -2,40 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::ids::EventId;
 use sqlx::{PgPool, Row};
 
+use crate::miscounts::{self, Miscount};
 use crate::number;
 
 use super::{Finding, FindingKind, ShardPositions};
 
 /// Ticket types whose counts are not the sums of their bookings.
-pub(crate) async fn differing(pool: &PgPool, event: Option<EventId>) -> sqlx::Result<Vec<Finding>> {
-    let mut transaction = pool.begin().await?;
-    // All bookings are read, which may take longer than any other statement.
-    sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *transaction).await?;
-    let rows = sqlx::query(include_str!("rows_differ.sql"))
-        .bind(event.map(|event| event.as_uuid()))
-        .fetch_all(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    rows.iter()
-        .map(|row| {
-            let [held, sold, held_rows, sold_rows] =
-                [row.try_get(3)?, row.try_get(4)?, row.try_get(5)?, row.try_get::<i64, _>(6)?];
-            Ok(Finding {
-                shard: number::shard(row.try_get(0)?),
-                event_id: Some(EventId::from_uuid(row.try_get(1)?)),
-                ticket_type_id: Some(TicketTypeId::from_uuid(row.try_get(2)?)),
-                kind: FindingKind::RowsDiffer,
-                detail: format!(
-                    "PostgreSQL counts held {held}, sold {sold}; its bookings add up to held {held_rows}, sold \
-                     {sold_rows}"
-                ),
-                drift: (held - held_rows).unsigned_abs() + (sold - sold_rows).unsigned_abs(),
-            })
-        })
-        .collect()
+pub(super) async fn differing(pool: &PgPool, event: Option<EventId>) -> sqlx::Result<Vec<Finding>> {
+    let miscounts = miscounts::read(&mut *pool.acquire().await?, event).await?;
+    let finding = |Miscount { shard, event, ticket_type, counted, summed }| Finding {
+        shard,
+        event_id: Some(event),
+        ticket_type_id: Some(ticket_type),
+        kind: FindingKind::RowsDiffer,
+        detail: format!("PostgreSQL counts {counted}; its bookings add up to {summed}"),
+        drift: (counted.held - summed.held).unsigned_abs() + (counted.sold - summed.sold).unsigned_abs(),
+    };
+    Ok(miscounts.into_iter().map(finding).collect())
 }
 
 /// Holds that ran out more than ten seconds ago and are still held, in shards that are not behind.

@@ -19,8 +19,8 @@ use boxoffice_schema::status::BookingStatus;
 use sqlx::Row;
 
 use crate::alarm::AlarmKind;
-use crate::audit;
 use crate::epochs;
+use crate::miscounts;
 use crate::number::{self, int2};
 use crate::stored::{self, Page, StoredEvent};
 
@@ -76,7 +76,7 @@ impl Recoverer {
     /// The first event of which PostgreSQL's counts are not what its bookings add up to.
     pub(super) async fn miscounted(&self, events: &[StoredEvent]) -> sqlx::Result<Option<EventId>> {
         for StoredEvent { image: EventImage { id, .. }, .. } in events {
-            if !audit::rows_differing(&self.pool, Some(*id)).await?.is_empty() {
+            if !miscounts::read(&mut *self.pool.acquire().await?, Some(*id)).await?.is_empty() {
                 return Ok(Some(*id));
             }
         }

@@ -2,21 +2,14 @@
 
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::shard::Shard;
-use sqlx::{PgConnection, Row};
-use uuid::Uuid;
+use sqlx::PgConnection;
 
+use crate::miscounts::{self, Miscount, Tickets};
 use crate::number::int2;
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
 
 use super::Mender;
-
-/// A ticket type whose counts are not the sums of its bookings.
-struct Wrong {
-    ticket_type: Uuid,
-    counted: [i64; 2],
-    summed: [i64; 2],
-}
 
 impl Mender<'_> {
     /// The shard's row is locked, so that no record is applied between the sum and the mend; the mend and its row are
@@ -31,7 +24,7 @@ impl Mender<'_> {
             .execute(&mut *transaction)
             .await?;
         let mut made = Vec::new();
-        for wrong in differing(&mut transaction, event).await? {
+        for wrong in miscounts::read(&mut transaction, Some(event)).await? {
             let before = told(&wrong, wrong.counted);
             let intent =
                 Intent { kind: Kind::Counts, shard, event_id: Some(event), by: self.by, before: &before };
@@ -39,9 +32,9 @@ impl Mender<'_> {
                 Ok(()) => {}
                 Err(error) if is_about_data(&error) => {
                     self.notes.push(format!(
-                        "event {event}: the bookings of ticket type {} add up to held {}, sold {}, which its capacity \
-                         does not allow; raise the capacity by PATCH, then run this again",
-                        wrong.ticket_type, wrong.summed[0], wrong.summed[1]
+                        "event {event}: the bookings of ticket type {} add up to {}, which its capacity does not \
+                         allow; raise the capacity by PATCH, then run this again",
+                        wrong.ticket_type, wrong.summed
                     ));
                     return Ok(());
                 }
@@ -56,40 +49,24 @@ impl Mender<'_> {
 
     /// Whether PostgreSQL agrees with its own bookings about an event.
     pub(super) async fn counts_agree(&self, event: EventId) -> sqlx::Result<bool> {
-        Ok(differing(&mut *self.pool.acquire().await?, event).await?.is_empty())
+        Ok(miscounts::read(&mut *self.pool.acquire().await?, Some(event)).await?.is_empty())
     }
 }
 
-async fn differing(connection: &mut PgConnection, event: EventId) -> sqlx::Result<Vec<Wrong>> {
-    let rows = sqlx::query(include_str!("../audit/rows_differ.sql"))
-        .bind(event.as_uuid())
-        .fetch_all(connection)
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Wrong {
-                ticket_type: row.try_get(2)?,
-                counted: [row.try_get(3)?, row.try_get(4)?],
-                summed: [row.try_get(5)?, row.try_get(6)?],
-            })
-        })
-        .collect()
-}
-
-async fn set(connection: &mut PgConnection, wrong: &Wrong) -> sqlx::Result<()> {
+async fn set(connection: &mut PgConnection, wrong: &Miscount) -> sqlx::Result<()> {
     let set = sqlx::query(
         "UPDATE ticket_types SET held = $4::int4, sold = $5::int4 WHERE id = $1 AND held = $2 AND sold = $3",
     )
-    .bind(wrong.ticket_type)
-    .bind(wrong.counted[0])
-    .bind(wrong.counted[1])
-    .bind(wrong.summed[0])
-    .bind(wrong.summed[1])
+    .bind(wrong.ticket_type.as_uuid())
+    .bind(wrong.counted.held)
+    .bind(wrong.counted.sold)
+    .bind(wrong.summed.held)
+    .bind(wrong.summed.sold)
     .execute(connection)
     .await?;
     if set.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
 }
 
-fn told(wrong: &Wrong, [held, sold]: [i64; 2]) -> String {
-    format!("PostgreSQL, ticket type {}: held {held}, sold {sold}", wrong.ticket_type)
+fn told(wrong: &Miscount, tickets: Tickets) -> String {
+    format!("PostgreSQL, ticket type {}: {tickets}", wrong.ticket_type)
 }
