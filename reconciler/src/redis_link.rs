@@ -1,4 +1,4 @@
-//! The connection to Redis: scripts by their hash, and readings of a shard.
+//! The connection to Redis: commands, and scripts by their hash.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use boxoffice_schema::scripts::{BEAT, Call, Script};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError, ServerErrorKind, Value,
+    Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisError,
+    ServerErrorKind,
 };
 use secrecy::ExposeSecret;
 
@@ -56,8 +57,18 @@ impl RedisLink {
         Ok(Self { client, settings, taken })
     }
 
-    /// The connection, for plain commands and pipelines. To be asked for anew with each of them.
-    pub(crate) fn connection(&self) -> ConnectionManager {
+    /// Runs a command.
+    pub(crate) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
+        self.heard(command.query_async(&mut self.connection()).await)
+    }
+
+    /// Runs commands in one round trip; at one moment, where the pipeline is atomic.
+    pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
+        self.heard(commands.query_async(&mut self.connection()).await)
+    }
+
+    /// To be taken anew for each question: the last one's answer may have been the end of it.
+    fn connection(&self) -> ConnectionManager {
         self.taken.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
     }
 
@@ -75,40 +86,33 @@ impl RedisLink {
     /// Looks whether Redis takes writes. A primary that was cut off from its replicas answers every read, and its certificates
     /// are valid: nothing else would show that one of them was promoted.
     pub(crate) async fn beat(&self) -> Result<(), RedisError> {
-        self.heard(redis::cmd("EVAL").arg(BEAT).arg(0).query_async(&mut self.connection()).await)
+        self.ask(redis::cmd("EVAL").arg(BEAT).arg(0)).await
     }
 
     /// Whether Redis answers; while it loads its file it does not.
     pub(crate) async fn ping(&self) -> Result<(), RedisError> {
-        self.heard(redis::cmd("PING").query_async(&mut self.connection()).await)
+        self.ask(&redis::cmd("PING")).await
     }
 
     /// Runs a script. Redis forgets scripts when it restarts; it is then sent the text, which it keeps.
     pub(crate) async fn run<T: FromRedisValue>(&self, call: &Call) -> Result<T, RedisError> {
-        let mut connection = self.connection();
-        let mut answer = command("EVALSHA", call.script.sha1(), call).query_async(&mut connection).await;
-        if answer.as_ref().is_err_and(is_unknown_script) {
-            answer = command("EVAL", call.script.source(), call).query_async(&mut connection).await;
+        match self.ask(&command("EVALSHA", call.script.sha1(), call)).await {
+            Err(error) if is_unknown_script(&error) => {
+                self.ask(&command("EVAL", call.script.source(), call)).await
+            }
+            answer => answer,
         }
-        self.heard(answer)
     }
 
     /// Runs one script many times, in one round trip.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, calls: Calls) -> Result<Vec<T>, RedisError> {
         let Some(script) = calls.script else { return Ok(Vec::new()) };
         self.load(script).await?;
-        self.heard(calls.pipeline.query_async(&mut self.connection()).await)
-    }
-
-    /// Runs commands that take effect, or read, at one moment: `MULTI` and `EXEC`.
-    pub(crate) async fn run_step(&self, step: &redis::Pipeline) -> Result<Vec<Value>, RedisError> {
-        self.heard(step.query_async(&mut self.connection()).await)
+        self.ask_all(&calls.pipeline).await
     }
 
     async fn load(&self, script: &Script) -> Result<(), RedisError> {
-        let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(script.source());
-        self.heard(load.query_async(&mut self.connection()).await)
+        self.ask(redis::cmd("SCRIPT").arg("LOAD").arg(script.source())).await
     }
 }
 
@@ -123,7 +127,7 @@ impl Taken {
 #[derive(Default)]
 pub(crate) struct Calls {
     script: Option<&'static Script>,
-    pipeline: redis::Pipeline,
+    pipeline: Pipeline,
 }
 
 impl FromIterator<Call> for Calls {
@@ -137,7 +141,7 @@ impl FromIterator<Call> for Calls {
     }
 }
 
-fn command(name: &str, script: &str, call: &Call) -> redis::Cmd {
+fn command(name: &str, script: &str, call: &Call) -> Cmd {
     let mut command = redis::cmd(name);
     command.arg(script).arg(call.keys.len()).arg(&call.keys);
     for argument in &call.args {

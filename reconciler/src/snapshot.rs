@@ -134,7 +134,7 @@ pub(crate) async fn live(
         for event in events {
             step.cmd("HGETALL").arg(keys.event(shard, *event));
         }
-        let mut replies = redis.run_step(&step).await?.into_iter();
+        let mut replies = redis.ask_all::<Vec<Value>>(&step).await?.into_iter();
         let (epoch, sequence): (Option<u32>, Option<u64>) =
             redis::from_redis_value(replies.next().unwrap_or(Value::Nil))?;
         let position = epoch.zip(sequence).map(|(epoch, sequence)| Position { epoch, sequence });

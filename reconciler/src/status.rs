@@ -173,9 +173,8 @@ async fn outbox_ages(
     for shard in shards {
         pipeline.cmd("XLEN").arg(keys.outbox(*shard)).cmd("HGET").arg(keys.shard(*shard)).arg("head_ms");
     }
-    let mut connection = redis.connection();
-    let found: Vec<Option<i64>> = pipeline.query_async(&mut connection).await?;
-    let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(&mut connection).await?;
+    let found: Vec<Option<i64>> = redis.ask_all(&pipeline).await?;
+    let (seconds, _): (i64, i64) = redis.ask(&redis::cmd("TIME")).await?;
     let age = |(shard, found): (&Shard, &[Option<i64>])| match found {
         [Some(1..), Some(head_ms)] => Some((*shard, (seconds * 1_000 - head_ms).max(0))),
         _ => None,

@@ -132,7 +132,7 @@ impl Subject<'_> {
         for slot in slots {
             pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
         }
-        let read: Vec<Slot> = pipeline.query_async(&mut self.sources.redis.connection()).await?;
+        let read: Vec<Slot> = self.sources.redis.ask_all(&pipeline).await?;
         // Each slot has an empty field, too.
         let fields = read.iter().flatten().filter(|(field, _)| !field.is_empty());
         Ok(fields.fold(Content::default(), Content::with))
@@ -203,7 +203,7 @@ impl Subject<'_> {
         for (id, _) in &holds {
             scores.arg(expiry_member(self.event.id, *id));
         }
-        let scores: Vec<Option<f64>> = scores.query_async(&mut self.sources.redis.connection()).await?;
+        let scores: Vec<Option<f64>> = self.sources.redis.ask(&scores).await?;
         for ((id, image), score) in holds.into_iter().zip(scores) {
             if score == expiry_score(image) {
                 continue;
@@ -230,7 +230,7 @@ impl Subject<'_> {
             .cmd("ZSCORE")
             .arg(self.sources.keys.expiry(self.shard))
             .arg(expiry_member(self.event.id, id));
-        transaction.query_async(&mut self.sources.redis.connection()).await
+        self.sources.redis.ask_all(&transaction).await
     }
 
     /// Looks again at customers who are in doubt, and only at them: who buys once is at rest the next time.
@@ -280,8 +280,7 @@ impl Subject<'_> {
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
-            let (next, page): (u64, Vec<(Vec<u8>, u64)>) =
-                scan.query_async(&mut self.sources.redis.connection()).await?;
+            let (next, page): (u64, Vec<(Vec<u8>, u64)>) = self.sources.redis.ask(&scan).await?;
             counted.extend(page.into_iter().filter(|(field, _)| is_customer(field)));
             if next == 0 {
                 return Ok(counted);

@@ -75,9 +75,8 @@ impl Recoverer {
 
     /// A script that found a key missing has closed the shard and left this word. Counters need not show the loss.
     async fn check_nothing_lost(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let mut command = redis::cmd("HGET");
-        command.arg(self.keys.shard(shard)).arg("lost");
-        let lost: Option<String> = command.query_async(&mut self.redis.connection()).await?;
+        let lost: Option<String> =
+            self.redis.ask(redis::cmd("HGET").arg(self.keys.shard(shard)).arg("lost")).await?;
         lost.map_or(Ok(()), |key| Err(RecoveryError::Mismatch(format!("Redis has lost the key {key}"))))
     }
 
@@ -94,7 +93,7 @@ impl Recoverer {
         for event in events {
             pipeline.cmd("HEXISTS").arg(self.keys.customers(shard, *event)).arg("");
         }
-        let found: Vec<bool> = pipeline.query_async(&mut self.redis.connection()).await?;
+        let found: Vec<bool> = self.redis.ask_all(&pipeline).await?;
         match events.iter().zip(found).find(|(_, found)| !found) {
             Some((event, _)) => Err(RecoveryError::Mismatch(format!(
                 "event {event} has lost its customers' counters in Redis"

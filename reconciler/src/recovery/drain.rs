@@ -21,18 +21,12 @@ impl Recoverer {
     /// the relay's work, which sends them again. A record that comes twice is known by its position.
     pub(super) async fn drain(&self, shard: Shard) -> Result<usize, RecoveryError> {
         let key = self.keys.outbox(shard);
-        let mut connection = self.redis.connection();
         let mut from = "-".to_owned();
         let mut sent = 0;
         loop {
-            let page: Vec<Entry> = redis::cmd("XRANGE")
-                .arg(&key)
-                .arg(&from)
-                .arg("+")
-                .arg("COUNT")
-                .arg(PAGE)
-                .query_async(&mut connection)
-                .await?;
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&key).arg(&from).arg("+").arg("COUNT").arg(PAGE);
+            let page: Vec<Entry> = self.redis.ask(&range).await?;
             let Some((last, _)) = page.last() else { return Ok(sent) };
             from = format!("({last}");
             let mut records = Vec::new();

@@ -25,11 +25,8 @@ static SAID: Once = Once::new();
 impl Recoverer {
     /// Waits until an old primary has stopped to decide; not at all where Redis has no replicas to wait for.
     pub(super) async fn outwait_old_primary(&self, fenced_at: Instant) -> Result<(), RedisError> {
-        let reply: Result<HashMap<String, String>, RedisError> = redis::cmd("CONFIG")
-            .arg("GET")
-            .arg("min-replicas-*")
-            .query_async(&mut self.redis.connection())
-            .await;
+        let reply: Result<HashMap<String, String>, RedisError> =
+            self.redis.ask(redis::cmd("CONFIG").arg("GET").arg("min-replicas-*")).await;
         let settings = match reply {
             Ok(settings) => Some(settings),
             // A Redis that forbids CONFIG may have replicas: in doubt, nothing is sold.

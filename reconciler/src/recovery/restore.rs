@@ -131,9 +131,7 @@ impl Recoverer {
         for event in events {
             let doomed = keys_of(&self.keys, shard, &event.image);
             // A finished event may be gone from Redis for long; its slots are not looked for then.
-            let mut exists = redis::cmd("EXISTS");
-            exists.arg(&doomed[..2]);
-            let existing: u8 = exists.query_async(&mut self.redis.connection()).await?;
+            let existing: u8 = self.redis.ask(redis::cmd("EXISTS").arg(&doomed[..2])).await?;
             if event.is_over && existing == 0 {
                 continue;
             }
@@ -156,13 +154,9 @@ impl Recoverer {
         let key = self.keys.expiry(shard);
         let mut cursor = 0_u64;
         loop {
-            let (next, page): (u64, Vec<(Vec<u8>, f64)>) = redis::cmd("ZSCAN")
-                .arg(&key)
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(CLEAR_MAX)
-                .query_async(&mut self.redis.connection())
-                .await?;
+            let mut scan = redis::cmd("ZSCAN");
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(CLEAR_MAX);
+            let (next, page): (u64, Vec<(Vec<u8>, f64)>) = self.redis.ask(&scan).await?;
             let is_doomed = |member: &Vec<u8>| {
                 let event = member.first_chunk().map(|id| EventId::from_bytes(*id));
                 event.is_some_and(|event| only.contains(&event))
