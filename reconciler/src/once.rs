@@ -77,7 +77,7 @@ pub(crate) async fn once(config: &Config) -> anyhow::Result<Summary> {
     let job = async {
         let unapplied_records = wait_for_end(&pool, &ends).await?;
         let scope = Scope::by_hand(config, None, false);
-        let report = audit::audit(&pool, &redis, &config.keys(), &scope).await?;
+        let report = audit::audit(&pool, &redis, &scope).await?;
         audit::record(&pool, &report).await?;
         let open = open::read(&pool).await?;
         let verdict = verdict(&report, &open);

@@ -62,7 +62,7 @@ pub(crate) async fn rebuild(config: &Config, selection: Selection, by: &str) -> 
     let shards = selection.shards(config);
     let mut ids = Vec::with_capacity(shards.len());
     for shard in &shards {
-        let before = describe(config, &pool, &redis, *shard).await?;
+        let before = describe(&pool, &redis, *shard).await?;
         let intent =
             Intent { kind: Kind::Rebuild, shard: *shard, event_id: selection.event(), by, before: &before };
         ids.push(repairs::ask_for_rebuild(&pool, &intent).await?);
@@ -86,8 +86,8 @@ async fn check_event(config: &Config, pool: &PgPool, event: EventId) -> anyhow::
 }
 
 /// Where a shard stands before it is rebuilt, in words.
-async fn describe(config: &Config, pool: &PgPool, redis: &RedisLink, shard: Shard) -> anyhow::Result<String> {
-    let live = snapshot::live_shards(redis, &config.keys(), &[shard]).await?;
+async fn describe(pool: &PgPool, redis: &RedisLink, shard: Shard) -> anyhow::Result<String> {
+    let live = snapshot::live_shards(redis, &[shard]).await?;
     let live = live.get(&shard).context("Redis answers for the shard that it was asked for")?;
     let at = live.position.map_or_else(|| "nothing".to_owned(), |position| position.to_string());
     let certified = if live.certified { "certified" } else { "not certified" };

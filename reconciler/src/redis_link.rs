@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use boxoffice_schema::keys::Keys;
 use boxoffice_schema::scripts::{BEAT, Call, Script};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::io::tcp::TcpSettings;
@@ -26,6 +27,8 @@ const KEPT_AT_LEAST: Duration = Duration::from_secs(1);
 /// in time, or says that, the link takes a new one, which leads to whoever has the address by then.
 #[derive(Clone)]
 pub(crate) struct RedisLink {
+    /// The names of the keys in it.
+    pub(crate) keys: Keys,
     client: Client,
     settings: ConnectionManagerConfig,
     taken: Arc<RwLock<Taken>>,
@@ -54,7 +57,7 @@ impl RedisLink {
             .set_number_of_retries(2);
         let client = Client::open(info).context("BOXOFFICE_REDIS_URL")?;
         let taken = Arc::new(RwLock::new(Taken::new(&client, &settings)?));
-        Ok(Self { client, settings, taken })
+        Ok(Self { keys: config.keys(), client, settings, taken })
     }
 
     /// Runs a command.

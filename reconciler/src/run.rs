@@ -86,7 +86,7 @@ async fn lead(
     let mut work = JoinSet::new();
     work.spawn(pipeline::run(config.clone(), pool.clone(), Arc::clone(&log), stop.clone()));
     let shards = config.shards.shards().collect();
-    work.spawn(recovery::run(config.clone(), shards, pool.clone(), redis.clone(), log, stop.clone()));
+    work.spawn(recovery::run(shards, pool.clone(), redis.clone(), log, stop.clone()));
     work.spawn(audit::run(config.clone(), pool.clone(), redis.clone(), stop.clone()));
     work.spawn(limits::run(config.clone(), pool.clone(), stop.clone()));
     work.spawn(held.keep(stop.clone()));

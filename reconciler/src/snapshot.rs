@@ -7,7 +7,6 @@ use anyhow::ensure;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{EventReply, read_event};
 use boxoffice_schema::shard::Shard;
@@ -123,16 +122,15 @@ pub(crate) struct LiveEvent {
 /// each hash apart and put it together again.
 pub(crate) async fn live(
     redis: &RedisLink,
-    keys: &Keys,
     shard: Shard,
     events: &[EventId],
 ) -> Result<Vec<(EventId, Result<LiveEvent, DecodeError>)>, RedisError> {
     let mut found = Vec::with_capacity(events.len());
     for events in events.chunks(READ_MAX) {
         let mut step = redis::pipe();
-        step.atomic().cmd("HMGET").arg(keys.shard(shard)).arg("epoch").arg("seq");
+        step.atomic().cmd("HMGET").arg(redis.keys.shard(shard)).arg("epoch").arg("seq");
         for event in events {
-            step.cmd("HGETALL").arg(keys.event(shard, *event));
+            step.cmd("HGETALL").arg(redis.keys.event(shard, *event));
         }
         let mut replies = redis.ask_all::<Vec<Value>>(&step).await?.into_iter();
         let (epoch, sequence): (Option<u32>, Option<u64>) =
@@ -158,12 +156,11 @@ pub(crate) struct LiveShard {
 /// Reads where shards stand in Redis, in one round trip.
 pub(crate) async fn live_shards(
     redis: &RedisLink,
-    keys: &Keys,
     shards: &[Shard],
 ) -> Result<BTreeMap<Shard, LiveShard>, RedisError> {
     // No event has this id; what is asked for is what comes with every event.
     let nobody = EventId::from_bytes([0; 16]);
-    let calls: Calls = shards.iter().map(|shard| read_event(keys, *shard, nobody)).collect();
+    let calls: Calls = shards.iter().map(|shard| read_event(&redis.keys, *shard, nobody)).collect();
     let replies: Vec<EventReply> = redis.run_all(calls).await?;
     let state = |(certified, epoch, sequence, _, _): EventReply| {
         let position = u32::try_from(epoch).ok().zip(u64::try_from(sequence).ok());
@@ -177,7 +174,6 @@ pub(crate) async fn live_shards(
 pub(crate) async fn check_published(
     pool: &PgPool,
     redis: &RedisLink,
-    keys: &Keys,
     shard: Shard,
     event: EventId,
 ) -> anyhow::Result<()> {
@@ -188,7 +184,7 @@ pub(crate) async fn check_published(
     let is_published = match status.as_deref() {
         None => false,
         Some("draft") => {
-            let found = live(redis, keys, shard, &[event]).await?;
+            let found = live(redis, shard, &[event]).await?;
             found.into_iter().any(|(_, live)| live.is_ok_and(|live| live.event.is_some()))
         }
         Some(_) => true,

@@ -53,7 +53,7 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let log = Arc::new(LogWriter::new(config)?);
     let apply = pipeline::run(config.clone(), pool.clone(), Arc::clone(&log), stop.clone());
-    let recover = recovery::run(config.clone(), recovered, pool.clone(), redis.clone(), log, stop.clone());
+    let recover = recovery::run(recovered, pool.clone(), redis.clone(), log, stop.clone());
     let keep = async {
         held.keep(stop.clone()).await;
         stop.cancel();

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -97,10 +96,8 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
     let mut problems = Vec::new();
     let shards: Vec<Shard> = config.shards.shards().collect();
     let redis = RedisLink::new(config)?;
-    let keys = config.keys();
-    let live = async {
-        Ok((snapshot::live_shards(&redis, &keys, &shards).await?, outbox_ages(&redis, &keys, &shards).await?))
-    };
+    let live =
+        async { Ok((snapshot::live_shards(&redis, &shards).await?, outbox_ages(&redis, &shards).await?)) };
     let (live, outboxes) = live.await.unwrap_or_else(|error: RedisError| {
         problems.push(format!("Redis does not answer: {error}"));
         Default::default()
@@ -164,11 +161,8 @@ async fn read_shards(
 }
 
 /// How long the head of each outbox has waited by Redis' clock, in milliseconds; of those only that are not empty.
-async fn outbox_ages(
-    redis: &RedisLink,
-    keys: &Keys,
-    shards: &[Shard],
-) -> Result<BTreeMap<Shard, i64>, RedisError> {
+async fn outbox_ages(redis: &RedisLink, shards: &[Shard]) -> Result<BTreeMap<Shard, i64>, RedisError> {
+    let keys = &redis.keys;
     let mut pipeline = redis::pipe();
     for shard in shards {
         pipeline.cmd("XLEN").arg(keys.outbox(*shard)).cmd("HGET").arg(keys.shard(*shard)).arg("head_ms");

@@ -90,7 +90,7 @@ async fn take_snapshots(
 ) -> Result<Snapshots, AuditError> {
     let events: Vec<EventId> = pending.keys().copied().collect();
     let mut snapshots = Snapshots::new();
-    for (event, snapshot) in snapshot::live(sources.redis, sources.keys, shard, &events).await? {
+    for (event, snapshot) in snapshot::live(sources.redis, shard, &events).await? {
         match snapshot {
             Ok(snapshot) => {
                 snapshots.insert(event, snapshot);

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::ids::{EventId, TicketTypeId};
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, Utc};
@@ -210,19 +209,14 @@ impl FindingKind {
 }
 
 /// Audits once.
-pub(crate) async fn audit(
-    pool: &PgPool,
-    redis: &RedisLink,
-    keys: &Keys,
-    scope: &Scope,
-) -> Result<Report, AuditError> {
+pub(crate) async fn audit(pool: &PgPool, redis: &RedisLink, scope: &Scope) -> Result<Report, AuditError> {
     let started_at = Utc::now();
     let start = Instant::now();
     // PostgreSQL first: what Redis lacks after that, it lost.
     let recorded = snapshot::recorded(pool, &scope.shards, scope.event).await?;
-    let live = snapshot::live_shards(redis, keys, &scope.shards).await?;
+    let live = snapshot::live_shards(redis, &scope.shards).await?;
     let mut report = opened(started_at, &recorded, &live);
-    let sources = Sources { pool, redis, keys };
+    let sources = Sources { pool, redis };
     let mut comparisons = Vec::with_capacity(recorded.len());
     for (shard, recorded) in &recorded {
         comparisons.push(compare::shard(sources, *shard, recorded, scope).boxed());

@@ -24,7 +24,6 @@ const TRIES: usize = 5;
 
 /// Audits every few seconds until the shutdown.
 pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown: CancellationToken) {
-    let keys = config.keys();
     let scope = Scope {
         shards: config.shards.shards().collect(),
         event: None,
@@ -39,7 +38,7 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
     let mut said = String::new();
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
         let round = async {
-            let report = audit(&pool, &redis, &keys, &scope).await?;
+            let report = audit(&pool, &redis, &scope).await?;
             record(&pool, &report).await?;
             publish(&report);
             anyhow::Ok(report)

@@ -80,9 +80,9 @@ async fn compare(config: &Config, scope: &Scope) -> anyhow::Result<Report> {
     servers::wait_for_all(config, &pool, &redis).await?;
     if let Some(event) = scope.event {
         let shard = config.shards.shard_of(event);
-        snapshot::check_published(&pool, &redis, &config.keys(), shard, event).await?;
+        snapshot::check_published(&pool, &redis, shard, event).await?;
     }
-    Ok(crate::audit::audit(&pool, &redis, &config.keys(), scope).await?)
+    Ok(crate::audit::audit(&pool, &redis, scope).await?)
 }
 
 /// Says what differs, booking by booking, and changes nothing.

@@ -58,8 +58,7 @@ impl Subject<'_> {
     }
 
     async fn live_event(&self) -> Result<Option<(Position, EventImage)>, DeepError> {
-        let snapshots =
-            snapshot::live(self.sources.redis, self.sources.keys, self.shard, &[self.event.id]).await?;
+        let snapshots = snapshot::live(self.sources.redis, self.shard, &[self.event.id]).await?;
         let Some((_, snapshot)) = snapshots.into_iter().next() else { return Ok(None) };
         let snapshot = snapshot?;
         Ok(snapshot.position.zip(snapshot.event))

@@ -130,7 +130,7 @@ impl Subject<'_> {
     async fn read_slots(&self, slots: &[u32]) -> Result<Content, DeepError> {
         let mut pipeline = redis::pipe();
         for slot in slots {
-            pipeline.cmd("HGETALL").arg(self.sources.keys.slot(self.shard, self.event.id, *slot));
+            pipeline.cmd("HGETALL").arg(self.sources.redis.keys.slot(self.shard, self.event.id, *slot));
         }
         let read: Vec<Slot> = self.sources.redis.ask_all(&pipeline).await?;
         // Each slot has an empty field, too.
@@ -199,7 +199,7 @@ impl Subject<'_> {
             return Ok(());
         }
         let mut scores = redis::cmd("ZMSCORE");
-        scores.arg(self.sources.keys.expiry(self.shard));
+        scores.arg(self.sources.redis.keys.expiry(self.shard));
         for (id, _) in &holds {
             scores.arg(expiry_member(self.event.id, *id));
         }
@@ -228,7 +228,7 @@ impl Subject<'_> {
         transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.field().as_bytes());
         transaction
             .cmd("ZSCORE")
-            .arg(self.sources.keys.expiry(self.shard))
+            .arg(self.sources.redis.keys.expiry(self.shard))
             .arg(expiry_member(self.event.id, id));
         self.sources.redis.ask_all(&transaction).await
     }
@@ -274,7 +274,7 @@ impl Subject<'_> {
     }
 
     async fn read_customers(&self) -> Result<Allowances, DeepError> {
-        let key = self.sources.keys.customers(self.shard, self.event.id);
+        let key = self.sources.redis.keys.customers(self.shard, self.event.id);
         let mut counted = Allowances::new();
         let mut cursor = 0_u64;
         loop {

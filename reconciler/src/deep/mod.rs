@@ -12,7 +12,6 @@ use std::time::Duration;
 use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{BookingId, EventId};
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use redis::RedisError;
@@ -57,7 +56,6 @@ pub(crate) enum DeepError {
 pub(crate) struct Sources<'a> {
     pub(crate) pool: &'a PgPool,
     pub(crate) redis: &'a RedisLink,
-    pub(crate) keys: &'a Keys,
 }
 
 /// Something that one side has and the other has not.
@@ -156,12 +154,12 @@ pub(crate) async fn find_unrecorded(
 
 impl Subject<'_> {
     fn slot_key(&self, booking: BookingId) -> String {
-        self.sources.keys.slot_of(self.shard, self.event.id, booking, self.event.slots)
+        self.sources.redis.keys.slot_of(self.shard, self.event.id, booking, self.event.slots)
     }
 
     /// Where Redis stands; none where it lost the shard.
     async fn live_position(&self) -> Result<Option<Position>, RedisError> {
-        let live = snapshot::live_shards(self.sources.redis, self.sources.keys, &[self.shard]).await?;
+        let live = snapshot::live_shards(self.sources.redis, &[self.shard]).await?;
         Ok(live.get(&self.shard).and_then(|live| live.position))
     }
 

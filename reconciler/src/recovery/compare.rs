@@ -27,7 +27,7 @@ impl Recoverer {
         self.compare_last_decisions(shard, epoch, redis, recorded.position.sequence).await?;
         self.check_nothing_lost(shard).await?;
         let events: Vec<_> = recorded.events.keys().copied().collect();
-        for (event, snapshot) in snapshot::live(&self.redis, &self.keys, shard, &events).await? {
+        for (event, snapshot) in snapshot::live(&self.redis, shard, &events).await? {
             let snapshot =
                 snapshot.map_err(|error| RecoveryError::Mismatch(format!("event {event}: {error}")))?;
             if snapshot.position != Some(Position { epoch, sequence: redis.sequence }) {
@@ -76,7 +76,7 @@ impl Recoverer {
     /// A script that found a key missing has closed the shard and left this word. Counters need not show the loss.
     async fn check_nothing_lost(&self, shard: Shard) -> Result<(), RecoveryError> {
         let lost: Option<String> =
-            self.redis.ask(redis::cmd("HGET").arg(self.keys.shard(shard)).arg("lost")).await?;
+            self.redis.ask(redis::cmd("HGET").arg(self.redis.keys.shard(shard)).arg("lost")).await?;
         lost.map_or(Ok(()), |key| Err(RecoveryError::Mismatch(format!("Redis has lost the key {key}"))))
     }
 
@@ -91,7 +91,7 @@ impl Recoverer {
         }
         let mut pipeline = redis::pipe();
         for event in events {
-            pipeline.cmd("HEXISTS").arg(self.keys.customers(shard, *event)).arg("");
+            pipeline.cmd("HEXISTS").arg(self.redis.keys.customers(shard, *event)).arg("");
         }
         let found: Vec<bool> = self.redis.ask_all(&pipeline).await?;
         match events.iter().zip(found).find(|(_, found)| !found) {

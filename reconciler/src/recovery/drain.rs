@@ -20,7 +20,7 @@ impl Recoverer {
     /// Sends everything that waits in the outbox; returns how many decisions that were. Nothing is trimmed: that is
     /// the relay's work, which sends them again. A record that comes twice is known by its position.
     pub(super) async fn drain(&self, shard: Shard) -> Result<usize, RecoveryError> {
-        let key = self.keys.outbox(shard);
+        let key = self.redis.keys.outbox(shard);
         let mut from = "-".to_owned();
         let mut sent = 0;
         loop {

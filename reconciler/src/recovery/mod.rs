@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice_schema::DecodeError;
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
     Call, RecoveryReply, RecoveryStart, begin_recovery, certify, error_code, recovering,
@@ -112,7 +111,6 @@ pub(crate) struct Recoverer {
     pool: PgPool,
     redis: RedisLink,
     log: Arc<LogWriter>,
-    keys: Keys,
     /// How many shards may be restored at the same time: each holds two pages of bookings in memory.
     restorations: Semaphore,
 }
@@ -123,19 +121,19 @@ impl Recoverer {
         let recovery_epoch = self.check_unblocked(shard).await?;
         self.catch_up(shard).await?;
         let epoch = self.take_epoch(shard, recovery_epoch).await?;
-        let start = self.ask(&begin_recovery(&self.keys, shard, epoch)).await?;
+        let start = self.ask(&begin_recovery(&self.redis.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
         let drained = self.drain(shard).await?;
         self.outwait_old_primary(fenced_at).await?;
         // The barrier names the last decision of the Redis in which this began. Another one may have been drained, after
         // a restart or a fail-over in between, and then that decision need not be in Kafka.
-        if self.ask(&recovering(&self.keys, shard, epoch)).await? != start {
+        if self.ask(&recovering(&self.redis.keys, shard, epoch)).await? != start {
             return Err(RecoveryError::TakenOver);
         }
         self.append_barrier(shard, epoch, start.last).await?;
         self.wait_for_barrier(shard, epoch).await?;
         let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
-        let call = certify(&self.keys, shard, epoch, sequence, &start);
+        let call = certify(&self.redis.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         tracing::info!(%shard, epoch, sequence, drained, "the shard is certified");
         Ok(Position { epoch, sequence })
@@ -168,7 +166,7 @@ impl Recoverer {
 
     /// Takes the next epoch by compare-and-set, above all that PostgreSQL or Redis know.
     async fn take_epoch(&self, shard: Shard, recovery_epoch: i32) -> Result<u32, RecoveryError> {
-        let live = snapshot::live_shards(&self.redis, &self.keys, &[shard]).await?;
+        let live = snapshot::live_shards(&self.redis, &[shard]).await?;
         let live = live.get(&shard).and_then(|live| live.position).unwrap_or_default();
         let taken: Option<i32> = sqlx::query_scalar(
             "UPDATE shards SET recovery_epoch = greatest(recovery_epoch, epoch, $3) + 1 \

@@ -79,7 +79,7 @@ impl Recoverer {
         }
         for EventImage { id: event, .. } in drafts {
             let row = self.begin_restating(shard, event, "PostgreSQL lacks its publication").await?;
-            let call = restate_event_fenced(&self.keys, shard, epoch, event);
+            let call = restate_event_fenced(&self.redis.keys, shard, epoch, event);
             let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
             let (outcome, after) = match Restatement::parse(&reply)? {
                 Restatement::Said(_, position) => {
@@ -98,7 +98,7 @@ impl Recoverer {
     pub(super) async fn live_drafts(&self, shard: Shard) -> Result<Vec<EventImage>, RecoveryError> {
         let drafts = stored::drafts(&self.pool, shard).await?;
         let mut found = Vec::new();
-        for (event, live) in snapshot::live(&self.redis, &self.keys, shard, &drafts).await? {
+        for (event, live) in snapshot::live(&self.redis, shard, &drafts).await? {
             let unreadable = |error| RecoveryError::Unrestorable(format!("event {event} in Redis: {error}"));
             found.extend(live.map_err(unreadable)?.event);
         }
@@ -113,7 +113,7 @@ impl Recoverer {
         event: &EventImage,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
-        let sources = Sources { pool: &self.pool, redis: &self.redis, keys: &self.keys };
+        let sources = Sources { pool: &self.pool, redis: &self.redis };
         for _ in 0..ROUNDS_MAX {
             let unrecorded = deep::find_unrecorded(sources, shard, event).await?;
             if unrecorded.is_empty() {
@@ -141,8 +141,9 @@ impl Recoverer {
     /// An event of which Redis has lost a key says no booking. It gets what PostgreSQL has of the event, without the customers'
     /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
     async fn put_in_place(&self, shard: Shard, epoch: u32, event: &EventImage) -> Result<(), RecoveryError> {
-        self.call(&note_lost(&self.keys, shard, epoch, self.keys.event(shard, event.id))).await?;
-        self.call(&restore_event(&self.keys, shard, epoch, event)).await
+        let keys = &self.redis.keys;
+        self.call(&note_lost(keys, shard, epoch, keys.event(shard, event.id))).await?;
+        self.call(&restore_event(keys, shard, epoch, event)).await
     }
 
     /// What was said comes into the log, and is applied.
@@ -195,7 +196,7 @@ impl Recoverer {
         let row = self.begin_restating(shard, event.id, &before).await?;
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
-        let call = restate_fenced(&self.keys, shard, epoch, &requests);
+        let call = restate_fenced(&self.redis.keys, shard, epoch, &requests);
         let replies: Vec<Vec<u8>> = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         let said: Vec<Position> = replies
             .iter()

@@ -91,6 +91,7 @@ impl Recoverer {
         only: Option<&BTreeSet<EventId>>,
     ) -> Result<Position, RecoveryError> {
         let _turn = self.restorations.acquire().await;
+        let keys = &self.redis.keys;
         let start = std::time::Instant::now();
         // Before anything else is read: should more be applied meanwhile, the comparison afterwards will tell.
         let last = self.last_applied(shard).await?;
@@ -99,7 +100,7 @@ impl Recoverer {
             events.retain(|event| only.contains(&event.image.id));
             self.unschedule(shard, epoch, only).await?;
         } else {
-            self.call(&restore_clear(&self.keys, shard, epoch, vec![self.keys.expiry(shard)])).await?;
+            self.call(&restore_clear(keys, shard, epoch, vec![keys.expiry(shard)])).await?;
         }
         self.clear(shard, epoch, &events).await?;
         let mut restored = Restored::default();
@@ -107,7 +108,7 @@ impl Recoverer {
             self.restore_event(shard, epoch, &event.image, &mut restored).await?;
         }
         let is_whole = only.is_none();
-        self.call(&restore_shard(&self.keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
+        self.call(&restore_shard(keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
         let Restored { events, bookings, .. } = restored;
         let duration_ms = start.elapsed().as_millis();
         tracing::warn!(%shard, epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
@@ -127,16 +128,17 @@ impl Recoverer {
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence
     /// back to 0.
     async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
-        self.call(&restore_clear(&self.keys, shard, epoch, vec![self.keys.outbox(shard)])).await?;
+        let keys = &self.redis.keys;
+        self.call(&restore_clear(keys, shard, epoch, vec![keys.outbox(shard)])).await?;
         for event in events {
-            let doomed = keys_of(&self.keys, shard, &event.image);
+            let doomed = keys_of(keys, shard, &event.image);
             // A finished event may be gone from Redis for long; its slots are not looked for then.
             let existing: u8 = self.redis.ask(redis::cmd("EXISTS").arg(&doomed[..2])).await?;
             if event.is_over && existing == 0 {
                 continue;
             }
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_clear(&self.keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_clear(keys, shard, epoch, doomed.to_vec())).await?;
             }
         }
         Ok(())
@@ -149,9 +151,10 @@ impl Recoverer {
         epoch: u32,
         only: &BTreeSet<EventId>,
     ) -> Result<(), RecoveryError> {
+        let keys = &self.redis.keys;
         // From here on an interrupted rebuild is seen as a loss by the next recovery.
-        self.call(&restore_clear(&self.keys, shard, epoch, Vec::new())).await?;
-        let key = self.keys.expiry(shard);
+        self.call(&restore_clear(keys, shard, epoch, Vec::new())).await?;
+        let key = keys.expiry(shard);
         let mut cursor = 0_u64;
         loop {
             let mut scan = redis::cmd("ZSCAN");
@@ -163,7 +166,7 @@ impl Recoverer {
             };
             let doomed: Vec<_> = page.into_iter().map(|(member, _)| member).filter(is_doomed).collect();
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_unschedule(&self.keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_unschedule(keys, shard, epoch, doomed.to_vec())).await?;
             }
             if next == 0 {
                 return Ok(());
@@ -180,7 +183,7 @@ impl Recoverer {
         event: &EventImage,
         restored: &mut Restored,
     ) -> Result<(), RecoveryError> {
-        self.call(&restore_event(&self.keys, shard, epoch, event)).await?;
+        self.call(&restore_event(&self.redis.keys, shard, epoch, event)).await?;
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
@@ -191,7 +194,7 @@ impl Recoverer {
             counted.add(&bookings);
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            let calls = restore_bookings(&self.keys, shard, epoch, event, &mut bookings).collect();
+            let calls = restore_bookings(&self.redis.keys, shard, epoch, event, &mut bookings).collect();
             drop(bookings);
             let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
             page = next.await?;

@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::AlarmKind;
 use crate::backoff::Backoff;
-use crate::config::Config;
 use crate::findings;
 use crate::kafka::LogWriter;
 use crate::number::{self, int2};
@@ -34,7 +33,6 @@ const PARALLEL_MAX: usize = 16;
 
 /// Watches the certificates of shards, and recovers what lacks one or is asked to be rebuilt, until the shutdown.
 pub(crate) async fn run(
-    config: Config,
     shards: Vec<Shard>,
     pool: PgPool,
     redis: RedisLink,
@@ -42,7 +40,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let restorations = Semaphore::new(RESTORATIONS_MAX);
-    let recoverer = Arc::new(Recoverer { pool, redis, log, keys: config.keys(), restorations });
+    let recoverer = Arc::new(Recoverer { pool, redis, log, restorations });
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     // Tasks, so that one shard is encoded on one processor while another is on the other.
     let mut running = JoinSet::new();
@@ -137,7 +135,7 @@ impl Recoverer {
     /// its own, but of an epoch that PostgreSQL knows to be over.
     async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {
         let begun = self.taken_epochs(shards).await.unwrap_or_default();
-        match snapshot::live_shards(&self.redis, &self.keys, shards).await {
+        match snapshot::live_shards(&self.redis, shards).await {
             Ok(found) => {
                 if !std::mem::replace(redis_answers, true) {
                     tracing::info!("Redis answers again");

@@ -8,7 +8,6 @@
 use anyhow::Context;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::keys::Keys;
 use boxoffice_schema::scripts::OutboxBounds;
 use boxoffice_schema::shard::Shard;
 use serde::Serialize;
@@ -53,18 +52,16 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let pool = postgres::pool(config)?;
     let redis = RedisLink::new(config)?;
     servers::wait_for_all(config, &pool, &redis).await?;
-    let keys = config.keys();
     if let Some(event) = event {
-        snapshot::check_published(&pool, &redis, &keys, config.shards.shard_of(event), event).await?;
+        snapshot::check_published(&pool, &redis, config.shards.shard_of(event), event).await?;
     }
-    let mut mender =
-        Mender { config, pool: &pool, redis: &redis, keys: &keys, by, made: Vec::new(), notes: Vec::new() };
+    let mut mender = Mender { config, pool: &pool, redis: &redis, by, made: Vec::new(), notes: Vec::new() };
     let scope = audit::Scope::by_hand(config, event, true);
     let job = async {
         for shard in &scope.shards {
             mender.mend_shard(*shard, event).await.with_context(|| format!("shard {shard}"))?;
         }
-        let left = audit::audit(&pool, &redis, &keys, &scope).await?;
+        let left = audit::audit(&pool, &redis, &scope).await?;
         let repairs = repairs::by_id(&pool, &mender.made).await?;
         anyhow::Ok(Summary { repairs, notes: mender.notes, left })
     };
@@ -77,7 +74,6 @@ struct Mender<'a> {
     config: &'a Config,
     pool: &'a PgPool,
     redis: &'a RedisLink,
-    keys: &'a Keys,
     by: &'a str,
     /// The rows of what was mended.
     made: Vec<i64>,
@@ -112,7 +108,7 @@ impl Mender<'_> {
     async fn mend_publications(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
         let mut drafts = stored::drafts(self.pool, shard).await?;
         drafts.retain(|event| only.is_none_or(|only| only == *event));
-        for (event, live) in snapshot::live(self.redis, self.keys, shard, &drafts).await? {
+        for (event, live) in snapshot::live(self.redis, shard, &drafts).await? {
             if live.is_ok_and(|live| live.event.is_some())
                 && let Some(stated) = self.say_event(shard, event).await?
             {
@@ -124,7 +120,7 @@ impl Mender<'_> {
 
     /// What Redis says again is applied before counters are looked at.
     async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
-        let sources = Sources { pool: self.pool, redis: self.redis, keys: self.keys };
+        let sources = Sources { pool: self.pool, redis: self.redis };
         let mut found = deep::compare(sources, shard, event).await?;
         for _ in 0..ROUNDS_MAX {
             let Some(last) = self.restate_bookings(shard, event, &found).await? else { break };

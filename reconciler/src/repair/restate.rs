@@ -57,7 +57,7 @@ impl Mender<'_> {
     ) -> anyhow::Result<(Option<Position>, String)> {
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
-        let call = decision_call(self.keys, shard, BOUNDS, &requests);
+        let call = decision_call(&self.redis.keys, shard, BOUNDS, &requests);
         let replies: Vec<Vec<u8>> = self.redis.run(&call).await?;
         let (mut last, mut missed) = (None, String::new());
         for (id, reply) in batch.iter().zip(replies) {

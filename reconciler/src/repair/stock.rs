@@ -53,7 +53,7 @@ impl Mender<'_> {
             patience: PATIENCE,
             tries: SNAPSHOTS,
         };
-        let report = audit::audit(self.pool, self.redis, self.keys, &scope).await?;
+        let report = audit::audit(self.pool, self.redis, &scope).await?;
         let differs = |kind| matches!(kind, FindingKind::Drift | FindingKind::Oversold);
         Ok(report.not_compared > 0 || report.findings.iter().any(|finding| differs(finding.kind)))
     }
@@ -112,7 +112,7 @@ impl Mender<'_> {
         shard: Shard,
         event: EventId,
     ) -> anyhow::Result<Option<Position>> {
-        let live = snapshot::live_shards(self.redis, self.keys, &[shard]).await?;
+        let live = snapshot::live_shards(self.redis, &[shard]).await?;
         if !live.get(&shard).is_some_and(|live| live.certified) {
             self.notes.push(format!(
                 "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; the counters in \
@@ -123,7 +123,7 @@ impl Mender<'_> {
         let before = "Redis and PostgreSQL differ about the event, or cannot be compared at rest";
         let row = self.begin(Kind::Restate, shard, Some(event), before).await?;
         let resolved = findings::resolve_differing_counts(self.pool, event).await?;
-        let call = restate_event(self.keys, shard, BOUNDS, event);
+        let call = restate_event(&self.redis.keys, shard, BOUNDS, event);
         let (said, outcome, after) = match self.run(&call).await {
             Ok(Restatement::Said(_, position)) => {
                 (Some(position), Outcome::Done, format!("said once more at {position}"))
@@ -149,7 +149,7 @@ impl Mender<'_> {
     ) -> anyhow::Result<bool> {
         let before = describe(event, stated, differences);
         let row = self.begin(Kind::Stock, shard, Some(event.id), &before).await?;
-        let call = mend_stock(self.keys, shard, BOUNDS, event.id, stated, differences);
+        let call = mend_stock(&self.redis.keys, shard, BOUNDS, event.id, stated, differences);
         let (outcome, refusal) = match self.run(&call).await {
             Ok(Restatement::Said(image, position)) => {
                 self.end(row, Outcome::Done, &counters(&image, position, differences)).await?;
