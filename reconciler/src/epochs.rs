@@ -6,7 +6,7 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgConnection;
 
-use crate::number::{self, int2, int4, int8};
+use crate::number::{self, int4, int8};
 
 /// The latest epochs of a shard, at most a hundred. Of an older one than these a record is judged by the oldest of them, which began
 /// behind the same decision or a later one.
@@ -28,7 +28,7 @@ impl Epochs {
     ) -> sqlx::Result<()> {
         for Position { epoch, sequence } in begun {
             sqlx::query("INSERT INTO epochs (shard, epoch, began_behind) VALUES ($1, $2, $3)")
-                .bind(int2(shard.number()))
+                .bind(number::of_shard(shard))
                 .bind(int4(*epoch))
                 .bind(int8(*sequence))
                 .execute(&mut *connection)
@@ -59,7 +59,7 @@ pub(crate) async fn decision_at(
     let epoch: Option<i32> = sqlx::query_scalar(
         "SELECT epoch FROM epochs WHERE shard = $1 AND began_behind < $2 ORDER BY epoch DESC LIMIT 1",
     )
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(shard))
     .bind(int8(sequence))
     .fetch_optional(connection)
     .await?;
@@ -76,7 +76,7 @@ pub(crate) async fn had_ended(
     let end: Option<i64> = sqlx::query_scalar(
         "SELECT began_behind FROM epochs WHERE shard = $1 AND epoch > $2 AND epoch < $3 ORDER BY epoch LIMIT 1",
     )
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(shard))
     .bind(int4(position.epoch))
     .bind(int4(before))
     .fetch_optional(connection)

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::alarm::{Alarm, AlarmKind, CountsDifference};
 use crate::decode::{Content, Incoming};
-use crate::number::{self, int2, int4, int8};
+use crate::number::{self, int4, int8};
 use crate::repairs::{self, Intent, Kind};
 use crate::sequence::Gap;
 
@@ -16,7 +16,7 @@ pub(crate) async fn raise(connection: &mut PgConnection, alarm: &Alarm) -> sqlx:
         "INSERT INTO alarms (shard, event_id, kind, detail, ticket_type_id, held_difference, sold_difference) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
-    .bind(int2(alarm.shard.number()))
+    .bind(number::of_shard(alarm.shard))
     .bind(alarm.event_id.map(|id| id.as_uuid()))
     .bind(alarm.kind.as_str())
     .bind(&alarm.detail)
@@ -145,7 +145,7 @@ pub(crate) async fn resolve(
     sqlx::query(
         "UPDATE alarms SET resolved_at = now() WHERE shard = $1 AND kind = ANY ($2) AND resolved_at IS NULL",
     )
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(shard))
     .bind(kinds.map(AlarmKind::as_str).collect::<Vec<_>>())
     .execute(connection)
     .await?;
@@ -158,7 +158,7 @@ pub(crate) async fn record_gap(connection: &mut PgConnection, shard: Shard, gap:
         "INSERT INTO gaps (shard, epoch, from_sequence, to_sequence, kafka_offset, offset_lost) \
          VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
     )
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(shard))
     .bind(int4(gap.epoch))
     .bind(int8(gap.from))
     .bind(int8(gap.to))
@@ -234,7 +234,7 @@ pub(crate) async fn record_dead_letter(
         "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload) \
          VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
     )
-    .bind(int2(incoming.shard.number()))
+    .bind(number::of_shard(incoming.shard))
     .bind(position.map(|position| int4(position.epoch)))
     .bind(position.map(|position| int8(position.sequence)))
     .bind(incoming.offset)

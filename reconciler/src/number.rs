@@ -6,8 +6,8 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 
-pub(crate) fn int2(value: u16) -> i16 {
-    i16::try_from(value).unwrap_or(i16::MIN)
+pub(crate) fn of_shard(shard: Shard) -> i16 {
+    i16::try_from(shard.number()).unwrap_or(i16::MIN)
 }
 
 pub(crate) fn int4(value: u32) -> i32 {

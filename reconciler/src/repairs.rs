@@ -10,7 +10,7 @@ use redis::RedisError;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-use crate::number::{self, int2};
+use crate::number;
 
 /// The most rows that `repairs list` shows.
 const LIST_MAX: i64 = 100;
@@ -121,7 +121,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, intent: &Intent<'_>) ->
         "INSERT INTO repairs (kind, shard, event_id, asked_by, before) VALUES ($1, $2, $3, $4, $5) RETURNING id",
     )
     .bind(kind.as_str())
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(*shard))
     .bind(event_id.map(|id| id.as_uuid()))
     .bind(by)
     .bind(before)
@@ -169,14 +169,14 @@ pub(crate) async fn ask_for_rebuild(pool: &PgPool, intent: &Intent<'_>) -> sqlx:
     let mut transaction = pool.begin().await?;
     // The lock makes the question and the answer one step.
     sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-        .bind(int2(intent.shard.number()))
+        .bind(number::of_shard(intent.shard))
         .execute(&mut *transaction)
         .await?;
     let open: Option<i64> = sqlx::query_scalar(
         "SELECT id FROM repairs WHERE kind = 'rebuild' AND shard = $1 AND event_id IS NOT DISTINCT FROM $2 \
          AND outcome IS NULL",
     )
-    .bind(int2(intent.shard.number()))
+    .bind(number::of_shard(intent.shard))
     .bind(intent.event_id.map(|id| id.as_uuid()))
     .fetch_optional(&mut *transaction)
     .await?;
@@ -199,7 +199,7 @@ pub(crate) struct OpenRebuild {
 
 /// The rebuilds of these shards that are not done.
 pub(crate) async fn open_rebuilds(pool: &PgPool, shards: &[Shard]) -> sqlx::Result<Vec<OpenRebuild>> {
-    let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+    let numbers: Vec<i16> = shards.iter().copied().map(number::of_shard).collect();
     let rows: Vec<(i64, i16, Option<uuid::Uuid>)> = sqlx::query_as(
         "SELECT id, shard, event_id FROM repairs \
          WHERE outcome IS NULL AND kind = 'rebuild' AND shard = ANY ($1) ORDER BY id",
@@ -222,7 +222,7 @@ pub(crate) async fn end_interrupted(pool: &PgPool, shard: Shard) -> sqlx::Result
         "UPDATE repairs SET outcome = $3, after = $4, ended_at = now() \
          WHERE outcome IS NULL AND kind <> $2 AND shard = $1",
     )
-    .bind(int2(shard.number()))
+    .bind(number::of_shard(shard))
     .bind(Kind::Rebuild.as_str())
     .bind(Outcome::Unknown.as_str())
     .bind("the process was interrupted; whether it was done stands in the log")

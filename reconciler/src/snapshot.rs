@@ -14,7 +14,7 @@ use redis::{RedisError, Value};
 use serde::Serialize;
 use sqlx::{PgPool, Row};
 
-use crate::number::{self, int2};
+use crate::number;
 use crate::redis_link::{Calls, RedisLink};
 
 /// The counters of a ticket type, as a store has them.
@@ -62,7 +62,7 @@ pub(crate) async fn recorded(
     shards: &[Shard],
     event: Option<EventId>,
 ) -> sqlx::Result<BTreeMap<Shard, Recorded>> {
-    let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+    let numbers: Vec<i16> = shards.iter().copied().map(number::of_shard).collect();
     let rows = sqlx::query(include_str!("snapshot.sql"))
         .bind(numbers)
         .bind(event.map(|event| event.as_uuid()))
@@ -86,7 +86,7 @@ pub(crate) async fn recorded(
 /// How far PostgreSQL has applied a shard's log.
 pub(crate) async fn applied(pool: &PgPool, shard: Shard) -> sqlx::Result<Position> {
     let (epoch, sequence): (i32, i64) = sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1")
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .fetch_one(pool)
         .await?;
     Ok(number::position(epoch, sequence))

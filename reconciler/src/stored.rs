@@ -21,7 +21,7 @@ use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use crate::copy::Columns;
-use crate::number::int2;
+use crate::number;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,7 @@ pub(crate) struct Page {
 /// The published events of a shard, with their counts.
 pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEvent>, StoredError> {
     let rows =
-        sqlx::query(include_str!("stored_events.sql")).bind(int2(shard.number())).fetch_all(pool).await?;
+        sqlx::query(include_str!("stored_events.sql")).bind(number::of_shard(shard)).fetch_all(pool).await?;
     let mut events: Vec<StoredEvent> = Vec::new();
     for row in rows {
         let id = EventId::from_uuid(row.try_get("id")?);
@@ -90,7 +90,7 @@ pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEven
 pub(crate) async fn drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<Vec<EventId>> {
     let ids: Vec<Uuid> =
         sqlx::query_scalar("SELECT id FROM events WHERE shard = $1 AND status = 'draft' ORDER BY id")
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .fetch_all(pool)
             .await?;
     Ok(ids.into_iter().map(EventId::from_uuid).collect())

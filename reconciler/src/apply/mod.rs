@@ -16,7 +16,7 @@ use crate::epochs::Epochs;
 use crate::findings::{self, SetAside};
 use crate::fold::Changes;
 use crate::kafka::{LogError, LogWriter};
-use crate::number::{self, int2, int4, int8};
+use crate::number::{self, int4, int8};
 use crate::postgres::{self, is_about_data};
 use crate::sequence::{Gap, Progress, Verdict};
 use crate::telemetry::name;
@@ -227,7 +227,7 @@ impl Applier {
     pub(crate) async fn record_lost_offset(&self, shard: Shard, wanted: i64) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .fetch_one(&mut *transaction)
             .await?;
         let (epoch, sequence): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
@@ -316,7 +316,7 @@ async fn lock_shards(
     connection: &mut PgConnection,
     batch: &[Incoming],
 ) -> sqlx::Result<BTreeMap<Shard, Progress>> {
-    let shards: BTreeSet<i16> = batch.iter().map(|incoming| int2(incoming.shard.number())).collect();
+    let shards: BTreeSet<i16> = batch.iter().map(|incoming| number::of_shard(incoming.shard)).collect();
     let rows = sqlx::query(include_str!("lock_shards.sql"))
         .bind(shards.into_iter().collect::<Vec<_>>())
         .fetch_all(connection)
@@ -345,7 +345,7 @@ async fn move_shards(
 ) -> sqlx::Result<()> {
     let rows: Vec<_> = progress.iter().collect();
     sqlx::query(include_str!("move_shards.sql"))
-        .bind(rows.iter().map(|(shard, _)| int2(shard.number())).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(shard, _)| number::of_shard(**shard)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, p)| int4(p.epoch)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, p)| int8(p.sequence)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, p)| p.digest.map(|digest| digest.to_vec())).collect::<Vec<_>>())

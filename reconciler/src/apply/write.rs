@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::alarm::{Alarm, AlarmKind, CountsDifference};
 use crate::copy::Rows;
 use crate::fold::{BookingChange, ChangedRow, Changes, Delta, deltas};
-use crate::number::{int2, int4, int8};
+use crate::number::{self, int4, int8};
 
 /// A booking with its last change.
 type Booking<'a> = (&'a BookingId, &'a BookingChange<'a>);
@@ -68,7 +68,7 @@ async fn write_events(
     let events: Vec<_> = changes.events.values().collect();
     let changed: Vec<Uuid> = sqlx::query_scalar(include_str!("upsert_events.sql"))
         .bind(column(&events, |e| e.image.id.as_uuid()))
-        .bind(column(&events, |e| int2(e.shard.number())))
+        .bind(column(&events, |e| number::of_shard(e.shard)))
         .bind(column(&events, |e| e.image.name.to_string()))
         .bind(column(&events, |e| e.image.starts_at))
         .bind(column(&events, |e| e.image.sales_open_at))

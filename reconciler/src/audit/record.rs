@@ -2,7 +2,7 @@
 
 use sqlx::PgPool;
 
-use crate::number::int2;
+use crate::number;
 
 use super::Report;
 
@@ -41,7 +41,7 @@ pub(crate) async fn record(pool: &PgPool, report: &Report) -> sqlx::Result<()> {
          SELECT $1, * FROM unnest($2::int2[], $3::uuid[], $4::uuid[], $5::text[], $6::text[])",
     )
     .bind(id)
-    .bind(found.iter().map(|f| int2(f.shard.number())).collect::<Vec<_>>())
+    .bind(found.iter().map(|f| number::of_shard(f.shard)).collect::<Vec<_>>())
     .bind(found.iter().map(|f| f.event_id.map(|id| id.as_uuid())).collect::<Vec<_>>())
     .bind(found.iter().map(|f| f.ticket_type_id.map(|id| id.as_uuid())).collect::<Vec<_>>())
     .bind(found.iter().map(|f| f.kind.as_str()).collect::<Vec<_>>())

@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::audit::FindingKind;
-use crate::number::int2;
+use crate::number;
 use crate::redis_link::RedisLink;
 use crate::snapshot;
 use crate::stored::{self, StoredError};
@@ -195,7 +195,7 @@ pub(crate) async fn wait_until_applied(pool: &PgPool, shard: Shard, wanted: Posi
 
 async fn has_gap(pool: &PgPool, shard: Shard) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL)")
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .fetch_one(pool)
         .await
 }

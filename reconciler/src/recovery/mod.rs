@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::alarm::{Alarm, AlarmKind};
 use crate::findings;
 use crate::kafka::{LogError, LogWriter};
-use crate::number::{int2, int4};
+use crate::number::{self, int4};
 use crate::redis_link::RedisLink;
 use crate::snapshot;
 use crate::stored::StoredError;
@@ -154,7 +154,7 @@ impl Recoverer {
     /// the epoch of the last recovery.
     async fn check_unblocked(&self, shard: Shard) -> Result<i32, RecoveryError> {
         let row = sqlx::query(include_str!("standing.sql"))
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .fetch_one(&self.pool)
             .await?;
         let (gaps, poisoned): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
@@ -172,7 +172,7 @@ impl Recoverer {
             "UPDATE shards SET recovery_epoch = greatest(recovery_epoch, epoch, $3) + 1 \
              WHERE shard = $1 AND recovery_epoch = $2 RETURNING recovery_epoch",
         )
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .bind(recovery_epoch)
         .bind(int4(live.epoch))
         .fetch_optional(&self.pool)
@@ -217,7 +217,7 @@ impl Recoverer {
         let mut moved_at = Instant::now();
         loop {
             let row = sqlx::query("SELECT epoch, next_offset FROM shards WHERE shard = $1")
-                .bind(int2(shard.number()))
+                .bind(number::of_shard(shard))
                 .fetch_one(&self.pool)
                 .await?;
             let next_offset: i64 = row.try_get(1)?;

@@ -13,7 +13,7 @@ use boxoffice_schema::shard::Shard;
 use crate::alarm::AlarmKind;
 use crate::deep::{self, DeepError, Sources};
 use crate::findings;
-use crate::number::int2;
+use crate::number;
 use crate::repairs::{self, Intent, Kind, Outcome};
 use crate::{snapshot, stored};
 
@@ -61,7 +61,7 @@ impl Recoverer {
 
     async fn has_refused(&self, shard: Shard) -> sqlx::Result<bool> {
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)")
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .fetch_one(&self.pool)
             .await
     }
@@ -162,7 +162,7 @@ impl Recoverer {
         let doubtful: bool = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM alarms WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
         )
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .bind(AlarmKind::CountsDiffer.as_str())
         .fetch_one(&self.pool)
         .await?;

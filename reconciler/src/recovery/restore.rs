@@ -21,7 +21,7 @@ use sqlx::Row;
 use crate::alarm::AlarmKind;
 use crate::epochs;
 use crate::miscounts;
-use crate::number::{self, int2};
+use crate::number;
 use crate::stored::{self, Page, StoredEvent};
 
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
@@ -50,7 +50,7 @@ impl Recoverer {
                     (SELECT count(*) FROM alarms \
                      WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
         )
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .bind(AlarmKind::CountsDiffer.as_str())
         .fetch_one(&self.pool)
         .await?;
@@ -119,7 +119,7 @@ impl Recoverer {
     async fn last_applied(&self, shard: Shard) -> sqlx::Result<Position> {
         let mut connection = self.pool.acquire().await?;
         let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .fetch_one(&mut *connection)
             .await?;
         epochs::decision_at(&mut connection, shard, number::sequence(sequence)).await

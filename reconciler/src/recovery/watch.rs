@@ -17,7 +17,7 @@ use crate::alarm::AlarmKind;
 use crate::backoff::Backoff;
 use crate::findings;
 use crate::kafka::LogWriter;
-use crate::number::{self, int2};
+use crate::number;
 use crate::redis_link::RedisLink;
 use crate::repairs;
 use crate::snapshot::{self, LiveShard};
@@ -166,7 +166,7 @@ impl Recoverer {
 
     /// The epochs of the last recoveries that began.
     pub(super) async fn taken_epochs(&self, shards: &[Shard]) -> sqlx::Result<BTreeMap<Shard, u32>> {
-        let numbers: Vec<i16> = shards.iter().map(|shard| int2(shard.number())).collect();
+        let numbers: Vec<i16> = shards.iter().copied().map(number::of_shard).collect();
         let rows: Vec<(i16, i32)> =
             sqlx::query_as("SELECT shard, recovery_epoch FROM shards WHERE shard = ANY ($1)")
                 .bind(numbers)

@@ -5,7 +5,7 @@ use boxoffice_schema::shard::Shard;
 use sqlx::PgConnection;
 
 use crate::miscounts::{self, Miscount, Tickets};
-use crate::number::int2;
+use crate::number;
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
 
@@ -20,7 +20,7 @@ impl Mender<'_> {
         }
         let mut transaction = self.pool.begin().await?;
         sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-            .bind(int2(shard.number()))
+            .bind(number::of_shard(shard))
             .execute(&mut *transaction)
             .await?;
         let mut made = Vec::new();

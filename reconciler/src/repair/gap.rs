@@ -6,7 +6,7 @@ use boxoffice_schema::shard::Shard;
 use tokio::time::Instant;
 
 use crate::gaps;
-use crate::number::int2;
+use crate::number;
 use crate::repairs::{Kind, Outcome};
 
 use super::Mender;
@@ -31,7 +31,7 @@ impl Mender<'_> {
         let (still_open, applied) = loop {
             let open = self.open_gap(shard).await?;
             let applied: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
-                .bind(int2(shard.number()))
+                .bind(number::of_shard(shard))
                 .fetch_one(self.pool)
                 .await?;
             if open.is_some() || applied >= to || start.elapsed() > PATIENCE {
@@ -67,7 +67,7 @@ impl Mender<'_> {
             "SELECT id, from_sequence, to_sequence FROM gaps WHERE shard = $1 AND resolved_at IS NULL \
              ORDER BY id LIMIT 1",
         )
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .fetch_optional(self.pool)
         .await
     }

@@ -16,7 +16,7 @@ use sqlx::{PgConnection, PgPool};
 use crate::audit::{self, Report};
 use crate::config::Config;
 use crate::deep::{self, Sources};
-use crate::number::int2;
+use crate::number;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Outcome, Repair};
 use crate::stored;
@@ -178,7 +178,7 @@ impl Mender<'_> {
         let mut connection = self.pool.acquire().await?.detach();
         let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
             .bind(LOCK)
-            .bind(i32::from(int2(shard.number())))
+            .bind(i32::from(number::of_shard(shard)))
             .fetch_one(&mut connection)
             .await?;
         Ok(locked.then_some(connection))

@@ -20,7 +20,7 @@ use crate::alarm::CountsDifference;
 use crate::audit::{self, FindingKind};
 use crate::deep::Comparison;
 use crate::findings;
-use crate::number::int2;
+use crate::number;
 use crate::repairs::{Kind, Outcome};
 use crate::snapshot;
 
@@ -92,7 +92,7 @@ impl Mender<'_> {
             "SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL), \
                     EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)",
         )
-        .bind(int2(shard.number()))
+        .bind(number::of_shard(shard))
         .fetch_one(self.pool)
         .await?;
         Ok(if row.try_get(0)? {
