@@ -11,9 +11,10 @@ use crate::apply::write::{self, Look};
 use crate::decode::{Content, Fetched, decode, shown};
 use crate::findings;
 use crate::fold::Changes;
-use crate::number::{int4, int8};
+use crate::number::{self, int4, int8};
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
+use crate::shards;
 
 /// A dead letter in full.
 #[derive(Debug, Serialize)]
@@ -87,7 +88,7 @@ async fn read(connection: &mut PgConnection, id: i64) -> anyhow::Result<DeadLett
 pub(crate) async fn retry(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<Outcome> {
     let mut transaction = pool.begin().await?;
     let letter = read(&mut transaction, id).await?;
-    let (epoch, sequence) = lock_shard(&mut transaction, letter.shard).await?;
+    let applied = shards::lock(&mut transaction, number::shard(letter.shard)).await?;
     // Read again behind the lock: another retry may have been quicker.
     let letter = read(&mut transaction, letter.id).await?;
     if let Some(outcome) = letter.outcome {
@@ -95,12 +96,12 @@ pub(crate) async fn retry(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<Ou
     }
     let record = decoded(&letter)?;
     let position = record.position;
-    let known = i64::try_from(position.sequence)? <= sequence;
-    let is_next = i64::try_from(position.sequence)? == sequence + 1 && int4(position.epoch) == epoch;
-    if !known && !is_next {
+    let is_known = position.sequence <= applied.sequence;
+    let is_next = position == Position { sequence: applied.sequence + 1, ..applied };
+    if !is_known && !is_next {
         bail!(
-            "dead letter {id} is decision {position}, and the shard is applied up to {epoch}-{sequence}: what lies \
-             between is missing; mend that first"
+            "dead letter {id} is decision {position}, and the shard is applied up to {applied}: what lies between is \
+             missing; mend that first"
         );
     }
     let outcome = if is_superseded(&mut transaction, &record).await? {
@@ -121,20 +122,13 @@ pub(crate) async fn retry(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<Ou
 pub(crate) async fn discard(pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let letter = read(&mut transaction, id).await?;
-    lock_shard(&mut transaction, letter.shard).await?;
+    shards::lock(&mut transaction, number::shard(letter.shard)).await?;
     let letter = read(&mut transaction, id).await?;
     if let Some(outcome) = letter.outcome {
         bail!("dead letter {id} was resolved before: {outcome}");
     }
     resolve(&mut transaction, &letter, "discarded", by).await?;
     Ok(transaction.commit().await?)
-}
-
-async fn lock_shard(connection: &mut PgConnection, shard: i16) -> sqlx::Result<(i32, i64)> {
-    sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-        .bind(shard)
-        .fetch_one(connection)
-        .await
 }
 
 /// The record as this build reads it, which may know more than the one that set it aside.

@@ -51,6 +51,7 @@ mod repairs;
 mod report;
 mod sequence;
 mod servers;
+mod shards;
 mod show;
 mod snapshot;
 mod stand_in;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Repair};
 use crate::stored;
-use crate::{postgres, servers, snapshot, stand_in};
+use crate::{postgres, servers, shards, snapshot, stand_in};
 
 /// How long the command waits. What is asked for stays asked for.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -91,7 +91,7 @@ async fn describe(pool: &PgPool, redis: &RedisLink, shard: Shard) -> anyhow::Res
     let live = live.get(&shard).context("Redis answers for the shard that it was asked for")?;
     let at = live.position.map_or_else(|| "nothing".to_owned(), |position| position.to_string());
     let certified = if live.certified { "certified" } else { "not certified" };
-    let postgres = snapshot::applied(pool, shard).await?;
+    let postgres = shards::applied(pool, shard).await?;
     Ok(format!("Redis at {at}, {certified}; PostgreSQL at {postgres}"))
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
 use crate::number;
+use crate::shards;
 
 /// The most rows that `repairs list` shows.
 const LIST_MAX: i64 = 100;
@@ -168,10 +169,7 @@ pub(crate) async fn record(
 pub(crate) async fn ask_for_rebuild(pool: &PgPool, intent: &Intent<'_>) -> sqlx::Result<i64> {
     let mut transaction = pool.begin().await?;
     // The lock makes the question and the answer one step.
-    sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-        .bind(number::of_shard(intent.shard))
-        .execute(&mut *transaction)
-        .await?;
+    shards::lock(&mut transaction, intent.shard).await?;
     let open: Option<i64> = sqlx::query_scalar(
         "SELECT id FROM repairs WHERE kind = 'rebuild' AND shard = $1 AND event_id IS NOT DISTINCT FROM $2 \
          AND outcome IS NULL",

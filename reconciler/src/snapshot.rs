@@ -83,15 +83,6 @@ pub(crate) async fn recorded(
     Ok(found)
 }
 
-/// How far PostgreSQL has applied a shard's log.
-pub(crate) async fn applied(pool: &PgPool, shard: Shard) -> sqlx::Result<Position> {
-    let (epoch, sequence): (i32, i64) = sqlx::query_as("SELECT epoch, sequence FROM shards WHERE shard = $1")
-        .bind(number::of_shard(shard))
-        .fetch_one(pool)
-        .await?;
-    Ok(number::position(epoch, sequence))
-}
-
 /// The counters of an event as Redis has them.
 pub(crate) fn live_counts(image: &EventImage) -> EventCounts {
     image

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use boxoffice_schema::position::Position;
 use boxoffice_schema::record::Record;
 use boxoffice_schema::shard::Shard;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
@@ -19,6 +20,7 @@ use crate::kafka::{LogError, LogWriter};
 use crate::number::{self, int4, int8};
 use crate::postgres::{self, is_about_data};
 use crate::sequence::{Gap, Progress, Verdict};
+use crate::shards;
 use crate::telemetry::name;
 
 use write::Look;
@@ -226,13 +228,9 @@ impl Applier {
     /// Writes down that Kafka no longer has the offset at which a shard would go on.
     pub(crate) async fn record_lost_offset(&self, shard: Shard, wanted: i64) -> sqlx::Result<()> {
         let mut transaction = self.pool.begin().await?;
-        let row = sqlx::query("SELECT epoch, sequence FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-            .bind(number::of_shard(shard))
-            .fetch_one(&mut *transaction)
-            .await?;
-        let (epoch, sequence): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
-        let from = number::sequence(sequence) + 1;
-        let gap = Gap { epoch: number::epoch(epoch), from, to: from, offset: wanted, is_offset_lost: true };
+        let Position { epoch, sequence } = shards::lock(&mut transaction, shard).await?;
+        let from = sequence + 1;
+        let gap = Gap { epoch, from, to: from, offset: wanted, is_offset_lost: true };
         findings::record_gap(&mut transaction, shard, gap).await?;
         transaction.commit().await
     }

@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::deep::Sources;
+use crate::shards;
 use crate::snapshot::{self, EventCounts, LiveEvent, Recorded, live_counts};
 
 use super::{AuditError, Finding, FindingKind, Scope, Totals};
@@ -74,7 +75,7 @@ async fn look(
     event: Option<EventId>,
     snapshots: &Snapshots,
 ) -> sqlx::Result<Recorded> {
-    let position = snapshot::applied(pool, shard).await?;
+    let position = shards::applied(pool, shard).await?;
     if !snapshots.values().any(|snapshot| snapshot.position.unwrap_or_default() == position) {
         return Ok(Recorded { position, ..Recorded::default() });
     }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::audit::FindingKind;
 use crate::number;
 use crate::redis_link::RedisLink;
+use crate::shards;
 use crate::snapshot;
 use crate::stored::{self, StoredError};
 
@@ -179,7 +180,7 @@ pub(crate) async fn wait_until_applied(pool: &PgPool, shard: Shard, wanted: Posi
     let mut last = Position::default();
     let mut moved_at = Instant::now();
     loop {
-        let applied = snapshot::applied(pool, shard).await?;
+        let applied = shards::applied(pool, shard).await?;
         if applied >= wanted {
             return Ok(true);
         }

@@ -25,6 +25,7 @@ use crate::findings;
 use crate::kafka::{LogError, LogWriter};
 use crate::number::{self, int4};
 use crate::redis_link::RedisLink;
+use crate::shards;
 use crate::snapshot;
 use crate::stored::StoredError;
 
@@ -189,7 +190,7 @@ impl Recoverer {
             Err(RecoveryError::Stalled) => {
                 // What others' transactions leave at the end of the log is never read, and the offset does not move past it
                 // before something is. A barrier of an epoch that has begun is passed.
-                let last = snapshot::applied(&self.pool, shard).await?;
+                let last = shards::applied(&self.pool, shard).await?;
                 self.append_barrier(shard, last.epoch, last).await?;
                 self.wait_until_applied(shard, is_there).await
             }

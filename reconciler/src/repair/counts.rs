@@ -5,9 +5,9 @@ use boxoffice_schema::shard::Shard;
 use sqlx::PgConnection;
 
 use crate::miscounts::{self, Miscount, Tickets};
-use crate::number;
 use crate::postgres::is_about_data;
 use crate::repairs::{self, Intent, Kind};
+use crate::shards;
 
 use super::Mender;
 
@@ -19,10 +19,7 @@ impl Mender<'_> {
             return Ok(());
         }
         let mut transaction = self.pool.begin().await?;
-        sqlx::query("SELECT FROM shards WHERE shard = $1 FOR NO KEY UPDATE")
-            .bind(number::of_shard(shard))
-            .execute(&mut *transaction)
-            .await?;
+        shards::lock(&mut transaction, shard).await?;
         let mut made = Vec::new();
         for wrong in miscounts::read(&mut transaction, Some(event)).await? {
             let before = told(&wrong, wrong.counted);
