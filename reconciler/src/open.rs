@@ -1,5 +1,6 @@
 //! What is open: gaps, alarms and dead letters that nobody has resolved, each with the command that mends it.
 
+use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
@@ -7,6 +8,8 @@ use sqlx::{PgPool, Row};
 use uuid::Uuid;
 
 use crate::alarm::AlarmKind;
+use crate::findings::DeadLetterKind;
+use crate::number;
 
 /// The most rows of a kind that are listed; their number is always told.
 const LIST_MAX: i64 = 100;
@@ -57,6 +60,32 @@ pub(crate) async fn counts(pool: &PgPool) -> sqlx::Result<Counts> {
                 (SELECT count(*) FROM dead_letters WHERE outcome IS NULL) AS dead_letters, \
                 (SELECT count(*) FROM repairs WHERE outcome IS NULL) AS repairs",
     )
+    .fetch_one(pool)
+    .await
+}
+
+/// How much is open on a shard that may stand in its way.
+#[derive(sqlx::FromRow)]
+pub(crate) struct ShardCounts {
+    pub(crate) gaps: i64,
+    pub(crate) dead_letters: i64,
+    /// Those of the dead letters that could not be read.
+    pub(crate) poisoned: i64,
+    /// Alarms about its counts.
+    pub(crate) differing: i64,
+}
+
+/// Counts what is open on a shard.
+pub(crate) async fn of_shard(pool: &PgPool, shard: Shard) -> sqlx::Result<ShardCounts> {
+    sqlx::query_as(
+        "SELECT (SELECT count(*) FROM gaps WHERE shard = $1 AND resolved_at IS NULL) AS gaps, \
+                (SELECT count(*) FROM dead_letters WHERE shard = $1 AND outcome IS NULL) AS dead_letters, \
+                (SELECT count(*) FROM dead_letters WHERE shard = $1 AND outcome IS NULL AND kind = $2) AS poisoned, \
+                (SELECT count(*) FROM alarms WHERE shard = $1 AND resolved_at IS NULL AND kind = $3) AS differing",
+    )
+    .bind(number::of_shard(shard))
+    .bind(DeadLetterKind::Poisoned.as_str())
+    .bind(AlarmKind::CountsDiffer.as_str())
     .fetch_one(pool)
     .await
 }

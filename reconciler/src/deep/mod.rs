@@ -19,7 +19,7 @@ use sqlx::PgPool;
 use tokio::time::Instant;
 
 use crate::audit::FindingKind;
-use crate::number;
+use crate::open;
 use crate::redis_link::RedisLink;
 use crate::shards;
 use crate::snapshot;
@@ -187,16 +187,9 @@ pub(crate) async fn wait_until_applied(pool: &PgPool, shard: Shard, wanted: Posi
         if applied != last {
             last = applied;
             moved_at = Instant::now();
-        } else if moved_at.elapsed() > STALL_TIMEOUT || has_gap(pool, shard).await? {
+        } else if moved_at.elapsed() > STALL_TIMEOUT || open::of_shard(pool, shard).await?.gaps > 0 {
             return Ok(false);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-}
-
-async fn has_gap(pool: &PgPool, shard: Shard) -> sqlx::Result<bool> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL)")
-        .bind(number::of_shard(shard))
-        .fetch_one(pool)
-        .await
 }

@@ -24,6 +24,7 @@ use crate::alarm::{Alarm, AlarmKind};
 use crate::findings;
 use crate::kafka::{LogError, LogWriter};
 use crate::number::{self, int4};
+use crate::open::{self, ShardCounts};
 use crate::redis_link::RedisLink;
 use crate::shards;
 use crate::snapshot;
@@ -119,9 +120,11 @@ pub(crate) struct Recoverer {
 impl Recoverer {
     /// One attempt, from the epoch to the certificate. Returns the position at which the shard was certified.
     async fn recover(&self, shard: Shard, scope: &Scope) -> Result<Position, RecoveryError> {
-        let recovery_epoch = self.check_unblocked(shard).await?;
+        // Before anything else, so that this attempt gives way to another one that takes an epoch meanwhile.
+        let last_epoch = self.taken_epochs(&[shard]).await?.get(&shard).copied().unwrap_or_default();
+        self.check_unblocked(shard).await?;
         self.catch_up(shard).await?;
-        let epoch = self.take_epoch(shard, recovery_epoch).await?;
+        let epoch = self.take_epoch(shard, last_epoch).await?;
         let start = self.ask(&begin_recovery(&self.redis.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
         let drained = self.drain(shard).await?;
@@ -151,22 +154,14 @@ impl Recoverer {
         findings::raise(&mut *self.pool.acquire().await?, &alarm).await
     }
 
-    /// What stands in the way of any recovery must be resolved first, or each attempt would only use up an epoch. Returns
-    /// the epoch of the last recovery.
-    async fn check_unblocked(&self, shard: Shard) -> Result<i32, RecoveryError> {
-        let row = sqlx::query(include_str!("standing.sql"))
-            .bind(number::of_shard(shard))
-            .fetch_one(&self.pool)
-            .await?;
-        let (gaps, poisoned): (i64, i64) = (row.try_get(1)?, row.try_get(2)?);
-        if gaps + poisoned > 0 {
-            return Err(RecoveryError::Blocked { gaps, poisoned });
-        }
-        Ok(row.try_get(0)?)
+    /// What stands in the way of any recovery must be resolved first, or each attempt would only use up an epoch.
+    async fn check_unblocked(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let ShardCounts { gaps, poisoned, .. } = open::of_shard(&self.pool, shard).await?;
+        if gaps + poisoned > 0 { Err(RecoveryError::Blocked { gaps, poisoned }) } else { Ok(()) }
     }
 
     /// Takes the next epoch by compare-and-set, above all that PostgreSQL or Redis know.
-    async fn take_epoch(&self, shard: Shard, recovery_epoch: i32) -> Result<u32, RecoveryError> {
+    async fn take_epoch(&self, shard: Shard, last_epoch: u32) -> Result<u32, RecoveryError> {
         let live = snapshot::live_shards(&self.redis, &[shard]).await?;
         let live = live.get(&shard).and_then(|live| live.position).unwrap_or_default();
         let taken: Option<i32> = sqlx::query_scalar(
@@ -174,7 +169,7 @@ impl Recoverer {
              WHERE shard = $1 AND recovery_epoch = $2 RETURNING recovery_epoch",
         )
         .bind(number::of_shard(shard))
-        .bind(recovery_epoch)
+        .bind(int4(last_epoch))
         .bind(int4(live.epoch))
         .fetch_optional(&self.pool)
         .await?;

@@ -13,7 +13,7 @@ use boxoffice_schema::shard::Shard;
 use crate::alarm::AlarmKind;
 use crate::deep::{self, DeepError, Sources};
 use crate::findings;
-use crate::number;
+use crate::open;
 use crate::repairs::{self, Intent, Kind, Outcome};
 use crate::{snapshot, stored};
 
@@ -53,17 +53,15 @@ impl Recoverer {
         for event in stored::events(&self.pool, shard).await? {
             last = self.restate_bookings(shard, epoch, &event.image, last).await?;
         }
-        if !self.has_refused(shard).await? {
+        let open = open::of_shard(&self.pool, shard).await?;
+        if open.dead_letters == 0 && open.differing > 0 {
             self.dispel_doubt(shard).await?;
         }
         Ok(last)
     }
 
     async fn has_refused(&self, shard: Shard) -> sqlx::Result<bool> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)")
-            .bind(number::of_shard(shard))
-            .fetch_one(&self.pool)
-            .await
+        Ok(open::of_shard(&self.pool, shard).await?.dead_letters > 0)
     }
 
     /// Events that Redis has and PostgreSQL takes for drafts: from then on they are like others.
@@ -159,16 +157,6 @@ impl Recoverer {
     /// Alarms about counts say that one side is wrong. Where PostgreSQL has every booking that Redis has, and its counts
     /// are what its bookings add up to, it is not PostgreSQL.
     async fn dispel_doubt(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let doubtful: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT FROM alarms WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
-        )
-        .bind(number::of_shard(shard))
-        .bind(AlarmKind::CountsDiffer.as_str())
-        .fetch_one(&self.pool)
-        .await?;
-        if !doubtful {
-            return Ok(());
-        }
         if self.miscounted(&stored::events(&self.pool, shard).await?).await?.is_some() {
             return Ok(());
         }

@@ -16,12 +16,11 @@ use boxoffice_schema::scripts::{
 };
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::BookingStatus;
-use sqlx::Row;
 
-use crate::alarm::AlarmKind;
 use crate::epochs;
 use crate::miscounts;
 use crate::number;
+use crate::open::{self, ShardCounts};
 use crate::stored::{self, Page, StoredEvent};
 
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
@@ -45,16 +44,7 @@ impl Recoverer {
     /// Redis is restored from PostgreSQL only where PostgreSQL has all that was decided. Where it refused records, a
     /// restoration would put tickets back on sale that somebody holds a 201 for.
     pub(super) async fn check_restorable(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM dead_letters WHERE shard = $1 AND outcome IS NULL), \
-                    (SELECT count(*) FROM alarms \
-                     WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL)",
-        )
-        .bind(number::of_shard(shard))
-        .bind(AlarmKind::CountsDiffer.as_str())
-        .fetch_one(&self.pool)
-        .await?;
-        let (refused, differing): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let ShardCounts { dead_letters: refused, differing, .. } = open::of_shard(&self.pool, shard).await?;
         if refused + differing > 0 { Err(RecoveryError::Doubtful { refused, differing }) } else { Ok(()) }
     }
 

@@ -14,13 +14,12 @@ use boxoffice_schema::scripts::{
     Call, Restatement, RestatementReply, StockDifference, mend_stock, restate_event,
 };
 use boxoffice_schema::shard::Shard;
-use sqlx::Row;
 
 use crate::alarm::CountsDifference;
 use crate::audit::{self, FindingKind};
 use crate::deep::Comparison;
 use crate::findings;
-use crate::number;
+use crate::open;
 use crate::repairs::{Kind, Outcome};
 use crate::snapshot;
 
@@ -88,16 +87,10 @@ impl Mender<'_> {
 
     /// PostgreSQL is the measure only where it has all that was decided.
     async fn obstacle(&self, shard: Shard) -> sqlx::Result<Option<&'static str>> {
-        let row = sqlx::query(
-            "SELECT EXISTS (SELECT FROM gaps WHERE shard = $1 AND resolved_at IS NULL), \
-                    EXISTS (SELECT FROM dead_letters WHERE shard = $1 AND outcome IS NULL)",
-        )
-        .bind(number::of_shard(shard))
-        .fetch_one(self.pool)
-        .await?;
-        Ok(if row.try_get(0)? {
+        let open = open::of_shard(self.pool, shard).await?;
+        Ok(if open.gaps > 0 {
             Some("a gap of its shard is open: see `boxoffice-reconciler gaps list`")
-        } else if row.try_get(1)? {
+        } else if open.dead_letters > 0 {
             Some("dead letters of its shard are open: see `boxoffice-reconciler dead-letters list`")
         } else {
             None
