@@ -55,6 +55,7 @@ mod shards;
 mod show;
 mod snapshot;
 mod stand_in;
+mod standstill;
 mod status;
 mod stored;
 mod telemetry;

@@ -8,7 +8,6 @@ use anyhow::bail;
 use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::PgPool;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Report, Scope};
@@ -17,6 +16,7 @@ use crate::kafka::{self, LogWriter};
 use crate::lease::{self, Lease};
 use crate::open::{self, Open};
 use crate::redis_link::RedisLink;
+use crate::standstill::Standstill;
 use crate::{pipeline, postgres, servers};
 
 /// The longest that the log may stand still before the job gives up.
@@ -115,8 +115,7 @@ fn verdict(report: &Report, open: &Open) -> Verdict {
 
 /// Waits until every shard is applied to its end or stands before a gap; returns what is left behind gaps.
 async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BTreeMap<u16, i64>> {
-    let mut last = Vec::new();
-    let mut moved_at = Instant::now();
+    let mut standstill = Standstill::new();
     loop {
         let rows: Vec<(i16, i64, bool)> = sqlx::query_as(
             "SELECT shard, next_offset, \
@@ -136,10 +135,7 @@ async fn wait_for_end(pool: &PgPool, ends: &[(Shard, i64)]) -> anyhow::Result<BT
         // Others may be sold from all the time.
         let waited_for: Vec<(u16, i64)> = behind(false).collect();
         let Some((shard, records)) = waited_for.first().copied() else { return Ok(behind(true).collect()) };
-        if waited_for != last {
-            last = waited_for;
-            moved_at = Instant::now();
-        } else if moved_at.elapsed() > STALL_TIMEOUT {
+        if standstill.lasts(waited_for) > STALL_TIMEOUT {
             bail!(
                 "the log was not applied to its end: shard {} has had {records} records to go for {} s; see the \
                  log of the process that holds the lease (`boxoffice-reconciler status`)",

@@ -16,13 +16,13 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use redis::RedisError;
 use sqlx::PgPool;
-use tokio::time::Instant;
 
 use crate::audit::FindingKind;
 use crate::open;
 use crate::redis_link::RedisLink;
 use crate::shards;
 use crate::snapshot;
+use crate::standstill::Standstill;
 use crate::stored::{self, StoredError};
 
 mod header;
@@ -177,17 +177,14 @@ impl Subject<'_> {
 /// Waits until PostgreSQL has applied a shard up to a position; `false` where it stands still before it, or before a
 /// gap.
 pub(crate) async fn wait_until_applied(pool: &PgPool, shard: Shard, wanted: Position) -> sqlx::Result<bool> {
-    let mut last = Position::default();
-    let mut moved_at = Instant::now();
+    let mut standstill = Standstill::new();
     loop {
         let applied = shards::applied(pool, shard).await?;
         if applied >= wanted {
             return Ok(true);
         }
-        if applied != last {
-            last = applied;
-            moved_at = Instant::now();
-        } else if moved_at.elapsed() > STALL_TIMEOUT || open::of_shard(pool, shard).await?.gaps > 0 {
+        let stood = standstill.lasts(applied);
+        if stood > STALL_TIMEOUT || (!stood.is_zero() && open::of_shard(pool, shard).await?.gaps > 0) {
             return Ok(false);
         }
         tokio::time::sleep(POLL_INTERVAL).await;

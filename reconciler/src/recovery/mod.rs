@@ -28,6 +28,7 @@ use crate::open::{self, ShardCounts};
 use crate::redis_link::RedisLink;
 use crate::shards;
 use crate::snapshot;
+use crate::standstill::Standstill;
 use crate::stored::StoredError;
 
 mod compare;
@@ -209,8 +210,7 @@ impl Recoverer {
         shard: Shard,
         is_far_enough: impl Fn(i32, i64) -> Result<bool, RecoveryError>,
     ) -> Result<(), RecoveryError> {
-        let mut last_offset = -1;
-        let mut moved_at = Instant::now();
+        let mut standstill = Standstill::new();
         loop {
             let row = sqlx::query("SELECT epoch, next_offset FROM shards WHERE shard = $1")
                 .bind(number::of_shard(shard))
@@ -220,10 +220,7 @@ impl Recoverer {
             if is_far_enough(row.try_get(0)?, next_offset)? {
                 return Ok(());
             }
-            if next_offset != last_offset {
-                last_offset = next_offset;
-                moved_at = Instant::now();
-            } else if moved_at.elapsed() > STALL_TIMEOUT {
+            if standstill.lasts(next_offset) > STALL_TIMEOUT {
                 return Err(RecoveryError::Stalled);
             }
             tokio::time::sleep(APPLIED_INTERVAL).await;
