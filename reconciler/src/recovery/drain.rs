@@ -1,20 +1,16 @@
 //! The first half of a recovery: what Redis decided and Kafka may not have, and the barrier behind it.
 
-use std::collections::HashMap;
-
 use boxoffice_schema::frame;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::{Change, Kind, Record};
 use boxoffice_schema::shard::Shard;
 use chrono::Utc;
+use redis::streams::StreamRangeReply;
 
 use super::{Recoverer, RecoveryError};
 
 /// Frames that are read at once. A frame has at most 128 decisions of about half a kilobyte each.
 const PAGE: usize = 32;
-
-/// An entry of the outbox: its id, and its fields.
-type Entry = (String, HashMap<String, Vec<u8>>);
 
 impl Recoverer {
     /// Sends everything that waits in the outbox; returns how many decisions that were. Nothing is trimmed: that is
@@ -26,14 +22,14 @@ impl Recoverer {
         loop {
             let mut range = redis::cmd("XRANGE");
             range.arg(&key).arg(&from).arg("+").arg("COUNT").arg(PAGE);
-            let page: Vec<Entry> = self.redis.ask(&range).await?;
-            let Some((last, _)) = page.last() else { return Ok(sent) };
-            from = format!("({last}");
+            let page: StreamRangeReply = self.redis.ask(&range).await?;
+            let Some(last) = page.ids.last() else { return Ok(sent) };
+            from = format!("({}", last.id);
             let mut records = Vec::new();
-            for (id, fields) in &page {
-                let bytes = fields.get(frame::FRAME_FIELD).map_or(&[][..], Vec::as_slice);
-                let decoded = frame::messages(shard, bytes);
-                records.extend(decoded.map_err(|error| RecoveryError::Outbox { id: id.clone(), error })?);
+            for entry in &page.ids {
+                let bytes: Vec<u8> = entry.get(frame::FRAME_FIELD).unwrap_or_default();
+                let unreadable = |error| RecoveryError::Outbox { id: entry.id.clone(), error };
+                records.extend(frame::messages(shard, &bytes).map_err(unreadable)?);
             }
             self.log.append(&records).await?;
             sent += records.len();
