@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use boxoffice_schema::shard::ShardCount;
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
@@ -66,8 +65,7 @@ async fn install(pool: &PgPool, shards: ShardCount) -> anyhow::Result<()> {
 }
 
 async fn create_topics(config: &Config) -> anyhow::Result<()> {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", &config.kafka_brokers).create()?;
+    let admin: AdminClient<DefaultClientContext> = kafka::client(config).create()?;
     let retention_ms = config.kafka_retention.as_millis().to_string();
     let copies = config.kafka_replication.unwrap_or(1);
     // With three copies or more, a record counts as written when two have it.
