@@ -178,6 +178,8 @@ impl LogWriter {
             .set("acks", "all")
             // A record that times out stops those behind it, so that a drain that failed leaves no gap in the log.
             .set("enable.gapless.guarantee", "true")
+            // Of several requests of a producer that a broker does not know yet, one that was refused could be taken for delivered.
+            .set("max.in.flight.requests.per.connection", "1")
             .set("linger.ms", "1")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
         let producer = Mutex::new(client.create()?);
