@@ -75,6 +75,9 @@ impl Outcome {
     }
 }
 
+/// Who asks for what recovery mends.
+pub(crate) const RECOVERY: &str = "recovery";
+
 /// A mend that is about to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Intent<'a> {
@@ -213,17 +216,19 @@ pub(crate) async fn open_rebuilds(pool: &PgPool, shards: &[Shard]) -> sqlx::Resu
     Ok(rows.into_iter().map(open).collect())
 }
 
-/// Ends the mends of a shard that another process left open when it was interrupted. The caller holds the shard's
-/// repair lock, so nobody is at work on them.
-pub(crate) async fn end_interrupted(pool: &PgPool, shard: Shard) -> sqlx::Result<()> {
+/// Ends the mends of a shard that were interrupted and left open: recovery's own, or those by hand. Nobody may be at work on them: the
+/// caller is the one that recovers the shard, or holds its repair lock.
+pub(crate) async fn end_interrupted(pool: &PgPool, shard: Shard, are_of_recovery: bool) -> sqlx::Result<()> {
     sqlx::query(
         "UPDATE repairs SET outcome = $3, after = $4, ended_at = now() \
-         WHERE outcome IS NULL AND kind <> $2 AND shard = $1",
+         WHERE outcome IS NULL AND kind <> $2 AND shard = $1 AND (asked_by = $5) = $6",
     )
     .bind(number::of_shard(shard))
     .bind(Kind::Rebuild.as_str())
     .bind(Outcome::Unknown.as_str())
     .bind("the process was interrupted; whether it was done stands in the log")
+    .bind(RECOVERY)
+    .bind(are_of_recovery)
     .execute(pool)
     .await?;
     Ok(())

@@ -1,5 +1,7 @@
-//! What Redis still has and PostgreSQL lost, said once more before anything is restored over it: publications and bookings of
-//! a gap that was accepted, or of a dead letter that was discarded.
+//! What Redis still has and PostgreSQL lost, said once more before anything is restored over it: publications, changes of events
+//! and bookings of a gap that was accepted, or of a dead letter that was discarded.
+
+use std::collections::HashMap;
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{BookingId, EventId};
@@ -15,12 +17,10 @@ use crate::deep::{self, DeepError, Sources};
 use crate::findings;
 use crate::open;
 use crate::repairs::{self, Intent, Kind, Outcome};
-use crate::{snapshot, stored};
+use crate::snapshot;
+use crate::stored::{self, StoredEvent};
 
 use super::{Recoverer, RecoveryError, stale_is_taken_over};
-
-/// Who mends, in the table of repairs.
-const BY: &str = "recovery";
 
 /// The most times that an event is looked through: each time some of its bookings are found, as many as are told at once.
 const ROUNDS_MAX: usize = 100;
@@ -49,7 +49,8 @@ impl Recoverer {
         if self.has_refused(shard).await? {
             return Ok(last);
         }
-        let mut last = self.restate_publications(shard, epoch, last).await?;
+        // First, since PostgreSQL takes no more bookings than an event may have.
+        let mut last = self.restate_events(shard, epoch, last).await?;
         for event in stored::events(&self.pool, shard).await? {
             last = self.restate_bookings(shard, epoch, &event.image, last).await?;
         }
@@ -64,19 +65,23 @@ impl Recoverer {
         Ok(open::of_shard(&self.pool, shard).await?.dead_letters > 0)
     }
 
-    /// Events that Redis has and PostgreSQL takes for drafts: from then on they are like others.
-    async fn restate_publications(
+    /// Events that PostgreSQL takes for drafts, and those of which it lacks the last change: from then on they are like others.
+    async fn restate_events(
         &self,
         shard: Shard,
         epoch: u32,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
-        let drafts = self.live_drafts(shard).await?;
-        if drafts.is_empty() {
+        let published = self.live_drafts(shard).await?;
+        let published = published.iter().map(|event| (event.id, "PostgreSQL lacks its publication"));
+        let changed = self.changed_events(shard).await?;
+        let changed = changed.into_iter().map(|event| (event, "PostgreSQL lacks its last change"));
+        let unsaid: Vec<_> = published.chain(changed).collect();
+        if unsaid.is_empty() {
             return Ok(last);
         }
-        for EventImage { id: event, .. } in drafts {
-            let row = self.begin_restating(shard, event, "PostgreSQL lacks its publication").await?;
+        for (event, before) in unsaid {
+            let row = self.begin_restating(shard, event, before).await?;
             let call = restate_event_fenced(&self.redis.keys, shard, epoch, event);
             let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
             let (outcome, after) = match Restatement::parse(&reply)? {
@@ -90,6 +95,23 @@ impl Recoverer {
         }
         self.bring_to_postgresql(shard, last).await?;
         Ok(last)
+    }
+
+    /// The events that Redis has as they are since a change that PostgreSQL lacks. Each change moves an event's time on: where that
+    /// is not later in Redis, a hand wrote there, and PostgreSQL knows better.
+    async fn changed_events(&self, shard: Shard) -> Result<Vec<EventId>, RecoveryError> {
+        let mut recorded = HashMap::new();
+        for StoredEvent { image, .. } in stored::events(&self.pool, shard).await? {
+            recorded.insert(image.id, image.updated_at);
+        }
+        let events: Vec<EventId> = recorded.keys().copied().collect();
+        let live = snapshot::live(&self.redis, shard, &events).await?;
+        // One that is missing or cannot be read is restored.
+        let changed = live.into_iter().filter(|(event, live)| {
+            let live = live.as_ref().ok().and_then(|live| live.event.as_ref());
+            live.is_some_and(|live| live.updated_at > recorded[event])
+        });
+        Ok(changed.map(|(event, _)| event).collect())
     }
 
     /// The events that Redis has although PostgreSQL takes them for drafts, as Redis has them.
@@ -168,7 +190,8 @@ impl Recoverer {
 
     /// The row of what is said once more, written before it is.
     async fn begin_restating(&self, shard: Shard, event: EventId, before: &str) -> sqlx::Result<i64> {
-        let intent = Intent { kind: Kind::Restate, shard, event_id: Some(event), by: BY, before };
+        let intent =
+            Intent { kind: Kind::Restate, shard, event_id: Some(event), by: repairs::RECOVERY, before };
         repairs::begin(&mut *self.pool.acquire().await?, &intent).await
     }
 

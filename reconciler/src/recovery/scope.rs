@@ -113,6 +113,8 @@ impl Recoverer {
         last: Position,
         scope: &Scope,
     ) -> Result<Position, RecoveryError> {
+        // Of an attempt that failed while Redis said something.
+        repairs::end_interrupted(&self.pool, shard, true).await?;
         let mut found = self.compare(shard, epoch, last).await;
         let mut at = last;
         let shall_restore = *scope != Scope::Lost && found.is_ok();

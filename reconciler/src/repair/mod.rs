@@ -13,7 +13,7 @@ use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 
-use crate::audit::{self, Report};
+use crate::audit::{self, FindingKind, Report};
 use crate::config::Config;
 use crate::deep::{self, Sources};
 use crate::number;
@@ -88,7 +88,7 @@ impl Mender<'_> {
             ));
             return Ok(());
         };
-        repairs::end_interrupted(self.pool, shard).await?;
+        repairs::end_interrupted(self.pool, shard, false).await?;
         self.read_gaps_again(shard).await?;
         self.mend_publications(shard, only).await?;
         for stored in stored::events(self.pool, shard).await? {
@@ -118,10 +118,17 @@ impl Mender<'_> {
         Ok(())
     }
 
-    /// What Redis says again is applied before counters are looked at.
+    /// What Redis says again is applied before counters are looked at; and before any booking what the event is, since PostgreSQL
+    /// takes no more bookings than that allows.
     async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
         let sources = Sources { pool: self.pool, redis: self.redis };
         let mut found = deep::compare(sources, shard, event).await?;
+        if found.differences.iter().any(|difference| difference.kind == FindingKind::EventDiffers) {
+            let Some(stated) = self.say_event(shard, event.id).await? else { return Ok(()) };
+            if !self.is_applied(shard, event.id, stated).await? {
+                return Ok(());
+            }
+        }
         for _ in 0..ROUNDS_MAX {
             let Some(last) = self.restate_bookings(shard, event, &found).await? else { break };
             if !self.is_applied(shard, event.id, last).await? {
@@ -132,7 +139,7 @@ impl Mender<'_> {
             }
             found = deep::compare(sources, shard, event).await?;
         }
-        if self.has_doubtful_stock(shard, event.id, &found).await? {
+        if self.has_doubtful_stock(shard, event.id).await? {
             self.mend_stock(shard, event).await?;
         }
         Ok(())

@@ -17,7 +17,6 @@ use boxoffice_schema::shard::Shard;
 
 use crate::alarm::CountsDifference;
 use crate::audit::{self, FindingKind};
-use crate::deep::Comparison;
 use crate::findings;
 use crate::open;
 use crate::repairs::{Kind, Outcome};
@@ -34,14 +33,8 @@ const SNAPSHOTS: usize = 20;
 
 impl Mender<'_> {
     /// Whether there is reason to compare the counters of an event by the log.
-    pub(super) async fn has_doubtful_stock(
-        &self,
-        shard: Shard,
-        event: EventId,
-        found: &Comparison,
-    ) -> anyhow::Result<bool> {
-        let event_differs = found.differences.iter().any(|d| d.kind == FindingKind::EventDiffers);
-        if event_differs || !findings::differing_counts(self.pool, event).await?.is_empty() {
+    pub(super) async fn has_doubtful_stock(&self, shard: Shard, event: EventId) -> anyhow::Result<bool> {
+        if !findings::differing_counts(self.pool, event).await?.is_empty() {
             return Ok(true);
         }
         let scope = audit::Scope {

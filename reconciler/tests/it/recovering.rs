@@ -7,9 +7,9 @@ use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::ImageItem;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    Book, Cancel, Confirm, Decision, Expire, OutboxBounds, Outcome, RecoveryReply, Target, begin_recovery,
-    decision_call, publish, restore_bookings, restore_clear, restore_event, restore_shard,
-    restore_unschedule,
+    Book, Cancel, Confirm, Decision, EventChange, Expire, OutboxBounds, Outcome, RecoveryReply, Target,
+    amend, begin_recovery, decision_call, publish, restore_bookings, restore_clear, restore_event,
+    restore_shard, restore_unschedule,
 };
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 
@@ -54,6 +54,13 @@ impl LiveSale {
         let payment_reference = PaymentReference::try_from("payment".to_owned()).unwrap();
         let outcome = self.decide(stack, &Confirm { target: self.target(id), payment_reference }).await;
         assert!(matches!(outcome, Outcome::Changed(_)));
+    }
+
+    /// Changes the event.
+    pub(crate) async fn amend(&self, stack: &Stack, change: EventChange) {
+        let call = amend(&stack.config.keys(), FIRST, BOUNDS, self.id(), None, &[change]);
+        let (letter, _): (String, String) = stack.run_script(&call).await;
+        assert_eq!(letter, "C");
     }
 
     pub(crate) async fn cancel(&self, stack: &Stack, id: BookingId) {

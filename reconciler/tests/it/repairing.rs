@@ -1,7 +1,7 @@
 //! What the audit finds is mended while tickets are sold, once, and never in silence.
 
 use boxoffice_schema::ids::BookingId;
-use boxoffice_schema::scripts::Outcome;
+use boxoffice_schema::scripts::{EventChange, Outcome};
 
 use crate::recovering::{LiveSale, inventory, restart_redis, sold_in_every_state};
 use crate::relaying::{outbox, trim_outbox, while_relayed, while_sold};
@@ -324,6 +324,39 @@ async fn what_an_event_is_comes_from_redis() {
     let told = "SELECT concat_ws(' ', events.name, events.per_customer_limit, capacity) \
                 FROM events JOIN ticket_types ON event_id = events.id";
     assert_eq!(stack.words(told).await, ["Concert 8 100000"]);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_sold_beyond_a_capacity_that_postgresql_knows_is_said_again_behind_the_new_capacity() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 3).await;
+    let held = sale.hold(&stack, "held", 600_000).await;
+    stack.append(&outbox(&stack).await).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    sale.amend(&stack, EventChange::Capacity(0, 10)).await;
+    for key in ["a", "b", "c", "d"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
+    while_relayed(&stack, async {
+        sale.cancel(&stack, held).await;
+        stack
+            .wait_for_number("the gap is found", "SELECT count(*) FROM gaps WHERE resolved_at IS NULL", 1)
+            .await;
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        stack.wait_for_sequence(FIRST, 8).await;
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.number("SELECT count(*) FROM dead_letters").await, 0);
+    assert_eq!(stack.number("SELECT capacity::int8 FROM ticket_types").await, 10);
+    assert_eq!(confirmed(&stack).await, 4);
     assert_whole(&stack, &sale).await;
     service.stop().await;
     stack.remove().await;

@@ -1,6 +1,7 @@
 //! Before recovery restores anything, Redis says what PostgreSQL lost: what was acknowledged is not restored away.
 
-use boxoffice_schema::scripts::Outcome;
+use boxoffice_schema::scripts::{EventChange, Outcome};
+use boxoffice_schema::status::EventStatus;
 
 use crate::recovering::{LiveSale, restart_redis};
 use crate::relaying::{outbox, trim_outbox, while_relayed};
@@ -51,6 +52,45 @@ async fn recovery_lets_redis_say_what_postgresql_lost_before_it_restores() {
         "SELECT count(*) FROM repairs WHERE kind = 'restate' AND asked_by = 'recovery' AND outcome = 'done'";
     assert_eq!(stack.number(said).await, 2);
     assert!(matches!(other.book(&stack, "x").await, Outcome::Changed(_)));
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_an_event_that_only_redis_has_is_kept_where_its_shard_is_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    sale.amend(&stack, EventChange::Capacity(0, 50)).await;
+    sale.amend(&stack, EventChange::Status(EventStatus::Paused)).await;
+    trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
+    // As a recovery leaves it that failed in the middle.
+    let interrupted = "INSERT INTO repairs (kind, shard, event_id, asked_by, before) \
+                       SELECT 'restate', 0, id, 'recovery', '' FROM events";
+    stack.execute(interrupted).await;
+    recover_past_an_accepted_gap(&stack).await;
+    let told =
+        "SELECT concat_ws(' ', status, capacity) FROM events JOIN ticket_types ON event_id = events.id";
+    assert_eq!(stack.words(told).await, ["paused 50"]);
+    assert!(matches!(sale.book(&stack, "more").await, Outcome::NotOnSale));
+    assert_whole(&stack, &sale).await;
+    wait_until("all is well", async || stack.command(&["status"]).await.0 == 0).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// What a hand wrote into Redis is no change that anybody was told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capacity_that_was_written_into_redis_by_hand_is_restored_from_postgresql() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let key = stack.config.keys().event(FIRST, sale.id());
+    assert_eq!(redis_integer(&stack, "HSET", &[key.as_bytes(), b"cap0", b"200000"]).await, 0);
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    assert_eq!(redis_integer(&stack, "HGET", &[key.as_bytes(), b"cap0"]).await, 100_000);
+    assert_whole(&stack, &sale).await;
     service.stop().await;
     stack.remove().await;
 }
