@@ -11,6 +11,7 @@ use boxoffice_schema::shard::Shard;
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio::time::{Instant, sleep, timeout_at};
 use utoipa::ToSchema;
 
 use super::{Answer, SharedOffice, in_time, shown};
@@ -25,6 +26,9 @@ use crate::request::event_id;
 /// While tickets are sold the log is a moment behind. A few looks find both sides at one position where there is one.
 const LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+/// All looks behind the first one end after so long: what was seen before them is an answer too, and a client waits for it.
+const LOOKS_WITHIN: Duration = Duration::from_millis(500);
 
 /// What Redis and PostgreSQL say of an event at one moment; a side that cannot be reached is null.
 #[derive(Serialize, ToSchema)]
@@ -154,14 +158,23 @@ pub(crate) async fn audit(caller: Caller, office: SharedOffice, request: HttpReq
     shown(&request, &sides.compare(id, shard))
 }
 
+/// What was seen last of both sides, at one position where the looks find one in time.
 async fn look_for_one_position(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Problem> {
+    let until = Instant::now() + LOOKS_WITHIN;
     let mut sides = look(office, shard, id).await?;
     for _ in 1..LOOKS {
         if sides.lag().is_none_or(|lag| lag == 0) {
             break;
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
-        sides = look(office, shard, id).await?;
+        let again = async {
+            sleep(BETWEEN_LOOKS).await;
+            look(office, shard, id).await
+        };
+        match timeout_at(until, again).await {
+            Ok(Ok(later)) if later.redis.is_some() && later.postgres.is_some() => sides = later,
+            // It is late, or has seen less than is known already.
+            _ => break,
+        }
     }
     Ok(sides)
 }
@@ -182,10 +195,11 @@ async fn look(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Probl
     }
 }
 
+/// A Redis of which more is asked than it can answer is as far out of reach as one that is away.
 fn reached(redis: Result<EventSnapshot, InventoryError>) -> Result<Option<EventSnapshot>, Problem> {
     match redis {
         Ok(snapshot) => Ok(Some(snapshot)),
-        Err(InventoryError::RedisUnavailable(_)) => Ok(None),
+        Err(InventoryError::RedisUnavailable(_) | InventoryError::Overloaded) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -256,5 +270,16 @@ impl LiveBody {
 impl RecordedBody {
     fn of(recorded: &RecordedType) -> Self {
         Self { capacity: recorded.capacity, held: recorded.held, sold: recorded.sold }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_of_which_too_much_is_asked_is_a_side_that_cannot_be_reached() {
+        assert!(reached(Err(InventoryError::Overloaded)).unwrap().is_none());
+        assert!(reached(Err(InventoryError::RedisUnavailable("away".to_owned()))).unwrap().is_none());
     }
 }

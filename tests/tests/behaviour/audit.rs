@@ -76,6 +76,25 @@ async fn what_a_redis_that_is_behind_has_lost_is_drift() {
     assert!(counts["redis"].is_null() && counts["drift"].is_null(), "{counts}");
 }
 
+/// The log stands still, so that no look finds both sides at one position, and five of them would take too long.
+#[tokio::test]
+async fn an_audit_answers_what_it_has_seen_where_the_next_look_takes_too_long() {
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    for slowing in [
+        "ALTER TABLE events RENAME TO all_events",
+        "CREATE VIEW events AS SELECT * FROM all_events WHERE pg_sleep(0.45) IS NOT NULL",
+    ] {
+        sqlx::query(slowing).execute(&world.pool).await.unwrap();
+    }
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert!(audit["lag"].as_u64().is_some_and(|lag| lag > 0), "{audit}");
+    assert_eq!(audit["ticket_types"][0]["redis"]["sold"], 3, "{audit}");
+}
+
 #[tokio::test]
 async fn the_last_reconciliation_of_an_event_counts_what_was_found_of_its_shard_and_not_what_is_a_note() {
     let world = World::start().await;
