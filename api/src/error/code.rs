@@ -187,9 +187,12 @@ impl Code {
                 "Outbox full",
                 "Too many decisions wait to be written to the log; nothing more is decided until then.",
             ),
-            Self::RedisUnavailable => {
-                later("redis_unavailable", "Redis unavailable", "The inventory cannot be reached.")
-            }
+            Self::RedisUnavailable => later(
+                "redis_unavailable",
+                "Redis unavailable",
+                "The inventory did not answer in time and may have done what was asked: repeat the request, \
+                 a booking with the same key.",
+            ),
             Self::KafkaUnavailable => later(
                 "kafka_unavailable",
                 "Kafka unavailable",
@@ -198,7 +201,12 @@ impl Code {
             Self::PostgresUnavailable => {
                 later("postgres_unavailable", "PostgreSQL unavailable", "The record cannot be reached.")
             }
-            Self::Overloaded => later("overloaded", "Overloaded", "Too many requests are waiting."),
+            Self::Overloaded => later(
+                "overloaded",
+                "Overloaded",
+                "Too many requests are waiting, or the answer took too long and it may have been done: repeat \
+                 the request, a booking with the same key.",
+            ),
         }
     }
 }
@@ -225,6 +233,19 @@ mod tests {
             Code::VARIANTS.len(),
             "docs/STOREFRONT.md has rows of codes that there are not"
         );
+    }
+
+    /// Whoever took it for a refusal, and booked with another key, would have booked twice.
+    #[test]
+    fn what_may_come_after_a_decision_says_that_a_booking_is_repeated_with_the_same_key() {
+        let page = include_str!("../../../docs/STOREFRONT.md");
+        for code in [Code::RedisUnavailable, Code::KafkaUnavailable, Code::Overloaded] {
+            let row = code.row();
+            let said = format!("| {} | `{}` |", row.status.as_u16(), row.code);
+            let line = page.lines().find(|line| line.starts_with(&said)).unwrap();
+            assert!(line.contains("the same key"), "docs/STOREFRONT.md: {line}");
+            assert!(row.detail.contains("the same key"), "{code:?}: {}", row.detail);
+        }
     }
 
     #[test]
