@@ -115,7 +115,12 @@ impl Code {
                 "Limit exceeded",
                 "The customer would have more tickets than the limit allows.",
             ),
-            Self::NotOnSale => row("not_on_sale", S::CONFLICT, "Not on sale", "The event is not on sale."),
+            Self::NotOnSale => row(
+                "not_on_sale",
+                S::CONFLICT,
+                "Not on sale",
+                "The event is not on sale; its status, sales_open_at and sales_close_at say why.",
+            ),
             Self::HoldExpired => row(
                 "hold_expired",
                 S::CONFLICT,

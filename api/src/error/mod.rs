@@ -142,6 +142,11 @@ impl Problem {
         Self { detail: detail.into(), ..self }
     }
 
+    /// A ticket type that the event does not have, by the field that names it.
+    pub(crate) fn no_ticket_type(field: impl fmt::Display) -> Self {
+        Self::because(Code::TicketTypeNotFound, format!("{field} names no ticket type of this event."))
+    }
+
     /// A key that is valid and does not allow this.
     pub(crate) fn lacks(scope: Scope) -> Self {
         let challenge = format!(r#"{CHALLENGE}, error="insufficient_scope", scope="{scope}""#);

@@ -78,6 +78,8 @@ fn declared_size(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+const ENCODED: &str = "A body must be sent without Content-Encoding.";
+
 /// `application/json`, whatever its parameters.
 fn check_type(request: &HttpRequest) -> Result<(), Problem> {
     let is_json = request.content_type().eq_ignore_ascii_case("application/json");
@@ -85,5 +87,9 @@ fn check_type(request: &HttpRequest) -> Result<(), Problem> {
         .headers()
         .get(CONTENT_ENCODING)
         .is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if is_json && !is_encoded { Ok(()) } else { Err(Problem::new(Code::UnsupportedMediaType)) }
+    match (is_json, is_encoded) {
+        (true, false) => Ok(()),
+        (true, true) => Err(Problem::because(Code::UnsupportedMediaType, ENCODED)),
+        (false, _) => Err(Problem::new(Code::UnsupportedMediaType)),
+    }
 }

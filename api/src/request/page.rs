@@ -46,10 +46,11 @@ pub(crate) enum ListOf {
 }
 
 impl ListOf {
-    fn status(self, word: &str) -> Option<&'static str> {
+    /// The states that its entries may be in.
+    fn statuses(self) -> [&'static str; 4] {
         match self {
-            Self::Events => EventStatus::parse(word).ok().map(EventStatus::as_str),
-            _ => BookingStatus::parse(word).ok().map(BookingStatus::as_str),
+            Self::Events => EventStatus::ALL.map(EventStatus::as_str),
+            _ => BookingStatus::ALL.map(BookingStatus::as_str),
         }
     }
 }
@@ -68,20 +69,36 @@ impl Page {
                 return Err(malformed(format!("{name} is given twice.")));
             }
             seen.push(name);
-            let read = match name.as_str() {
-                "limit" => parse_limit(value).map(|limit| page.limit = limit),
-                "cursor" => After::decode(value).map(|after| page.after = Some(after)),
-                "status" => of.status(value).map(|status| page.status = Some(status)),
-                "customer" if of == ListOf::BookingsOfEvent => {
-                    Customer::try_from(value.clone()).ok().map(|customer| page.customer = Some(customer))
-                }
-                _ => return Err(malformed(format!("There is no query parameter {name:?}."))),
-            };
-            if read.is_none() {
-                return Err(malformed(format!("{name} is not one that this list takes.")));
-            }
+            page.take(name, value, of).map_err(malformed)?;
         }
         Ok(page)
+    }
+
+    /// Takes a parameter in, or says what it must be.
+    fn take(&mut self, name: &str, value: &str, of: ListOf) -> Result<(), String> {
+        match name {
+            "limit" => {
+                let limit = parse_limit(value);
+                self.limit = limit.ok_or_else(|| format!("limit must be 1 to {LIMIT_MAX}."))?;
+            }
+            "cursor" => {
+                let after = After::decode(value);
+                self.after =
+                    Some(after.ok_or("cursor must be the next_cursor of another page of this list.")?);
+            }
+            "status" => {
+                let words = of.statuses();
+                let status = words.into_iter().find(|word| *word == value);
+                self.status =
+                    Some(status.ok_or_else(|| format!("status must be one of {}.", words.join(", ")))?);
+            }
+            "customer" if of == ListOf::BookingsOfEvent => {
+                let customer = Customer::try_from(value.to_owned());
+                self.customer = Some(customer.map_err(|error| format!("customer {error}."))?);
+            }
+            _ => return Err(format!("There is no query parameter {name:?}.")),
+        }
+        Ok(())
     }
 
     /// How many rows to read: one more tells whether there is another page.

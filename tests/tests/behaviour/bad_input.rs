@@ -161,6 +161,46 @@ async fn a_body_that_is_too_large_or_of_another_type_is_refused() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_compressed_is_refused_for_that() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let request = world.http.post(world.url(&format!("/v1/events/{}/bookings", event.id)));
+    let request = request.header("Idempotency-Key", "k").header("Content-Encoding", "gzip");
+    let reply = Reply::of(request.json(&event.request("ann", 1)).send().await.unwrap()).await;
+    let problem = reply.refused(415, "unsupported_media_type");
+    assert!(problem["detail"].as_str().unwrap().contains("without Content-Encoding"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_refusal_names_what_it_is_about() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10, 10])).await;
+    let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
+    let says = |problem: &Value, what: &str| {
+        assert!(problem["detail"].as_str().unwrap().contains(what), "{what} should be named: {problem}");
+    };
+    let unknown = uuid::Uuid::now_v7().to_string();
+    for bad in [unknown.as_str(), "not-a-uuid"] {
+        let item = |ticket_type: &str| json!({"ticket_type_id": ticket_type, "quantity": 1});
+        let body = json!({"customer": "ann", "items": [item(&event.types[0]), item(bad)]});
+        let refused = world.book(&event.id, "k", &body).await.refused(404, "ticket_type_not_found");
+        says(&refused, "items[1].ticket_type_id");
+        for (event, own) in [(&event.id, &event.types[0]), (&id(&draft), &id(&draft["ticket_types"][0]))] {
+            let types = json!([{"id": own, "capacity": 5}, {"id": bad, "capacity": 5}]);
+            let refused = world.patch(event, &json!({"ticket_types": types})).await;
+            says(&refused.refused(404, "ticket_type_not_found"), "ticket_types[1].id");
+        }
+    }
+    world.book(&event.id, "k", &event.request("ann", 3)).await.expect(201);
+    let types = json!([{"id": event.types[1], "capacity": 5}, {"id": event.types[0], "capacity": 2}]);
+    let refused = world.patch(&event.id, &json!({"ticket_types": types})).await;
+    says(&refused.refused(409, "capacity_below_sold"), "ticket_types[1].capacity");
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    let refused = world.book(&event.id, "paused", &event.request("ann", 1)).await;
+    says(&refused.refused(409, "not_on_sale"), "status");
+}
+
+#[tokio::test]
 async fn what_does_not_exist_is_not_found() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[10])).await;

@@ -124,6 +124,23 @@ async fn a_bad_page_is_a_malformed_request() {
 }
 
 #[tokio::test]
+async fn who_asks_for_a_page_that_there_is_not_is_told_what_would_be_right() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[1])).await;
+    let bookings = format!("/v1/events/{}/bookings", event.id);
+    for (path, right) in [
+        (format!("{bookings}?limit=201"), "limit must be 1 to 200"),
+        (format!("{bookings}?cursor=!!"), "next_cursor"),
+        (format!("{bookings}?status=sold"), "held, confirmed, cancelled, expired"),
+        (format!("{bookings}?customer="), "customer must have 1 to 255 characters"),
+        ("/v1/events?status=sold".to_owned(), "draft, on_sale, paused, closed"),
+    ] {
+        let problem = world.get(&path).await.refused(400, "malformed_request");
+        assert!(problem["detail"].as_str().unwrap().contains(right), "{path}: {problem}");
+    }
+}
+
+#[tokio::test]
 async fn machines_can_ask_for_health_metrics_and_the_contract() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[5])).await;

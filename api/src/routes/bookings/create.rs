@@ -191,14 +191,21 @@ pub(crate) fn try_new_booking(body: &[u8]) -> Result<(), Problem> {
 impl Wanted {
     /// The items with their ordinals and prices.
     fn items_of(&self, listing: &Listing) -> Result<Vec<ImageItem>, Problem> {
-        let item = |(id, quantity): &(Option<TicketTypeId>, u16)| {
-            let ticket_type_id = (*id)?;
-            let (ordinal, unit_price) = listing.ticket_type(ticket_type_id)?;
-            Some(ImageItem { ordinal, quantity: *quantity, ticket_type_id, unit_price })
-        };
-        let items: Option<Vec<ImageItem>> = self.items.iter().map(item).collect();
-        items.ok_or_else(|| Problem::new(Code::TicketTypeNotFound))
+        self.items.iter().enumerate().map(|(at, item)| item_of(listing, at, *item)).collect()
     }
+}
+
+/// An item with its ordinal and price; `at` is its place in the body.
+fn item_of(
+    listing: &Listing,
+    at: usize,
+    (id, quantity): (Option<TicketTypeId>, u16),
+) -> Result<ImageItem, Problem> {
+    let known = id.and_then(|id| Some((id, listing.ticket_type(id)?)));
+    let Some((ticket_type_id, (ordinal, unit_price))) = known else {
+        return Err(Problem::no_ticket_type(format_args!("items[{at}].ticket_type_id")));
+    };
+    Ok(ImageItem { ordinal, quantity, ticket_type_id, unit_price })
 }
 
 impl NewBooking {

@@ -4,8 +4,8 @@ use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{Header, IF_MATCH, IfMatch};
 use actix_web::web::Payload;
-use boxoffice_schema::event::EventImage;
-use boxoffice_schema::ids::EventId;
+use boxoffice_schema::event::{EventImage, TicketTypeImage};
+use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::scripts::{EventChange, EventOutcome};
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
@@ -77,9 +77,7 @@ async fn change(
     by: &Actor,
 ) -> Result<EventImage, Problem> {
     let found = office.stores.find(id).await?;
-    if amendment.names_nothing {
-        return Err(Problem::new(Code::TicketTypeNotFound));
-    }
+    amendment.names_types_of(found.event())?;
     match found {
         // What Redis says before it was checked may be older than what the caller knows.
         Found::Live { certified: false, .. } => Err(Problem::new(Code::InventoryUnverified)),
@@ -146,6 +144,7 @@ async fn change_published(
     office.journal.end(action, &decided).await;
     match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
+        EventOutcome::CapacityBelowSold => Err(amendment.below_sold_of(event)),
         refused => Err(event_refusal(&refused)),
     }
 }
@@ -163,6 +162,10 @@ fn change_past(
         return Err(Problem::new(Code::TicketTypeNotFound));
     }
     if changed == event { Ok(event) } else { Err(event_refusal(&EventOutcome::Closed)) }
+}
+
+fn type_of(event: &EventImage, id: TicketTypeId) -> Option<&TicketTypeImage> {
+    event.ticket_types.iter().find(|of_type| of_type.id == id)
 }
 
 /// Parses and checks a body, for fuzzing.
@@ -201,6 +204,32 @@ impl Precondition {
 }
 
 impl Amendment {
+    /// Says which ticket type the event does not have; it never gets another one. What may be named stands where it
+    /// stands in the body.
+    fn names_types_of(&self, event: &EventImage) -> Result<(), Problem> {
+        let is_unknown = |(id, _): &(TicketTypeId, u32)| type_of(event, *id).is_none();
+        let unknown = self.names_nothing.or_else(|| self.fields.capacities.iter().position(is_unknown));
+        let refuse = |at: usize| Err(Problem::no_ticket_type(format_args!("ticket_types[{at}].id")));
+        unknown.map_or(Ok(()), refuse)
+    }
+
+    /// The refusal of a capacity, by its place where the event as it was read shows which one it is. Redis does not say,
+    /// and tickets may have been sold since.
+    fn below_sold_of(&self, event: &EventImage) -> Problem {
+        let is_too_low = |(id, capacity): &(TicketTypeId, u32)| {
+            type_of(event, *id).is_some_and(|of_type| *capacity < of_type.held + of_type.sold)
+        };
+        match self.fields.capacities.iter().position(is_too_low) {
+            Some(at) => {
+                let why = format!(
+                    "ticket_types[{at}].capacity would be less than the tickets that are held and sold."
+                );
+                Problem::because(Code::CapacityBelowSold, why)
+            }
+            None => event_refusal(&EventOutcome::CapacityBelowSold),
+        }
+    }
+
     /// For the script, which names ticket types by their ordinals.
     fn as_changes_of(&self, event: &EventImage) -> Result<Vec<EventChange>, Problem> {
         let fields = &self.fields;

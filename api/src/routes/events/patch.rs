@@ -56,8 +56,8 @@ struct NewCapacity {
 pub(super) struct Amendment {
     pub(super) fields: DraftChanges,
     pub(super) status: Option<EventStatus>,
-    /// An id that is no UUID names no ticket type of any event.
-    pub(super) names_nothing: bool,
+    /// Where the first id stands that is no UUID, and so names no ticket type of any event.
+    pub(super) names_nothing: Option<usize>,
 }
 
 impl Patch {
@@ -114,16 +114,16 @@ fn check_status(checks: &mut Checks, word: &str) -> Option<EventStatus> {
     status
 }
 
-/// Whether an id can name no ticket type, and all capacities that are right.
+/// Where the first id stands that can name no ticket type, and all capacities that are right.
 fn check_capacities(
     checks: &mut Checks,
     types: Vec<Object<NewCapacity>>,
-) -> (bool, Vec<(TicketTypeId, u32)>) {
+) -> (Option<usize>, Vec<(TicketTypeId, u32)>) {
     if types.len() > TICKET_TYPES_MAX {
         checks.wrong("ticket_types", format_args!("must have at most {TICKET_TYPES_MAX} entries"));
-        return (false, Vec::new());
+        return (None, Vec::new());
     }
-    let mut names_nothing = false;
+    let mut names_nothing = None;
     let mut checked: Vec<(TicketTypeId, u32)> = Vec::with_capacity(types.len());
     for (at, Object(of_type)) in types.into_iter().enumerate() {
         let field = |name: &str| format!("ticket_types[{at}].{name}");
@@ -132,7 +132,7 @@ fn check_capacities(
         let capacity = capacity.and_then(|capacity| checks.number(field("capacity"), capacity, CAPACITY));
         let (Some(id), Some(capacity)) = (id, capacity) else { continue };
         match id.parse() {
-            Err(_) => names_nothing = true,
+            Err(_) => names_nothing = names_nothing.or(Some(at)),
             Ok(id) if checked.iter().any(|(known, _)| *known == id) => {
                 checks.wrong(field("id"), "is given twice");
             }
