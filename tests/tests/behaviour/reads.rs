@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::http::id;
-use crate::world::{World, eventually};
+use crate::gate::{Gate, Server};
+use crate::http::{Event, id};
+use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
 async fn a_booking_is_readable_right_after_its_answer() {
@@ -99,6 +100,43 @@ async fn events_are_listed_newest_first() {
     let cursor = first["next_cursor"].as_str().unwrap();
     let second = world.get(&format!("/v1/events?limit=2&cursor={cursor}")).await.expect(200);
     assert_eq!(second["items"].as_array().unwrap().iter().map(id).collect::<Vec<_>>(), made[2..]);
+}
+
+/// A world in which an event was put on sale that PostgreSQL takes for a draft, since nobody applies the log any more.
+async fn with_a_publication_under_way() -> (World, Gate, Event) {
+    let (settings, gate) = Settings::fresh().await.gated(Server::Redis).await;
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(settings).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    let event = world.on_sale(&World::draft(&[10])).await;
+    (world, gate, event)
+}
+
+#[tokio::test]
+async fn an_event_that_was_just_put_on_sale_is_in_no_list_of_drafts() {
+    let (world, _gate, event) = with_a_publication_under_way().await;
+    let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
+    let all = world.get("/v1/events").await;
+    assert_eq!(all.header("boxoffice-stale"), None);
+    let all = all.expect(200);
+    assert_eq!((&all["items"][0], id(&all["items"][1])), (&draft, event.id));
+    assert_eq!(all["items"][1]["status"], "on_sale");
+    assert_eq!(world.get("/v1/events?status=draft").await.expect(200)["items"], json!([draft]));
+}
+
+#[tokio::test]
+async fn a_list_without_the_word_of_redis_says_that_it_is_stale() {
+    let (world, gate, event) = with_a_publication_under_way().await;
+    gate.shut();
+    let list = world.get("/v1/events?status=draft").await;
+    assert_eq!(list.header("boxoffice-stale"), Some("true"));
+    assert_eq!(id(&list.expect(200)["items"][0]), event.id);
+    gate.open();
+    eventually("Redis to say that the event is on sale", || async {
+        let list = world.get("/v1/events?status=draft").await;
+        list.header("boxoffice-stale").is_none() && list.expect(200)["items"] == json!([])
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::office::Office;
 use crate::record::{self, StoredEvent};
 use crate::request::{After, ListOf, Page, next_cursor};
-use crate::routes::{Answer, SharedOffice, in_time, listed};
+use crate::routes::{Answer, SharedOffice, in_time, listed, marked_stale};
 
 /// A page of events, newest first.
 #[derive(Serialize, ToSchema)]
@@ -42,38 +42,46 @@ refusals!(ListRefusals: &[Code::MalformedRequest], RECORDED);
             status = 200,
             description = "A page.",
             body = ListBody<'_>,
-            headers(("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one.")),
+            headers(
+                ("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one."),
+                ("Boxoffice-Stale" = String, description = "`true` where Redis is away and could not say what was just published."),
+            ),
         ),
         ListRefusals,
     ),
 )]
 pub(crate) async fn list(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let page = Page::parse(request.query_string(), ListOf::Events)?;
-    let (events, next_cursor) = in_time(read(&office, &page)).await?;
+    let (events, next_cursor, stale) = in_time(read(&office, &page)).await?;
     let items = events.iter().map(|stored| EventBody::of(&stored.image)).collect();
-    listed(&request, next_cursor.as_deref(), &ListBody { items, next_cursor: next_cursor.clone() })
+    let body = ListBody { items, next_cursor: next_cursor.clone() };
+    Ok(marked_stale(listed(&request, next_cursor.as_deref(), &body)?, stale))
 }
 
-async fn read(office: &Office, page: &Page) -> Result<(Vec<StoredEvent>, Option<String>), Problem> {
+/// A page, the cursor of the next one, and whether Redis should have said more of it.
+async fn read(office: &Office, page: &Page) -> Result<(Vec<StoredEvent>, Option<String>, bool), Problem> {
     let read = async |connection: &mut _| record::events(connection, page).await;
     let mut events = office.stores.database.run(read).await?;
     let cursor = next_cursor(page, &mut events, |stored| After {
         created_at: stored.image.created_at,
         id: stored.image.id.as_uuid(),
     });
-    show_publications(office, &mut events).await;
-    Ok((events, cursor))
+    let stale = !show_publications(office, &mut events).await;
+    // PostgreSQL still took for a draft what is on sale by now.
+    events.retain(|stored| page.status.is_none_or(|status| stored.image.status.as_str() == status));
+    Ok((events, cursor, stale))
 }
 
 /// A publication takes a moment through the log; whoever has just put an event on sale finds it so here too. Without
-/// Redis the list is as PostgreSQL has it.
-async fn show_publications(office: &Office, events: &mut [StoredEvent]) {
+/// Redis the list is as PostgreSQL has it: whether Redis was there wherever it was needed.
+async fn show_publications(office: &Office, events: &mut [StoredEvent]) -> bool {
     for stored in events {
         if stored.frozen && stored.image.status == EventStatus::Draft {
-            let Ok(snapshot) = office.stores.snapshot(stored.image.id).await else { return };
+            let Ok(snapshot) = office.stores.snapshot(stored.image.id).await else { return false };
             if let Some(event) = snapshot.event {
                 stored.image = Arc::unwrap_or_clone(event);
             }
         }
     }
+    true
 }
