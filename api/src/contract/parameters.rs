@@ -34,7 +34,7 @@ parameters! {
 }
 parameters! {
     /// Whose bookings.
-    CustomerPath: in_path("customer", "Percent-encoded.", shapes::customer())
+    CustomerPath: in_path("customer", "Percent-encoded UTF-8.", shapes::customer())
 }
 parameters! {
     /// Which page of a list.

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::Customer;
 use chrono::{DateTime, Utc};
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use crate::error::{Code, Problem};
@@ -59,6 +60,10 @@ impl Page {
     /// Reads the query of a list.
     pub(crate) fn parse(query: &str, of: ListOf) -> Result<Self, Problem> {
         let malformed = |why: String| Problem::because(Code::MalformedRequest, why);
+        // What is no UTF-8 would be read as U+FFFD, and that may be in a customer's name.
+        if percent_decode_str(query).decode_utf8().is_err() {
+            return Err(malformed("The query is not UTF-8.".to_owned()));
+        }
         let pairs = Query::<Vec<(String, String)>>::from_query(query)
             .map_err(|_| malformed("The query could not be read.".to_owned()))?
             .into_inner();
@@ -187,6 +192,8 @@ mod tests {
             assert!(Page::parse(bad, ListOf::Events).is_err(), "{bad}");
         }
         assert!(Page::parse("status=sold", ListOf::BookingsOfCustomer).is_err());
-        assert!(Page::parse("customer=", ListOf::BookingsOfEvent).is_err());
+        for bad in ["customer=", "customer=%FF", "customer=ann%C3", "customer=%00"] {
+            assert!(Page::parse(bad, ListOf::BookingsOfEvent).is_err(), "{bad}");
+        }
     }
 }

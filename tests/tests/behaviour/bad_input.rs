@@ -230,6 +230,36 @@ async fn what_does_not_exist_is_not_found() {
     unchanged(&world, &event).await;
 }
 
+#[tokio::test]
+async fn an_address_that_is_no_utf_8_is_malformed_and_every_other_name_is_found() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let of_event = format!("/v1/events/{}/bookings?customer=", event.id);
+    // No beginning, no end, half a pair of UTF-16, and a slash that is longer than it must be.
+    for bad in ["%FF", "ann%C3", "%ED%A0%80", "%C0%AF"] {
+        let of_customer = world.get(&format!("/v1/customers/{bad}/bookings")).await;
+        of_customer.refused(400, "malformed_request");
+        world.get(&format!("{of_event}{bad}")).await.refused(400, "malformed_request");
+    }
+    // In a query a plus is a blank, and in a path it is a plus.
+    let names = [
+        ("ä b+c/d", "%C3%A4%20b+c%2Fd", "%c3%a4+b%2Bc/d"),
+        ("100%", "100%25", "100%25"),
+        ("%FF", "%25FF", "%25FF"),
+        ("\u{fffd}", "%EF%BF%BD", "%EF%BF%BD"),
+    ];
+    for (name, key, _) in names {
+        world.book(&event.id, key, &event.request(name, 1)).await.expect(201);
+    }
+    world.drained(&event).await;
+    for (name, in_path, in_query) in names {
+        for path in [format!("/v1/customers/{in_path}/bookings"), format!("{of_event}{in_query}")] {
+            let items = world.get(&path).await.expect(200)["items"].clone();
+            assert_eq!((items.as_array().unwrap().len(), &items[0]["customer"]), (1, &json!(name)), "{path}");
+        }
+    }
+}
+
 /// A booking lies under the end of its id.
 #[tokio::test]
 async fn an_id_that_differs_from_a_bookings_in_its_time_alone_is_not_found() {

@@ -1,7 +1,6 @@
 //! `GET /v1/events/{event_id}/bookings` and `GET /v1/customers/{customer}/bookings`, from PostgreSQL.
 
 use actix_web::HttpRequest;
-use actix_web::web::Path;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -86,14 +85,9 @@ pub(crate) async fn of_event(caller: Caller, office: SharedOffice, request: Http
         OfCustomerRefusals,
     ),
 )]
-pub(crate) async fn of_customer(
-    caller: Caller,
-    office: SharedOffice,
-    request: HttpRequest,
-    path: Path<String>,
-) -> Answer {
+pub(crate) async fn of_customer(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsRead)?;
-    let customer = customer(path)?;
+    let customer = customer(&request)?;
     if caller.customer().is_some_and(|own| *own != customer) {
         return Err(Problem::new(Code::NotFound));
     }
