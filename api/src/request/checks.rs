@@ -58,7 +58,7 @@ impl Checks {
     /// A time, cut to milliseconds. A leap second is the first second of the next minute, as for every clock that counts
     /// the seconds since 1970, PostgreSQL's and Redis' among them.
     pub(crate) fn time(&mut self, field: impl Display, value: &str) -> Option<DateTime<Utc>> {
-        let parsed = DateTime::parse_from_rfc3339(value).ok();
+        let parsed = DateTime::parse_from_rfc3339(value).ok().filter(|_| is_to_the_letter(value));
         let counted = parsed.and_then(|at| DateTime::from_timestamp_millis(at.timestamp_millis()));
         let in_range = counted.filter(|at| (0..=LATEST_SECOND).contains(&at.timestamp()));
         if in_range.is_none() {
@@ -78,4 +78,10 @@ impl Checks {
     pub(crate) fn done(self) -> Result<(), Problem> {
         if self.errors.is_empty() { Ok(()) } else { Err(Problem::invalid(self.errors)) }
     }
+}
+
+/// Whether a time that could be read is written as RFC 3339 has it (section 5.6). The library is more generous: it takes a
+/// blank for the T, a minus sign that is not ASCII's, and an offset that ends with its colon.
+fn is_to_the_letter(time: &str) -> bool {
+    time.is_ascii() && matches!(time.as_bytes().get(10), Some(b'T' | b't')) && !time.ends_with(':')
 }

@@ -346,6 +346,31 @@ async fn an_event_with_wrong_values_is_refused_with_the_field() {
 }
 
 #[tokio::test]
+async fn a_time_is_written_as_rfc_3339_has_it_or_refused() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[10]);
+    for bad in [
+        "2099-06-01 20:00:00Z",
+        "2099-06-01T20:00:00\u{2212}02:00",
+        "2099-06-01T20:00:00+02:",
+        "2099-06-01T20:00:00+0200",
+        "2099-06-01T20:00:00",
+        "2099-06-01T20:00Z",
+        " 2099-06-01T20:00:00Z",
+    ] {
+        draft["starts_at"] = json!(bad);
+        let problem = world.post("/v1/events", &draft).await.refused(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["field"], "starts_at", "{bad}: {problem}");
+    }
+    for good in ["2099-06-01t20:00:00z", "2099-06-01T22:00:00.0000000001+02:00", "2099-06-01T19:30:00-00:30"]
+    {
+        draft["starts_at"] = json!(good);
+        let event = world.post("/v1/events", &draft).await.expect(201);
+        assert_eq!(event["starts_at"], "2099-06-01T20:00:00.000Z", "{good}");
+    }
+}
+
+#[tokio::test]
 async fn a_change_with_wrong_values_changes_nothing() {
     let world = World::start().await;
     let draft = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
