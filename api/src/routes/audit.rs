@@ -14,7 +14,7 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout_at};
 use utoipa::ToSchema;
 
-use super::{Answer, SharedOffice, in_time, shown};
+use super::{Answer, SharedOffice, in_time_left, shown};
 use crate::contract::{self, EventPath, OPERATING, READING, refusals};
 use crate::error::{Code, Problem};
 use crate::identity::{Caller, Scope};
@@ -154,7 +154,7 @@ pub(crate) async fn audit(caller: Caller, office: SharedOffice, request: HttpReq
     caller.operates(Scope::AuditRead)?;
     let id = event_id(&request)?;
     let shard = office.stores.inventory.shard_of(id);
-    let sides = in_time(look_for_one_position(&office, shard, id)).await?;
+    let sides = in_time_left(&request, look_for_one_position(&office, shard, id)).await?;
     shown(&request, &sides.compare(id, shard))
 }
 

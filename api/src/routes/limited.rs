@@ -2,7 +2,7 @@
 //! draft-ietf-httpapi-ratelimit-headers-11.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -58,7 +58,23 @@ pub(crate) async fn admit(route: &'static str, request: &HttpRequest) -> Result<
     };
     let whose = caller.as_ref().and_then(Caller::customer).or(named.as_ref());
     let asked = ask(office, action, request, caller.as_ref(), whose.map(Customer::as_str), event)?;
-    charge(office, request, &asked).await
+    let since = Instant::now();
+    let charged = charge(office, request, &asked).await;
+    note_wait(request, since.elapsed());
+    charged
+}
+
+/// How long a request waited until it was let in, among its extensions.
+struct Waited(Duration);
+
+/// Notes it for the deadline of the work that follows.
+pub(super) fn note_wait(request: &HttpRequest, time: Duration) {
+    request.extensions_mut().insert(Waited(time));
+}
+
+/// How long the request waited until it was let in.
+pub(super) fn waited(request: &HttpRequest) -> Duration {
+    request.extensions().get::<Waited>().map_or(Duration::ZERO, |Waited(time)| *time)
 }
 
 /// What a call does as far as limits go; `None` where there is no limit for it. The contract documents it by the same.

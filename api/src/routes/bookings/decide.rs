@@ -17,7 +17,7 @@ use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::StoredBooking;
 use crate::request::{Checks, parse, read_json};
-use crate::routes::{Answer, SharedOffice, in_time, json};
+use crate::routes::{Answer, SharedOffice, in_time_left, json};
 
 /// That a held booking was paid for.
 #[derive(Deserialize, ToSchema)]
@@ -58,7 +58,7 @@ pub(crate) async fn confirm(
     caller.trades(Scope::BookingsWrite)?;
     let body = read_json(&request, payload).await?;
     let payment_reference = parse::<Payment>(&body)?.check()?;
-    in_time(async {
+    in_time_left(&request, async {
         match subject(&office, &caller, &request).await? {
             Subject::Live(target) => {
                 let outcome = office.stores.inventory.confirm(Confirm { target, payment_reference }).await?;
@@ -88,7 +88,7 @@ pub(crate) async fn confirm(
 )]
 pub(crate) async fn cancel(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsWrite)?;
-    in_time(async {
+    in_time_left(&request, async {
         match subject(&office, &caller, &request).await? {
             Subject::Live(target) => {
                 let outcome = office.stores.inventory.cancel(Cancel { target }).await?;

@@ -14,7 +14,7 @@ use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::{self, StoredBooking, Whose};
 use crate::request::{After, ListOf, Page, customer, event_id, next_cursor};
-use crate::routes::{Answer, SharedOffice, in_time, listed};
+use crate::routes::{Answer, SharedOffice, in_time_left, listed};
 
 /// A page of bookings, newest first.
 #[derive(Serialize, ToSchema)]
@@ -54,7 +54,7 @@ pub(crate) async fn of_event(caller: Caller, office: SharedOffice, request: Http
     caller.operates(Scope::BookingsRead)?;
     let event = event_id(&request)?;
     let page = Page::parse(request.query_string(), ListOf::BookingsOfEvent)?;
-    in_time(async {
+    in_time_left(&request, async {
         let bookings = read(&office, &caller, Whose::Event(event), &page).await?;
         // An empty list is right only for an event that exists.
         if bookings.is_empty() && office.stores.recorded(event).await?.is_none() {
@@ -92,7 +92,8 @@ pub(crate) async fn of_customer(caller: Caller, office: SharedOffice, request: H
         return Err(Problem::new(Code::NotFound));
     }
     let page = Page::parse(request.query_string(), ListOf::BookingsOfCustomer)?;
-    respond(&request, &page, in_time(read(&office, &caller, Whose::Customer(&customer), &page)).await?)
+    let bookings = read(&office, &caller, Whose::Customer(&customer), &page);
+    respond(&request, &page, in_time_left(&request, bookings).await?)
 }
 
 async fn read(

@@ -12,7 +12,7 @@ use crate::inventory::InventoryError;
 use crate::office::Office;
 use crate::record::{self, StoredBooking};
 use crate::request::{booking_id, event_id};
-use crate::routes::{Answer, SharedOffice, in_time, marked_stale, shown};
+use crate::routes::{Answer, SharedOffice, in_time_left, marked_stale, shown};
 
 enum Found {
     Live(Box<BookingImage>),
@@ -42,7 +42,7 @@ refusals!(ReadRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound, C
 )]
 pub(crate) async fn read(caller: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     caller.trades(Scope::BookingsRead)?;
-    let (target, found) = in_time(async {
+    let (target, found) = in_time_left(&request, async {
         let (target, _) = target_of(&office, &request).await?;
         Ok((target, find_own(&office, &caller, target).await?))
     })

@@ -18,7 +18,7 @@ use crate::error::{Code, Problem};
 use crate::find::Found;
 use crate::identity::Caller;
 use crate::request::event_id;
-use crate::routes::{Answer, Reading, SharedOffice, in_time, marked_stale};
+use crate::routes::{Answer, Reading, SharedOffice, in_time_left, marked_stale};
 
 /// What is left of an event.
 #[derive(Serialize, ToSchema)]
@@ -76,7 +76,7 @@ refusals!(AvailabilityRefusals: &[Code::EventNotFound, Code::InventoryUnverified
     ),
 )]
 pub(crate) async fn availability(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
-    let found = in_time(office.stores.find(event_id(&request)?)).await?;
+    let found = in_time_left(&request, office.stores.find(event_id(&request)?)).await?;
     Ok(marked_stale(show(&request, &found)?, found.is_stale()))
 }
 

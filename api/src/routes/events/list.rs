@@ -14,7 +14,7 @@ use crate::identity::Caller;
 use crate::office::Office;
 use crate::record::{self, StoredEvent};
 use crate::request::{After, ListOf, Page, next_cursor};
-use crate::routes::{Answer, SharedOffice, in_time, listed, marked_stale};
+use crate::routes::{Answer, SharedOffice, in_time_left, listed, marked_stale};
 
 /// A page of events, newest first.
 #[derive(Serialize, ToSchema)]
@@ -52,7 +52,7 @@ refusals!(ListRefusals: &[Code::MalformedRequest], RECORDED);
 )]
 pub(crate) async fn list(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
     let page = Page::parse(request.query_string(), ListOf::Events)?;
-    let (events, next_cursor, stale) = in_time(read(&office, &page)).await?;
+    let (events, next_cursor, stale) = in_time_left(&request, read(&office, &page)).await?;
     let items = events.iter().map(|stored| EventBody::of(&stored.image)).collect();
     let body = ListBody { items, next_cursor: next_cursor.clone() };
     Ok(marked_stale(listed(&request, next_cursor.as_deref(), &body)?, stale))

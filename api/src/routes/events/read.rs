@@ -7,7 +7,7 @@ use crate::contract::{EventPath, READING, refusals};
 use crate::error::Code;
 use crate::identity::Caller;
 use crate::request::event_id;
-use crate::routes::{Answer, SharedOffice, in_time, marked_stale, shown};
+use crate::routes::{Answer, SharedOffice, in_time_left, marked_stale, shown};
 
 refusals!(ReadRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READING);
 
@@ -30,6 +30,6 @@ refusals!(ReadRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READI
     ),
 )]
 pub(crate) async fn read(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
-    let found = in_time(office.stores.find(event_id(&request)?)).await?;
+    let found = in_time_left(&request, office.stores.find(event_id(&request)?)).await?;
     Ok(marked_stale(shown(&request, &EventBody::of(found.event()))?, found.is_stale()))
 }
