@@ -40,15 +40,28 @@ use crate::routes::SharedOffice;
 impl Caller {
     /// Whoever sent this request; found the first time, remembered for the next.
     pub(crate) fn of(request: &HttpRequest) -> Result<Self, Problem> {
-        if let Some(known) = request.extensions().get::<Self>() {
-            return Ok(known.clone());
-        }
-        let office = request.app_data::<SharedOffice>();
-        let office = office.ok_or_else(|| Problem::internal("a route without an office"))?;
-        let caller = office.authentication.identify(request.headers())?;
-        request.extensions_mut().insert(caller.clone());
-        Ok(caller)
+        once(request, || {
+            let office = request.app_data::<SharedOffice>();
+            let office = office.ok_or_else(|| Problem::internal("a route without an office"))?;
+            office.authentication.identify(request.headers())
+        })
     }
+}
+
+/// Who sent a request, or why nobody is taken for its sender; among its extensions.
+struct Known(Result<Caller, Problem>);
+
+/// A refusal is remembered like a caller: what is forged costs one verification, whoever asks for its sender.
+fn once(
+    request: &HttpRequest,
+    identify: impl FnOnce() -> Result<Caller, Problem>,
+) -> Result<Caller, Problem> {
+    if let Some(Known(known)) = request.extensions().get::<Known>() {
+        return known.clone();
+    }
+    let known = identify();
+    request.extensions_mut().insert(Known(known.clone()));
+    known
 }
 
 /// Tries whatever was sent as a credential on an installation that knows one public key and no API key; whoever is let
@@ -83,5 +96,30 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(Self::of(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use actix_web::test::TestRequest;
+
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn a_credential_is_verified_once_whether_it_is_right_or_forged() {
+        for is_right in [true, false] {
+            let (request, verified) = (TestRequest::default().to_http_request(), Cell::new(0));
+            let identify = || {
+                verified.set(verified.get() + 1);
+                if is_right { Ok(Caller::Anyone) } else { Err(Problem::new(Code::Unauthenticated)) }
+            };
+            for _ in 0..2 {
+                assert_eq!(once(&request, identify).is_ok(), is_right);
+            }
+            assert_eq!(verified.get(), 1);
+        }
     }
 }
