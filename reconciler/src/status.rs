@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use boxoffice_schema::memory::{LIMIT_PERCENT, is_short};
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, TimeDelta, Utc};
-use redis::RedisError;
+use redis::{InfoDict, RedisError};
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -96,9 +97,11 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
     let mut problems = Vec::new();
     let shards: Vec<Shard> = config.shards.shards().collect();
     let redis = RedisLink::new(config)?;
-    let live =
-        async { Ok((snapshot::live_shards(&redis, &shards).await?, outbox_ages(&redis, &shards).await?)) };
-    let (live, outboxes) = live.await.unwrap_or_else(|error: RedisError| {
+    let live = async {
+        let standing = snapshot::live_shards(&redis, &shards).await?;
+        Ok((standing, outbox_ages(&redis, &shards).await?, memory(&redis).await?))
+    };
+    let (live, outboxes, memory) = live.await.unwrap_or_else(|error: RedisError| {
         problems.push(format!("Redis does not answer: {error}"));
         Default::default()
     });
@@ -121,6 +124,7 @@ pub(crate) async fn status(config: &Config) -> anyhow::Result<Status> {
             .fetch_optional(&pool)
             .await?;
     problems.extend(find_problems(&shards, lease.as_ref(), &open));
+    problems.extend(find_memory_problem(memory));
     problems.extend(find_audit_problems(
         last_reconciliation.as_ref(),
         lease.is_some().then_some(config.audit_interval),
@@ -176,6 +180,12 @@ async fn outbox_ages(redis: &RedisLink, shards: &[Shard]) -> Result<BTreeMap<Sha
     Ok(shards.iter().zip(found.chunks(2)).filter_map(age).collect())
 }
 
+/// What Redis uses of its memory and its `maxmemory`, in bytes, where it says both.
+async fn memory(redis: &RedisLink) -> Result<Option<(u64, u64)>, RedisError> {
+    let info: InfoDict = redis.ask(redis::cmd("INFO").arg("memory")).await?;
+    Ok(info.get::<u64>("used_memory").zip(info.get::<u64>("maxmemory")))
+}
+
 async fn read_lease(pool: &PgPool) -> sqlx::Result<Option<LeaseHolder>> {
     let row: Option<(String, DateTime<Utc>)> =
         sqlx::query_as("SELECT holder, expires_at FROM leases WHERE name = $1 AND expires_at > now()")
@@ -219,6 +229,17 @@ fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Ope
         ));
     }
     problems
+}
+
+/// The shards are certified, and yet nothing is sold.
+fn find_memory_problem(memory: Option<(u64, u64)>) -> Option<String> {
+    let (used, max) = memory.filter(|(used, max)| is_short(*used, *max))?;
+    Some(format!(
+        "Redis uses {} of the {} MiB of its maxmemory, and refuses new bookings past {LIMIT_PERCENT} %: raise it, as \
+         \"Redis is full\" in docs/OPERATIONS.md says",
+        used >> 20,
+        max >> 20
+    ))
 }
 
 /// `interval` is between audits, where somebody makes them.
@@ -276,5 +297,14 @@ mod tests {
         assert_eq!(problems(606, 0, interval), 1);
         assert_eq!(problems(606, 10_000, interval), 0, "they take their time here");
         assert_eq!(problems(6_000, 0, None), 0, "that none runs is said anyway");
+    }
+
+    #[test]
+    fn a_redis_without_room_for_new_bookings_is_a_problem() {
+        let problem = |used: u64| find_memory_problem(Some((used << 20, 1_000 << 20)));
+        assert_eq!(problem(800), None);
+        let said = problem(801).expect("bookings are refused");
+        assert!(said.contains("801 of the 1000 MiB"), "{said}");
+        assert_eq!(find_memory_problem(None), None, "that Redis does not answer is said anyway");
     }
 }

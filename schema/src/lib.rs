@@ -1,7 +1,8 @@
 //! The contract of Boxoffice's three stores, and nothing else: there is no I/O here.
 //!
 //! - What things are: [`ids`], [`text`], [`money`], [`status`], [`position`], [`shard`].
-//! - What Redis holds and does: [`keys`], [`slot`], [`image`], [`event`], [`frame`], [`fingerprint`], [`rate`], [`scripts`].
+//! - What Redis holds and does: [`keys`], [`slot`], [`image`], [`event`], [`frame`], [`fingerprint`], [`rate`], [`scripts`];
+//!   how much of it there may be: [`memory`].
 //! - What Kafka carries: [`record`], and of rate limits [`rate_record`].
 //! - What PostgreSQL holds: the numbered files in `schema/migrations`.
 //!
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod ids;
 pub mod image;
 pub mod keys;
+pub mod memory;
 pub mod money;
 #[cfg(feature = "mutants")]
 pub mod mutants;

@@ -4,15 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use boxoffice_schema::memory::{LIMIT_PERCENT, is_short};
 use redis::InfoDict;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 
 const INTERVAL: Duration = Duration::from_secs(1);
-
-/// The share of `maxmemory` past which new bookings are refused, in percent.
-const LIMIT_PERCENT: u64 = 80;
 
 #[derive(Default)]
 pub(super) struct Pressure {
@@ -59,21 +57,9 @@ fn note(pressure: &Pressure, info: &InfoDict) {
     }
 }
 
-/// A `maxmemory` of 0 is no limit.
-fn is_short(used: u64, max: u64) -> bool {
-    max > 0 && used.saturating_mul(100) > max.saturating_mul(LIMIT_PERCENT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn memory_is_short_past_four_fifths_of_a_limit() {
-        assert!(!is_short(80, 100));
-        assert!(is_short(81, 100));
-        assert!(!is_short(81, 0));
-    }
 
     #[test]
     fn the_answer_of_redis_is_read() {
