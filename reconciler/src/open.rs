@@ -147,15 +147,15 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     .fetch_all(pool)
     .await?;
     let item = |row: PgRow| {
-        let (id, kind, detail): (i64, &str, &str) =
-            (row.try_get("id")?, row.try_get("kind")?, row.try_get("detail")?);
+        let (id, shard, kind, detail): (i64, i16, &str, &str) =
+            (row.try_get("id")?, row.try_get("shard")?, row.try_get("kind")?, row.try_get("detail")?);
         Ok(OpenItem {
             kind: "alarm",
             id,
-            shard: row.try_get("shard")?,
+            shard,
             since: row.try_get("raised_at")?,
             what: format!("{kind}: {detail}"),
-            mend: mend_alarm(id, kind, row.try_get("event_id")?),
+            mend: mend_alarm(id, shard, kind, detail, row.try_get("event_id")?),
         })
     };
     rows.into_iter().map(item).collect()
@@ -163,7 +163,7 @@ pub(crate) async fn alarms(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
 
 /// What to do about an alarm. Those of recovery are resolved by the shard's next certificate; one may be left where the
 /// reconciler ended just then.
-fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
+fn mend_alarm(id: i64, shard: i16, kind: &str, detail: &str, event: Option<Uuid>) -> String {
     let event = event.map_or_else(String::new, |event| format!(" --event {event}"));
     match AlarmKind::of_row(kind) {
         Some(AlarmKind::Refused) => "boxoffice-reconciler dead-letters list".to_owned(),
@@ -177,7 +177,9 @@ fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
              already: alarms resolve {id})"
         ),
         Some(AlarmKind::Unrestorable) => {
-            "put right what this names in PostgreSQL   (then `run` goes on, and closes this)".to_owned()
+            "put right in PostgreSQL what this names; where Redis has what PostgreSQL lacks, copy Redis' data first, as \
+             docs/OPERATIONS.md says   (then `run` goes on, and closes this)"
+                .to_owned()
         }
         Some(AlarmKind::OutboxUnreadable) => {
             "deploy the reconciler that belongs to the API   (then `run` goes on, and closes this)".to_owned()
@@ -186,10 +188,34 @@ fn mend_alarm(id: i64, kind: &str, event: Option<Uuid>) -> String {
             "boxoffice-reconciler dead-letters list, and alarms list   (resolve those, then `run` goes on)"
                 .to_owned()
         }
-        Some(AlarmKind::Contradiction | AlarmKind::EndedEpoch | AlarmKind::MissingBarrier) | None => {
-            format!("boxoffice-reconciler alarms resolve {id}   (once its cause is known)")
-        }
+        Some(AlarmKind::Contradiction) => format!(
+            "{}   (find out who else writes into this topic. Its client may hold a 201: book again by hand, or tell the \
+             customer. Then alarms resolve {id})",
+            show_record(shard, detail)
+        ),
+        Some(AlarmKind::EndedEpoch) => format!(
+            "{}   (its client may hold a 201: book again by hand, or tell the customer. Then alarms resolve {id})",
+            show_record(shard, detail)
+        ),
+        Some(AlarmKind::MissingBarrier) => format!(
+            "boxoffice-reconciler audit --deep   (not needed where a gap was just retried or accepted. When nothing differs: \
+             alarms resolve {id})"
+        ),
+        None => format!(
+            "boxoffice-reconciler alarms resolve {id}   (once its cause is known; a newer version raised this, and its \
+             docs/OPERATIONS.md says more)"
+        ),
     }
+}
+
+/// The command that shows the record of which the detail of an alarm names the offset.
+fn show_record(shard: i16, detail: &str) -> String {
+    let digits = detail.split_once("offset ").map(|(_, behind)| {
+        let end = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+        &behind[..end]
+    });
+    let offset = digits.filter(|digits| !digits.is_empty()).unwrap_or("OFFSET");
+    format!("boxoffice-reconciler log --shard {shard} --from {offset} --limit 1")
 }
 
 /// Open dead letters, oldest first.
@@ -212,10 +238,23 @@ pub(crate) async fn dead_letters(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
             shard: row.try_get("shard")?,
             since: row.try_get("received_at")?,
             what: format!("{kind} at offset {offset}, decision {sequence}: {reason}"),
-            mend: format!("boxoffice-reconciler dead-letters retry {id}"),
+            mend: mend_dead_letter(id, kind),
         })
     };
     rows.into_iter().map(item).collect()
+}
+
+/// What to do about a dead letter.
+fn mend_dead_letter(id: i64, kind: &str) -> String {
+    let retry = if kind == DeadLetterKind::Refused.as_str() {
+        "when what stood in its way is gone"
+    } else {
+        "if a newer version wrote it: deploy that reconciler, then"
+    };
+    format!(
+        "boxoffice-reconciler dead-letters show {id}   ({retry} dead-letters retry {id}; otherwise dead-letters discard \
+         {id}, then repair)"
+    )
 }
 
 /// Mends that have not ended, oldest first: under way, or interrupted.
@@ -247,4 +286,35 @@ async fn repairs(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
         })
     };
     rows.into_iter().map(item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_somebody_who_may_hold_a_201_is_shown_before_its_alarm_is_closed() {
+        let details = [
+            (AlarmKind::Contradiction, "offset 17 holds another record for the applied position 1-3"),
+            (AlarmKind::EndedEpoch, "decision 1-3 (offset 17) came after epoch 2 had begun"),
+        ];
+        for (kind, detail) in details {
+            let mend = mend_alarm(7, 3, kind.as_str(), detail, None);
+            assert!(mend.starts_with("boxoffice-reconciler log --shard 3 --from 17 --limit 1 "), "{mend}");
+            assert!(mend.contains("may hold a 201") && mend.contains("alarms resolve 7"), "{mend}");
+        }
+        let mend = mend_alarm(7, 3, AlarmKind::EndedEpoch.as_str(), "another version's words", None);
+        assert!(mend.contains("--from OFFSET "), "{mend}");
+    }
+
+    #[test]
+    fn a_dead_letter_that_cannot_be_retried_is_discarded_and_then_repaired() {
+        for kind in [DeadLetterKind::Poisoned, DeadLetterKind::Refused] {
+            let mend = mend_dead_letter(7, kind.as_str());
+            assert!(
+                mend.contains("dead-letters retry 7; otherwise dead-letters discard 7, then repair"),
+                "{mend}"
+            );
+        }
+    }
 }

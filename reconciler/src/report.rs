@@ -289,7 +289,11 @@ pub(crate) fn of_dead_letter(letter: &DeadLetter) -> String {
     line!(out, "  received   {} UTC", letter.received_at.format("%Y-%m-%d %H:%M:%S"));
     line!(out, "  payload    {}", letter.payload);
     if letter.outcome.is_none() {
-        line!(out, "  next       boxoffice-reconciler dead-letters retry {0}, or discard {0}", letter.id);
+        line!(
+            out,
+            "  next       boxoffice-reconciler dead-letters retry {0}, or discard {0} and then repair",
+            letter.id
+        );
     }
     out
 }

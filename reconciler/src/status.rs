@@ -207,7 +207,12 @@ fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Ope
         problems.push("no reconciler is running: start `boxoffice-reconciler run`".to_owned());
     }
     let uncertified = named(shards, |shard| shard.certified == Some(false));
-    problems.extend(uncertified.map(|them| format!("not certified, and therefore not selling: {them}")));
+    problems.extend(uncertified.map(|them| {
+        format!(
+            "not certified, and therefore not selling: {them}; what is open says why, or the log of the reconciler that holds \
+             the lease (\"the shard is not certified\")"
+        )
+    }));
     let standing = named(shards, ShardStatus::stands_still);
     problems.extend(standing.map(|them| {
         format!(

@@ -118,7 +118,9 @@ pub(super) async fn dead_letters(config: &Config, command: DeadLetters) -> anyho
         }
         DeadLetters::Discard { id, by } => {
             crate::dead_letters::discard(&pool, id, &by.name).await?;
-            println!("dead letter {id}: discarded");
+            println!(
+                "dead letter {id}: discarded; run `boxoffice-reconciler repair`, by which Redis says again what it still knows"
+            );
         }
     }
     Ok(())

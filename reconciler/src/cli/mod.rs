@@ -184,7 +184,7 @@ enum DeadLetters {
         #[command(flatten)]
         by: By,
     },
-    /// Give it up.
+    /// Give it up. Repair afterwards.
     Discard {
         /// Its number.
         id: i64,

@@ -25,6 +25,7 @@ async fn another_record_for_an_applied_position_is_an_alarm() {
     stack.wait_for_sequence(FIRST, 3).await;
     let (code, printed) = stack.command(&["alarms", "list"]).await;
     assert_eq!(code, 0);
+    assert!(printed.contains("log --shard 0 --from 3 --limit 1"), "{printed}");
     assert!(printed.contains("alarms resolve 1"), "{printed}");
     assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 0);
     assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 1);

@@ -47,7 +47,9 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("still cannot be read"), "{printed}");
-    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    let (code, printed) = stack.command(&["dead-letters", "discard", "1"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("run `boxoffice-reconciler repair`"), "{printed}");
     assert_eq!(stack.number(OPEN).await, 1);
     service.stop().await;
     stack.remove().await;
