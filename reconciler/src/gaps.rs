@@ -1,5 +1,7 @@
 //! `gaps`: what an operator may do about decisions that are missing in the log.
 
+use std::fmt;
+
 use anyhow::{Context, ensure};
 use sqlx::{PgConnection, PgPool};
 
@@ -8,13 +10,33 @@ use crate::kafka;
 use crate::number;
 use crate::repairs::{self, Intent, Kind};
 
+/// What a gap says.
+#[derive(sqlx::FromRow)]
+pub(crate) struct Missing {
+    pub(crate) from_sequence: i64,
+    pub(crate) to_sequence: i64,
+    pub(crate) kafka_offset: i64,
+    /// Whether Kafka did not have that offset. The numbers are a guess then: nobody knows which decisions went with it, if any.
+    pub(crate) offset_lost: bool,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { from_sequence, to_sequence, kafka_offset, offset_lost } = self;
+        if *offset_lost {
+            write!(f, "Kafka does not have offset {kafka_offset}, at which the shard goes on")
+        } else {
+            write!(f, "decisions {from_sequence} to {to_sequence} are missing")
+        }
+    }
+}
+
 /// An open gap.
 #[derive(sqlx::FromRow)]
 struct Open {
     shard: i16,
-    from_sequence: i64,
-    to_sequence: i64,
-    offset_lost: bool,
+    #[sqlx(flatten)]
+    missing: Missing,
 }
 
 /// Lets the shard try again: the missing decisions may be in the log now. Where Kafka did not have the shard's offset, reading
@@ -22,7 +44,7 @@ struct Open {
 pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let gap = lock_open(&mut transaction, id).await?;
-    if gap.offset_lost {
+    if gap.missing.offset_lost {
         read_from_oldest(config, &mut transaction, gap.shard).await?;
     }
     resolve(&mut transaction, id).await?;
@@ -31,23 +53,29 @@ pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Re
 
 /// Declares the missing decisions lost, or mended by other means: the shard goes on behind them. The audit shows what
 /// that costs. Where Kafka did not have the shard's offset, nobody knows yet whether a decision went with it: what is read next
-/// tells.
-pub(crate) async fn accept(config: &Config, pool: &PgPool, id: i64, by: &str) -> anyhow::Result<()> {
+/// tells. Returns in words which of the two it was.
+pub(crate) async fn accept(
+    config: &Config,
+    pool: &PgPool,
+    id: i64,
+    by: &str,
+) -> anyhow::Result<&'static str> {
     let mut transaction = pool.begin().await?;
     let gap = lock_open(&mut transaction, id).await?;
-    let Open { shard, from_sequence, to_sequence, offset_lost } = gap;
-    let after = if offset_lost {
-        read_from_oldest(config, &mut transaction, shard).await?;
+    let after = if gap.missing.offset_lost {
+        read_from_oldest(config, &mut transaction, gap.shard).await?;
         "the shard reads on from the oldest record; what is missing is a gap again"
     } else {
         pass_over(&mut transaction, id, &gap).await?;
         "accepted as lost; the shard goes on behind them"
     };
     resolve(&mut transaction, id).await?;
-    let before = format!("gap {id}: decisions {from_sequence} to {to_sequence} are missing");
-    let intent = Intent { kind: Kind::Gap, shard: number::shard(shard), event_id: None, by, before: &before };
+    let before = format!("gap {id}: {}", gap.missing);
+    let intent =
+        Intent { kind: Kind::Gap, shard: number::shard(gap.shard), event_id: None, by, before: &before };
     repairs::record(&mut transaction, &intent, after).await?;
-    Ok(transaction.commit().await?)
+    transaction.commit().await?;
+    Ok(after)
 }
 
 /// Moves the shard behind decisions that it does without.
@@ -56,8 +84,8 @@ async fn pass_over(connection: &mut PgConnection, id: i64, gap: &Open) -> anyhow
         "UPDATE shards SET sequence = $3, digest = NULL, updated_at = now() WHERE shard = $1 AND sequence = $2 - 1",
     )
     .bind(gap.shard)
-    .bind(gap.from_sequence)
-    .bind(gap.to_sequence)
+    .bind(gap.missing.from_sequence)
+    .bind(gap.missing.to_sequence)
     .execute(connection)
     .await?;
     ensure!(
@@ -74,7 +102,7 @@ async fn lock_open(connection: &mut PgConnection, id: i64) -> anyhow::Result<Ope
         .execute(&mut *connection)
         .await?;
     sqlx::query_as(
-        "SELECT shard, from_sequence, to_sequence, offset_lost FROM gaps \
+        "SELECT shard, from_sequence, to_sequence, kafka_offset, offset_lost FROM gaps \
          WHERE id = $1 AND resolved_at IS NULL FOR UPDATE",
     )
     .bind(id)

@@ -4,11 +4,12 @@ use boxoffice_schema::shard::Shard;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
+use sqlx::{FromRow, PgPool, Row};
 use uuid::Uuid;
 
 use crate::alarm::AlarmKind;
 use crate::findings::DeadLetterKind;
+use crate::gaps::Missing;
 use crate::number;
 
 /// The most rows of a kind that are listed; their number is always told.
@@ -109,7 +110,7 @@ pub(crate) async fn read(pool: &PgPool) -> sqlx::Result<Open> {
 /// Open gaps, oldest first.
 pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     let rows = sqlx::query(
-        "SELECT id, shard, detected_at, epoch, from_sequence, to_sequence, kafka_offset FROM gaps \
+        "SELECT id, shard, detected_at, epoch, from_sequence, to_sequence, kafka_offset, offset_lost FROM gaps \
          WHERE resolved_at IS NULL ORDER BY id LIMIT $1",
     )
     .bind(LIST_MAX)
@@ -117,21 +118,31 @@ pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
     .await?;
     let item = |row: PgRow| {
         let (id, epoch): (i64, i32) = (row.try_get("id")?, row.try_get("epoch")?);
-        let [from, to, offset]: [i64; 3] =
-            [row.try_get("from_sequence")?, row.try_get("to_sequence")?, row.try_get("kafka_offset")?];
+        let missing = Missing::from_row(&row)?;
+        let (what, mend) = if missing.offset_lost {
+            (
+                format!("{missing}: retention removed it, or the topic was made anew"),
+                format!(
+                    "boxoffice-reconciler gaps accept {id}   (after migrate, where the topic was made anew. The shard reads on \
+                     from the oldest record, and what is missing is a gap again. Then repair, by which Redis says it again)"
+                ),
+            )
+        } else {
+            (
+                format!("{missing} (epoch {epoch}) before offset {}", missing.kafka_offset),
+                format!(
+                    "boxoffice-reconciler repair   (reads the log again; should they be lost for good: gaps accept {id}, \
+                     then repair, by which Redis says them again)"
+                ),
+            )
+        };
         Ok(OpenItem {
             kind: "gap",
             id,
             shard: row.try_get("shard")?,
             since: row.try_get("detected_at")?,
-            what: format!(
-                "decisions {from} to {to} (epoch {epoch}) are missing before offset {offset}; the shard's application \
-                 stands still"
-            ),
-            mend: format!(
-                "boxoffice-reconciler repair   (reads the log again; should they be lost for good: gaps accept {id}, \
-                 then repair, by which Redis says them again)"
-            ),
+            what: what + "; the shard's application stands still",
+            mend,
         })
     };
     rows.into_iter().map(item).collect()

@@ -143,9 +143,9 @@ pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
             );
         }
         Gaps::Accept { id, by } => {
-            crate::gaps::accept(config, &pool, id, &by.name).await?;
+            let after = crate::gaps::accept(config, &pool, id, &by.name).await?;
             println!(
-                "gap {id}: accepted as lost; run `boxoffice-reconciler repair`, by which Redis says again what it still knows"
+                "gap {id}: {after}. Then run `boxoffice-reconciler repair`, by which Redis says again what it still knows"
             );
         }
     }

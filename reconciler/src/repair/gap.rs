@@ -5,7 +5,7 @@ use std::time::Duration;
 use boxoffice_schema::shard::Shard;
 use tokio::time::Instant;
 
-use crate::gaps;
+use crate::gaps::{self, Missing};
 use crate::number;
 use crate::repairs::{Kind, Outcome};
 
@@ -17,15 +17,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often that is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A gap: its number, and the sequence numbers of the first and last missing decision.
-type OpenGap = (i64, i64, i64);
+/// A gap, by its number.
+#[derive(sqlx::FromRow)]
+struct OpenGap {
+    id: i64,
+    #[sqlx(flatten)]
+    missing: Missing,
+}
 
 impl Mender<'_> {
     /// The sequence decides: what is still missing is a gap again.
     pub(super) async fn read_gaps_again(&mut self, shard: Shard) -> anyhow::Result<()> {
-        let Some((id, from, to)) = self.open_gap(shard).await? else { return Ok(()) };
-        let row =
-            self.begin(Kind::Gap, shard, None, &format!("decisions {from} to {to} are missing")).await?;
+        let Some(OpenGap { id, missing }) = self.open_gap(shard).await? else { return Ok(()) };
+        let row = self.begin(Kind::Gap, shard, None, &missing.to_string()).await?;
+        let to = missing.to_sequence;
         gaps::retry(self.config, self.pool, id).await?;
         let start = Instant::now();
         let (still_open, applied) = loop {
@@ -39,7 +44,7 @@ impl Mender<'_> {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         };
-        let Some((id, from, to)) = still_open else {
+        let Some(OpenGap { id, missing }) = still_open else {
             if applied >= to {
                 return Ok(self
                     .end(row, Outcome::Done, "the log was read again, and the shard goes on")
@@ -53,9 +58,9 @@ impl Mender<'_> {
             ));
             return Ok(());
         };
-        self.end(row, Outcome::Refused, &format!("decisions {from} to {to} are still missing")).await?;
+        self.end(row, Outcome::Refused, &format!("read again, and still {missing}")).await?;
         self.notes.push(format!(
-            "shard {shard}: decisions {from} to {to} are missing in the log for good. Look at \
+            "shard {shard}: the log was read again, and still {missing}. Look at \
              `boxoffice-reconciler dead-letters list`; else `boxoffice-reconciler gaps accept {id}`, and then this \
              again, which lets Redis say what it still knows of them"
         ));
@@ -64,8 +69,8 @@ impl Mender<'_> {
 
     async fn open_gap(&self, shard: Shard) -> sqlx::Result<Option<OpenGap>> {
         sqlx::query_as(
-            "SELECT id, from_sequence, to_sequence FROM gaps WHERE shard = $1 AND resolved_at IS NULL \
-             ORDER BY id LIMIT 1",
+            "SELECT id, from_sequence, to_sequence, kafka_offset, offset_lost FROM gaps \
+             WHERE shard = $1 AND resolved_at IS NULL ORDER BY id LIMIT 1",
         )
         .bind(number::of_shard(shard))
         .fetch_optional(self.pool)

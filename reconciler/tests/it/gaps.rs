@@ -113,8 +113,14 @@ async fn where_an_offset_that_kafka_does_not_have_is_accepted_the_next_decision_
     // By the time somebody comes, the log has grown beyond the offset.
     stack.execute("UPDATE shards SET next_offset = 1 WHERE shard = 0").await;
     stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    let (_, printed) = stack.command(&["status"]).await;
+    assert!(printed.contains("Kafka does not have offset 1000,"), "{printed}");
+    assert!(!printed.contains("decisions 1 to 1"), "nobody knows that: {printed}");
     let (code, printed) = stack.command(&["gaps", "accept", "1"]).await;
     assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("reads on from the oldest record"), "{printed}");
+    let told = stack.words("SELECT before FROM repairs").await;
+    assert_eq!(told, ["gap 1: Kafka does not have offset 1000, at which the shard goes on"]);
     stack.wait_for_sequence(FIRST, 2).await;
     assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, 1);
     service.stop().await;
