@@ -204,7 +204,11 @@ fn named(shards: &[ShardStatus], is_one: impl Fn(&ShardStatus) -> bool) -> Optio
 fn find_problems(shards: &[ShardStatus], lease: Option<&LeaseHolder>, open: &Open) -> Vec<String> {
     let mut problems = Vec::new();
     if lease.is_none() {
-        problems.push("no reconciler is running: start `boxoffice-reconciler run`".to_owned());
+        problems.push(
+            "no reconciler is running, or it hangs: start `boxoffice-reconciler run`, or kill it first, which is safe at any \
+             time"
+                .to_owned(),
+        );
     }
     let uncertified = named(shards, |shard| shard.certified == Some(false));
     problems.extend(uncertified.map(|them| {
