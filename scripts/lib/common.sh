@@ -47,6 +47,7 @@ only_run() { lock 7 "$checkout/.stack/$1.run" 5; }
 # Two scripts may start at the same moment; the lock file's descriptor is given by the caller and closed in daemons.
 lock() {
     local descriptor=$1 file=$2 seconds=$3
+    command -v flock >/dev/null 2>&1 || die "missing: flock, which keeps two runs apart. Install util-linux"
     mkdir -p "$(dirname "$file")"
     eval "exec $descriptor>\"\$file\""
     flock -w "$seconds" "$descriptor" || die "another run holds $file; wait for it or end it, then try again"
