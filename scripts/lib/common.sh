@@ -42,13 +42,15 @@ together() {
 
 # A second run with the same servers would take them, and in the end the data, from the first. What `scripts/demo --keep` leaves
 # running holds the lock too. Before any trap that ends servers.
-only_run() { lock 7 "$checkout/.stack/$1.run" 5; }
+only_run() { lock 7 "$checkout/.stack/$1.run" 5 "$checkout/.run/$1/pids"; }
 
-# Two scripts may start at the same moment; the lock file's descriptor is given by the caller and closed in daemons.
+# Two scripts may start at the same moment; the lock file's descriptor is given by the caller and closed in daemons. The fourth
+# argument names where their pids are, if anywhere.
 lock() {
-    local descriptor=$1 file=$2 seconds=$3
+    local descriptor=$1 file=$2 seconds=$3 pids=${4:-} who=''
+    [[ -z $pids || ! -f $pids ]] || who=" (its processes: kill \$(cat $pids))"
     command -v flock >/dev/null 2>&1 || die "missing: flock, which keeps two runs apart. Install util-linux"
     mkdir -p "$(dirname "$file")"
     eval "exec $descriptor>\"\$file\""
-    flock -w "$seconds" "$descriptor" || die "another run holds $file; wait for it or end it, then try again"
+    flock -w "$seconds" "$descriptor" || die "another run holds $file; wait for it or end it$who, then try again"
 }
