@@ -81,18 +81,19 @@ impl LogReader {
     }
 
     /// Begins to read shards at offsets; returns those whose offsets the log does not have, and leaves them out.
-    /// A new shard has offset 0, which is the beginning only if nothing was removed from the log.
+    /// A new shard has offset 0, which is the beginning only if nothing was removed from the log. A shard whose leader does not answer
+    /// while another's does is read as soon as it answers; what the log does not have of it shows then.
     pub(crate) fn assign(&mut self, offsets: &[(Shard, i64)]) -> Result<Vec<LostOffset>, KafkaError> {
-        let shards = offsets.iter().map(|(shard, _)| *shard);
-        let found = kafka::watermarks(&self.questions, &self.topic, shards)?;
+        let found = self.each_watermarks(offsets.iter().map(|(shard, _)| *shard))?;
         let (mut begun, mut lost) = (Vec::new(), Vec::new());
         let mut list = TopicPartitionList::new();
-        for ((shard, wanted), (_, found)) in offsets.iter().copied().zip(found) {
-            if (found.low..=found.high).contains(&wanted) {
-                list.add_partition_offset(&self.topic, shard.partition(), Offset::Offset(wanted))?;
-                begun.push((shard, wanted));
-            } else {
-                lost.push(LostOffset { shard, wanted, found });
+        for (shard, wanted) in offsets.iter().copied() {
+            match found.get(&shard) {
+                Some(found) if !found.have(wanted) => lost.push(LostOffset { shard, wanted, found: *found }),
+                _ => {
+                    list.add_partition_offset(&self.topic, shard.partition(), Offset::Offset(wanted))?;
+                    begun.push((shard, wanted));
+                }
             }
         }
         if list.count() > 0 {
@@ -100,6 +101,29 @@ impl LogReader {
         }
         self.offsets.extend(begun);
         Ok(lost)
+    }
+
+    /// The bounds of those partitions whose leaders answer.
+    ///
+    /// # Errors
+    /// Where none does.
+    fn each_watermarks(
+        &self,
+        shards: impl Iterator<Item = Shard>,
+    ) -> Result<BTreeMap<Shard, Watermarks>, KafkaError> {
+        let (mut found, mut failure) = (BTreeMap::new(), None);
+        for (shard, answer) in kafka::each_watermarks(&self.questions, &self.topic, shards) {
+            match answer {
+                Ok(bounds) => {
+                    found.insert(shard, bounds);
+                }
+                Err(error) => {
+                    tracing::warn!(%shard, %error, "the leader of the shard's partition does not answer");
+                    failure = Some(error);
+                }
+            }
+        }
+        failure.filter(|_| found.is_empty()).map_or(Ok(found), Err)
     }
 
     /// Stops reading a shard. What was read ahead of it is dropped.
@@ -153,13 +177,12 @@ impl LogReader {
         }
     }
 
-    /// Whether nothing came between two questions, and the brokers did not say either time that there is nothing.
+    /// Whether nothing came between two questions, and neither time those brokers that answered said that there is nothing.
     fn is_stuck(&mut self) -> bool {
         if self.offsets.is_empty() || self.heard_at.elapsed() < QUIET_MAX {
             return false;
         }
-        let found = kafka::watermarks(&self.questions, &self.topic, self.offsets.keys().copied());
-        let is_at_end = found.is_ok_and(|found| {
+        let is_at_end = self.each_watermarks(self.offsets.keys().copied()).is_ok_and(|found| {
             found.iter().all(|(shard, found)| self.offsets.get(shard).is_some_and(|at| *at >= found.high))
         });
         let was_suspicious = std::mem::replace(&mut self.is_suspicious, !is_at_end);
@@ -170,12 +193,12 @@ impl LogReader {
     /// The client says that an offset is out of range, and not which: the brokers are asked. Where all are in range by now, the
     /// client does not read that partition any more.
     fn find_lost(&mut self) -> Result<Read, KafkaError> {
-        let found = kafka::watermarks(&self.questions, &self.topic, self.offsets.keys().copied())?;
+        let found = self.each_watermarks(self.offsets.keys().copied())?;
         let lost: Vec<_> = found
             .into_iter()
             .filter_map(|(shard, found)| {
                 let wanted = *self.offsets.get(&shard)?;
-                (!(found.low..=found.high).contains(&wanted)).then_some(LostOffset { shard, wanted, found })
+                (!found.have(wanted)).then_some(LostOffset { shard, wanted, found })
             })
             .collect();
         if lost.is_empty() {
@@ -225,5 +248,52 @@ pub(crate) fn or_wait<T>(asked: Result<T, KafkaError>) -> Result<Option<T>, Kafk
             std::thread::sleep(Duration::from_millis(200));
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+
+    use super::*;
+
+    const SHARDS: [Shard; 2] = [Shard::from_number(0), Shard::from_number(1)];
+
+    /// Reads until something comes, and nothing else.
+    fn read(reader: &mut LogReader) -> Vec<Fetched> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(30) {
+            match reader.read() {
+                Ok(Read::Records(records)) if !records.is_empty() => return records,
+                Ok(Read::Records(_)) | Err(_) => {}
+                Ok(other) => panic!("{other:?}"),
+            }
+        }
+        panic!("nothing came");
+    }
+
+    /// Kafka cannot be asked to take one partition's leader away: a cluster that can is made of its client.
+    #[test]
+    fn a_shard_whose_partition_has_no_leader_keeps_no_other_from_being_read_and_is_read_when_it_has_one() {
+        let cluster = MockCluster::<DefaultProducerContext>::new(1).unwrap();
+        cluster.create_topic("log", 2, 1).unwrap();
+        let mut producer = ClientConfig::new();
+        producer.set("bootstrap.servers", cluster.bootstrap_servers());
+        let producer: ThreadedProducer<DefaultProducerContext> = producer.create().unwrap();
+        for shard in SHARDS {
+            producer.send(BaseRecord::<(), _>::to("log").partition(shard.partition()).payload("x")).unwrap();
+        }
+        producer.flush(Duration::from_secs(10)).unwrap();
+        cluster.partition_leader("log", 1, None).unwrap();
+
+        let mut config = crate::test_records::config();
+        config.kafka_brokers = cluster.bootstrap_servers();
+        let mut reader = LogReader::new(&config).unwrap();
+        assert_eq!(reader.assign(&SHARDS.map(|shard| (shard, 0))).unwrap(), []);
+        assert_eq!(read(&mut reader)[0].shard, SHARDS[0]);
+        cluster.partition_leader("log", 1, Some(1)).unwrap();
+        assert_eq!(read(&mut reader)[0].shard, SHARDS[1]);
     }
 }

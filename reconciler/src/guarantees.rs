@@ -168,21 +168,7 @@ mod tests {
     use super::*;
 
     fn config(kafka_replication: Option<u16>) -> Config {
-        Config {
-            database_url: "postgres://x".to_owned().into(),
-            redis_url: "redis://x".to_owned().into(),
-            kafka_brokers: "x:1".to_owned(),
-            shards: ShardCount::new(4).unwrap(),
-            redis_prefix: String::new(),
-            kafka_topic: "log".to_owned(),
-            dead_letter_topic: "letters".to_owned(),
-            rate_limit_topic: "limits".to_owned(),
-            kafka_replication,
-            kafka_retention: Duration::from_secs(3_600),
-            strict: false,
-            audit_interval: Duration::from_secs(1),
-            metrics_listen: None,
-        }
+        Config { kafka_replication, ..crate::test_records::config() }
     }
 
     fn settings(change: (&str, &str)) -> HashMap<String, String> {

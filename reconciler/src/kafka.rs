@@ -59,11 +59,21 @@ pub(crate) fn consumer(config: &Config) -> Result<BaseConsumer, KafkaError> {
         .create()
 }
 
+/// The most partitions that are asked for at the same time, each by a thread that waits.
+const ASKED_TOGETHER_MAX: usize = 64;
+
 /// The offsets of a partition's oldest record and of the next one to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Watermarks {
     pub(crate) low: i64,
     pub(crate) high: i64,
+}
+
+impl Watermarks {
+    /// Whether a reader may go on at an offset.
+    pub(crate) fn have(self, offset: i64) -> bool {
+        (self.low..=self.high).contains(&offset)
+    }
 }
 
 /// Asks the brokers for the bounds of each shard's partition. Blocks.
@@ -72,13 +82,30 @@ pub(crate) fn watermarks(
     topic: &str,
     shards: impl IntoIterator<Item = Shard>,
 ) -> Result<Vec<(Shard, Watermarks)>, KafkaError> {
-    shards
-        .into_iter()
-        .map(|shard| {
-            let (low, high) = consumer.fetch_watermarks(topic, shard.partition(), REQUEST_TIMEOUT)?;
-            Ok((shard, Watermarks { low, high }))
-        })
-        .collect()
+    each_watermarks(consumer, topic, shards).into_iter().map(|(shard, found)| Ok((shard, found?))).collect()
+}
+
+/// The same, of each shard by itself: all are asked at the same time, so that a partition whose leader is away keeps nobody from what
+/// is known of the others.
+pub(crate) fn each_watermarks(
+    consumer: &BaseConsumer,
+    topic: &str,
+    shards: impl IntoIterator<Item = Shard>,
+) -> Vec<(Shard, Result<Watermarks, KafkaError>)> {
+    let ask = |shard: Shard| {
+        let (low, high) = consumer.fetch_watermarks(topic, shard.partition(), REQUEST_TIMEOUT)?;
+        Ok(Watermarks { low, high })
+    };
+    let shards: Vec<Shard> = shards.into_iter().collect();
+    let mut answers = Vec::with_capacity(shards.len());
+    for shards in shards.chunks(ASKED_TOGETHER_MAX) {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> = shards.iter().map(|shard| (*shard, scope.spawn(|| ask(*shard)))).collect();
+            let told = asked.into_iter().map(|(shard, asked)| (shard, asked.join()));
+            answers.extend(told.map(|(shard, answer)| (shard, answer.unwrap_or(Err(KafkaError::Canceled)))));
+        });
+    }
+    answers
 }
 
 /// The same, by a client of its own.

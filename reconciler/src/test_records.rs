@@ -1,4 +1,6 @@
-//! Records for unit tests: one event, one ticket type, one shard.
+//! Records for unit tests: one event, one ticket type, one shard; and a configuration.
+
+use std::time::Duration;
 
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::fingerprint::{CustomerHash, Fingerprint, IdempotencyField};
@@ -7,12 +9,32 @@ use boxoffice_schema::image::{BookingImage, ImageItem};
 use boxoffice_schema::money::Currency;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::{BookingChange, Change, Kind, Record, Totals};
-use boxoffice_schema::shard::Shard;
+use boxoffice_schema::shard::{Shard, ShardCount};
 use boxoffice_schema::status::{BookingStatus, EventStatus};
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, Name};
 use chrono::DateTime;
 
+use crate::config::Config;
 use crate::decode::{Fetched, Incoming, decode};
+
+/// Of servers that nobody asks.
+pub(crate) fn config() -> Config {
+    Config {
+        database_url: "postgres://x".to_owned().into(),
+        redis_url: "redis://x".to_owned().into(),
+        kafka_brokers: "x:1".to_owned(),
+        shards: ShardCount::new(4).unwrap(),
+        redis_prefix: String::new(),
+        kafka_topic: "log".to_owned(),
+        dead_letter_topic: "letters".to_owned(),
+        rate_limit_topic: "limits".to_owned(),
+        kafka_replication: None,
+        kafka_retention: Duration::from_secs(3_600),
+        strict: false,
+        audit_interval: Duration::from_secs(1),
+        metrics_listen: None,
+    }
+}
 
 const SHARD: Shard = Shard::from_number(0);
 const EVENT: EventId = EventId::from_bytes([1; 16]);
