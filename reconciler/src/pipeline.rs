@@ -57,7 +57,7 @@ enum State {
 pub(crate) async fn run(config: Config, pool: PgPool, log: Arc<LogWriter>, shutdown: CancellationToken) {
     let mut backoff = Backoff::of_a_server();
     while !shutdown.is_cancelled() {
-        let applier = Applier { pool: pool.clone(), log: Arc::clone(&log) };
+        let applier = Applier::new(pool.clone(), Arc::clone(&log));
         match run_once(&config, applier, &shutdown).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
@@ -178,6 +178,7 @@ impl Pipeline {
     async fn take(&mut self, delivery: Delivery, shutdown: &CancellationToken) -> Option<()> {
         match delivery {
             Delivery::Resumed(shard) => {
+                self.applier.begin(shard);
                 self.states.insert(shard, State::Running);
             }
             Delivery::Lost(lost) => self.record_lost(lost, shutdown).await?,

@@ -1,6 +1,7 @@
 //! One batch, one transaction: bookings, counts, positions and offsets, or nothing of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::position::Position;
@@ -23,8 +24,10 @@ use crate::sequence::{Gap, Progress, Verdict};
 use crate::shards;
 use crate::telemetry::name;
 
+use reached::Reached;
 use write::Look;
 
+mod reached;
 pub(crate) mod write;
 
 /// The most records of a piece. A batch that violates a guard, or takes too long, is applied in pieces; a piece that violates
@@ -45,13 +48,14 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Applier {
     pub(crate) pool: PgPool,
-    pub(crate) log: std::sync::Arc<LogWriter>,
+    log: Arc<LogWriter>,
+    reached: Arc<Reached>,
 }
 
 /// What a batch came to.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Shards that stopped before a gap.
+    /// Shards that stopped before a gap, and those of which PostgreSQL has forgotten what it had.
     pub(crate) stopped: BTreeSet<Shard>,
     applied: u64,
 }
@@ -108,6 +112,15 @@ enum Mode {
 }
 
 impl Applier {
+    pub(crate) fn new(pool: PgPool, log: Arc<LogWriter>) -> Self {
+        Self { pool, log, reached: Arc::default() }
+    }
+
+    /// From here on the shard's records are those from PostgreSQL's offset.
+    pub(crate) fn begin(&self, shard: Shard) {
+        self.reached.forget(shard);
+    }
+
     /// Applies a batch, trying until it is done: servers come back, and nothing may be left out. `None` where the
     /// shutdown came first.
     ///
@@ -209,8 +222,10 @@ impl Applier {
     ) -> Result<Outcome, ApplyError> {
         let mut transaction = self.pool.begin().await?;
         let mut progress = lock_shards(&mut transaction, batch).await?;
+        let behind = self.reached.take_those_behind(&mut progress);
+        let stopped = stopped.union(&behind).copied().collect();
         let Judged { decisions, mut set_aside, stopped } =
-            judge(&mut transaction, batch, stopped, &mut progress).await?;
+            judge(&mut transaction, batch, &stopped, &mut progress).await?;
         match mode {
             Mode::Together => apply_together(&mut transaction, &decisions, Look::ForOld).await?,
             Mode::OneByOne => set_aside.extend(apply_one_by_one(&mut transaction, &decisions).await?),
@@ -222,6 +237,7 @@ impl Applier {
         // First into the topic, then, with the commit, into the table: a crash in between only sends it twice.
         self.log.put_aside(&set_aside).await?;
         transaction.commit().await?;
+        self.reached.note(&progress);
         Ok(Outcome { stopped, applied: decisions.len() as u64 })
     }
 

@@ -304,3 +304,34 @@ async fn a_reconciler_that_was_paused_in_the_middle_of_a_copy_does_not_hold_up_i
     service.stop().await;
     stack.remove().await;
 }
+
+/// A fail-over to a server that lacked the last transactions, before anybody noticed that the connections had changed sides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_postgresql_has_forgotten_is_read_again_and_no_gap() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    stack.execute("CREATE TABLE kept AS SELECT * FROM shards WHERE shard = 0").await;
+    stack.append(&[sale.book("b", 1), sale.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 4).await;
+    let go_back = "DO $$ BEGIN \
+         DELETE FROM booking_items WHERE booking_id IN (SELECT id FROM bookings WHERE idempotency_key <> 'a'); \
+         DELETE FROM bookings WHERE idempotency_key <> 'a'; \
+         UPDATE ticket_types SET sold = 1; \
+         UPDATE shards SET sequence = kept.sequence, digest = kept.digest, next_offset = kept.next_offset \
+             FROM kept WHERE kept.shard = shards.shard; \
+         END $$";
+    stack.execute(go_back).await;
+    stack.append(&[sale.book("d", 1)]).await;
+    stack.wait_for_sequence(FIRST, 5).await;
+
+    assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 0);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c", "d"]);
+    assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, 4);
+    assert_eq!(stack.number("SELECT count(*) FROM alarms").await, 0);
+    service.stop().await;
+    stack.remove().await;
+}
