@@ -23,6 +23,7 @@ use crate::redis_link::RedisLink;
 use crate::snapshot::{self, Counts, LiveShard, Recorded};
 
 mod compare;
+mod log_end;
 mod one_by_one;
 mod record;
 mod rows;

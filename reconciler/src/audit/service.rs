@@ -1,19 +1,17 @@
 //! The audit that runs every few seconds beside the reconciliation, and the gauges that belong to it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::BaseConsumer;
 use sqlx::PgPool;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::kafka;
 use crate::open;
 use crate::redis_link::RedisLink;
 use crate::telemetry::name;
 
+use super::log_end::LogEnd;
 use super::{FindingKind, Report, Scope, audit, record};
 
 /// How long the audit lets PostgreSQL catch up.
@@ -34,7 +32,7 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
     };
     let mut interval = tokio::time::interval(config.audit_interval);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut log = None;
+    let mut log_end = LogEnd::default();
     let mut said = String::new();
     while shutdown.run_until_cancelled(interval.tick()).await.is_some() {
         let round = async {
@@ -57,7 +55,9 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
         if let Err(error) = count_open(&pool).await {
             tracing::warn!(%error, "what is open was not counted");
         }
-        log = publish_lag(&config, &pool, log).await;
+        if let Err(error) = log_end.look(&config, &pool, &redis).await {
+            tracing::warn!(%error, "how far the log is applied was not seen");
+        }
     }
 }
 
@@ -91,24 +91,4 @@ async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
         metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));
     }
     Ok(())
-}
-
-/// Publishes how many records each shard has still to apply; keeps the client for the next time.
-async fn publish_lag(
-    config: &Config,
-    pool: &PgPool,
-    client: Option<Arc<BaseConsumer>>,
-) -> Option<Arc<BaseConsumer>> {
-    let client = client.or_else(|| kafka::consumer(config).ok().map(Arc::new))?;
-    let (asked, topic, shards) = (Arc::clone(&client), config.kafka_topic.clone(), config.shards);
-    let ask = move || kafka::watermarks(&asked, &topic, shards.shards());
-    // Kafka being away is said by the pipeline.
-    let Ok(Ok(watermarks)) = tokio::task::spawn_blocking(ask).await else { return Some(client) };
-    let offsets: sqlx::Result<Vec<(i16, i64)>> =
-        sqlx::query_as("SELECT shard, next_offset FROM shards ORDER BY shard").fetch_all(pool).await;
-    for ((shard, found), (_, next_offset)) in watermarks.iter().zip(offsets.unwrap_or_default()) {
-        let lag = u32::try_from(found.high - next_offset).unwrap_or(0);
-        metrics::gauge!(name::LAG_RECORDS, "shard" => shard.number().to_string()).set(lag);
-    }
-    Some(client)
 }

@@ -362,6 +362,30 @@ async fn what_was_sold_beyond_a_capacity_that_postgresql_knows_is_said_again_beh
     stack.remove().await;
 }
 
+/// Kafka had confirmed it, and lost it with a topic that was made anew or with its only disk; and nothing is decided any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_is_a_gap_although_no_record_comes_behind_it() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    for key in ["d", "e"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
+    let gap = "SELECT count(*) FROM gaps WHERE from_sequence = 5 AND to_sequence = 6 AND resolved_at IS NULL";
+    stack.wait_for_number("the gap is found", gap, 1).await;
+    while_relayed(&stack, async {
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(confirmed(&stack).await, 5);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_changes_nothing_and_names_what_differs_with_its_command() {
     let stack = Stack::prepare().await;

@@ -1,0 +1,96 @@
+//! Whether the log is applied to its end: how much is left, and whether the end is where it should be.
+//!
+//! A decision that Kafka has confirmed is dropped from Redis' outbox. Where its record is lost after all, with a topic that was made
+//! anew or the only broker's disk, the shard's next decision shows a gap. Of what is sold out or over there is none: the numbers
+//! alone tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use boxoffice_schema::position::Position;
+use boxoffice_schema::shard::Shard;
+use rdkafka::consumer::BaseConsumer;
+use sqlx::PgPool;
+
+use crate::config::Config;
+use crate::findings;
+use crate::kafka;
+use crate::number;
+use crate::redis_link::RedisLink;
+use crate::sequence::Gap;
+use crate::telemetry::name;
+
+/// What was seen the last time.
+#[derive(Default)]
+pub(super) struct LogEnd {
+    client: Option<Arc<BaseConsumer>>,
+    /// Shards whose log seemed to lack its end, with the last decision that was applied.
+    suspected: BTreeMap<Shard, u64>,
+}
+
+/// How far PostgreSQL is with a shard.
+#[derive(sqlx::FromRow)]
+struct Applied {
+    shard: i16,
+    epoch: i32,
+    sequence: i64,
+    next_offset: i64,
+}
+
+impl LogEnd {
+    /// Publishes how many records each shard has still to apply, and records a gap where there is none left although decisions are
+    /// missing.
+    pub(super) async fn look(
+        &mut self,
+        config: &Config,
+        pool: &PgPool,
+        redis: &RedisLink,
+    ) -> anyhow::Result<()> {
+        // In this order: what was confirmed before the log's end was asked for is in front of it.
+        let confirmed = confirmed(config, redis).await.unwrap_or_default();
+        let client = match &self.client {
+            Some(client) => Arc::clone(client),
+            None => Arc::clone(self.client.insert(Arc::new(kafka::consumer(config)?))),
+        };
+        let (topic, shards) = (config.kafka_topic.clone(), config.shards);
+        let ask = move || kafka::each_watermarks(&client, &topic, shards.shards());
+        let found: BTreeMap<Shard, _> = tokio::task::spawn_blocking(ask).await?.into_iter().collect();
+        let rows: Vec<Applied> =
+            sqlx::query_as("SELECT shard, epoch, sequence, next_offset FROM shards").fetch_all(pool).await?;
+        let suspected = std::mem::take(&mut self.suspected);
+        for Applied { shard, epoch, sequence, next_offset } in rows {
+            let (shard, epoch, sequence) =
+                (number::shard(shard), number::epoch(epoch), number::sequence(sequence));
+            // Kafka being away is said by the pipeline.
+            let Some(Ok(bounds)) = found.get(&shard) else { continue };
+            let lag = u32::try_from(bounds.high - next_offset).unwrap_or(0);
+            metrics::gauge!(name::LAG_RECORDS, "shard" => shard.number().to_string()).set(lag);
+            let to = confirmed
+                .get(&shard)
+                .filter(|confirmed| confirmed.epoch == epoch)
+                .map_or(0, |at| at.sequence);
+            if to <= sequence || next_offset < bounds.high {
+                continue;
+            }
+            if suspected.get(&shard) == Some(&sequence) {
+                let gap = Gap { epoch, from: sequence + 1, to, offset: next_offset, is_offset_lost: false };
+                findings::record_gap(&mut *pool.acquire().await?, shard, gap).await?;
+            }
+            self.suspected.insert(shard, sequence);
+        }
+        Ok(())
+    }
+}
+
+/// The last decision of each shard that Kafka has confirmed, as Redis knows it.
+async fn confirmed(config: &Config, redis: &RedisLink) -> redis::RedisResult<BTreeMap<Shard, Position>> {
+    let mut step = redis::pipe();
+    for shard in config.shards.shards() {
+        step.cmd("HMGET").arg(redis.keys.shard(shard)).arg("conf_epoch").arg("conf_seq");
+    }
+    let answers: Vec<(Option<u32>, Option<u64>)> = redis.ask_all(&step).await?;
+    let position = |(epoch, sequence): (Option<u32>, Option<u64>)| {
+        epoch.zip(sequence).map(|(epoch, sequence)| Position { epoch, sequence })
+    };
+    Ok(config.shards.shards().zip(answers).filter_map(|(shard, at)| Some((shard, position(at)?))).collect())
+}
