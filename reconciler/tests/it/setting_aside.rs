@@ -55,6 +55,25 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
     stack.remove().await;
 }
 
+/// The topic was made anew while something of the old one was open.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_aside_at_the_offset_of_an_open_letter_of_another_position_is_a_letter_of_its_own() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    let old = "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload) \
+               VALUES (0, 1, 99, 2, 'poisoned', 'of the old topic', '')";
+    stack.execute(old).await;
+    stack.append(&[published]).await;
+    stack.append_as(&booked, b"not JSON").await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    assert_eq!(stack.number(OPEN).await, 2);
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unknown_version_is_set_aside_and_superseded_by_a_later_decision() {
     let stack = Stack::prepare().await;
