@@ -223,12 +223,14 @@ impl World {
     /// A world whose API runs already.
     pub async fn looking_at(settings: Settings, base: String, stop: CancellationToken) -> Self {
         let client = redis::Client::open(settings.redis_url.as_str()).unwrap();
+        // What a test looks at has no deadline of its own, and all tests begin at the same moment.
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
         Self {
             base,
             http: reqwest::Client::new(),
             pool: PgPoolOptions::new().max_connections(2).connect(&settings.database_url).await.unwrap(),
             keys: Keys::new(format!("{}:", settings.name)),
-            redis: client.get_multiplexed_async_connection().await.unwrap(),
+            redis: client.get_multiplexed_async_connection_with_config(&patient).await.unwrap(),
             settings,
             stop,
         }
