@@ -1,7 +1,11 @@
-//! Kafka away: the sale goes on until the outbox is at a bound, is refused without harm, and goes on by itself.
+//! Kafka away: the sale goes on until the outbox is at a bound, is refused without harm, and goes on by itself. Redis full:
+//! the same, and what empties it goes on.
 
 use std::cell::Cell;
 use std::collections::HashSet;
+
+use boxoffice_schema::scripts;
+use serde_json::json;
 
 use crate::gate::{Gate, Server, gated};
 use crate::http::{Event, id};
@@ -129,4 +133,93 @@ async fn while_redis_is_short_of_memory_only_what_is_new_is_refused() {
     world.book(&event.id, "a", &event.request("ann", 2)).await.refused(422, "idempotency_key_reused");
     redis.has_left(90).await;
     world.sells_again(&event, "b", "bob").await;
+}
+
+/// As long as there is memory every script runs. Past it Redis refuses those that do not say that they may go on.
+#[tokio::test]
+async fn in_a_redis_that_is_over_its_memory_tickets_come_back_the_outbox_drains_and_shards_recover() {
+    let redis = PrivateRedis::start().await;
+    let world = World::on(&redis).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let mut sold = Vec::new();
+    for key in ["a", "b", "c"] {
+        sold.push(id(&world.book(&event.id, key, &event.request("ann", 1)).await.expect(201)));
+    }
+    let held = world.book(&event.id, "held", &event.hold("bob", 2)).await.expect(201);
+    world.drained(&event).await;
+    redis.uses_too_much().await;
+    world.book(&event.id, "new", &event.request("cleo", 1)).await.refused(503, "outbox_full");
+    world.cancel(&event.id, &sold[0]).await.expect(200);
+    world.patch(&event.id, &json!({"name": "Another night"})).await.expect(200);
+
+    // As if whoever held it had died.
+    let (shard, lease) = (world.shard_of(&event), world.keys.lease(world.shard_of(&event)));
+    let _: i64 = world.redis(redis::cmd("DEL").arg(&lease)).await;
+    eventually("somebody to take the lease", || async {
+        world.redis::<bool>(redis::cmd("EXISTS").arg(&lease)).await
+    })
+    .await;
+    world.let_run_out(&event, &held).await;
+    eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, 2, 8) }).await;
+    let outbox = world.keys.outbox(shard);
+    eventually("the outbox to be empty", || async {
+        world.redis::<u64>(redis::cmd("XLEN").arg(&outbox)).await == 0
+    })
+    .await;
+
+    let _: i64 = world.redis(redis::cmd("DEL").arg(world.keys.certificate(shard))).await;
+    world.selling().await;
+    world.cancel(&event.id, &sold[1]).await.expect(200);
+    world.delete(&world.event_key(&event)).await;
+    world.cancel(&event.id, &sold[2]).await.refused(503, "inventory_unverified");
+    eventually("the shard to be restored", || async {
+        let reply = world.cancel(&event.id, &sold[2]).await;
+        assert!([503, 200].contains(&reply.status), "{reply:?}");
+        reply.status == 200
+    })
+    .await;
+    assert_eq!(world.counts(&event, 0).await, (0, 0, 10));
+    world.book(&event.id, "new", &event.request("cleo", 1)).await.refused(503, "outbox_full");
+
+    redis.has_memory_again().await;
+    world.sells_again(&event, "new", "cleo").await;
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 1));
+}
+
+/// All of them, also those that few recoveries need.
+#[tokio::test]
+async fn a_redis_that_is_over_its_memory_runs_what_drains_or_restores_it_and_nothing_that_sells() {
+    let redis = PrivateRedis::start().await;
+    redis.uses_too_much().await;
+    let drain_or_restore = [
+        &scripts::LEASE,
+        &scripts::UNLEASE,
+        &scripts::TRIM,
+        &scripts::DUE,
+        &scripts::EXPIRE,
+        &scripts::CANCEL,
+        &scripts::AMEND,
+        &scripts::BEGIN_RECOVERY,
+        &scripts::RECOVERING,
+        &scripts::RESTATE_FENCED,
+        &scripts::RESTATE_EVENT_FENCED,
+        &scripts::NOTE_LOST,
+        &scripts::RESTORE_CLEAR,
+        &scripts::RESTORE_EVENT,
+        &scripts::RESTORE_BOOKINGS,
+        &scripts::RESTORE_UNSCHEDULE,
+        &scripts::RESTORE_SHARD,
+        &scripts::CERTIFY,
+    ];
+    let sell = [&scripts::BOOK, &scripts::BOOK_LIMITED, &scripts::PUBLISH];
+    let running = drain_or_restore.into_iter().map(|script| (script, false));
+    for (script, is_refused) in running.chain(sell.into_iter().map(|script| (script, true))) {
+        // Without keys none of them gets far. Redis looks at its memory before it begins with one.
+        let mut command = redis::cmd("EVAL");
+        command.arg(script.source()).arg(0);
+        let answer: Result<redis::Value, _> = command.query_async(&mut redis.connection().await).await;
+        let refusal = answer.as_ref().is_err_and(|error| error.code() == Some("OOM"));
+        assert_eq!(refusal, is_refused, "{}: {answer:?}", script.name);
+    }
 }

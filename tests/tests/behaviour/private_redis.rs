@@ -119,15 +119,35 @@ impl PrivateRedis {
 
     /// So many percent of its memory are left from now on.
     pub async fn has_left(&self, percent: u64) {
+        let used = self.fill().await;
+        self.may_use(used * 100 / (100 - percent)).await;
+    }
+
+    /// From now on it uses twice as much memory as it may, whatever is given back.
+    pub async fn uses_too_much(&self) {
+        let used = self.fill().await;
+        self.may_use(used / 2).await;
+    }
+
+    /// It has as much memory as it had at its start.
+    pub async fn has_memory_again(&self) {
+        self.may_use(256 << 20).await;
+    }
+
+    /// Takes so much memory that what a few clients need is next to nothing beside it; returns how much is used.
+    async fn fill(&self) -> u64 {
         let mut connection = self.connection().await;
-        // Beside this what a few clients need is next to nothing.
         let mut fill = redis::cmd("SETRANGE");
         fill.arg("filling").arg(20_000_000).arg("x").query_async::<()>(&mut connection).await.unwrap();
         let info: String = redis::cmd("INFO").arg("memory").query_async(&mut connection).await.unwrap();
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
-        let maxmemory = used.parse::<u64>().unwrap() * 100 / (100 - percent);
+        used.parse().unwrap()
+    }
+
+    async fn may_use(&self, bytes: u64) {
+        let mut connection = self.connection().await;
         let mut command = redis::cmd("CONFIG");
-        command.arg("SET").arg("maxmemory").arg(maxmemory);
+        command.arg("SET").arg("maxmemory").arg(bytes);
         command.query_async::<()>(&mut connection).await.unwrap();
     }
 

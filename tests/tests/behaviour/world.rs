@@ -283,6 +283,15 @@ impl World {
         eventually("sales to go on", || async { self.book(&event.id, key, &body).await.status == 201 }).await;
     }
 
+    /// Moves the shard's clock to the moment at which a hold runs out; also in a Redis that is full.
+    pub async fn let_run_out(&self, event: &Event, held: &Value) {
+        let expires = held["expires_at"].as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        let mut command = redis::cmd("EVAL");
+        command.arg("#!lua flags=allow-oom\nreturn redis.call('HSET', KEYS[1], 'clock', ARGV[1])");
+        command.arg(1).arg(self.shard_key(event)).arg(expires.timestamp_millis());
+        let _: i64 = self.redis(&command).await;
+    }
+
     /// Waits until PostgreSQL has everything; the audit of that moment, which must show no drift and no gap.
     pub async fn drained(&self, event: &Event) -> Value {
         let path = format!("/v1/events/{}/audit", event.id);
