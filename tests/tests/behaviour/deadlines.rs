@@ -225,6 +225,45 @@ async fn with_ack_kafka_every_answer_that_shows_a_booking_is_refused_in_time_whi
     assert_eq!(world.rows_of(&calls.event).await, 4);
 }
 
+/// They change nothing, and would show what somebody changed before and Kafka does not have.
+#[tokio::test]
+async fn with_ack_kafka_an_answer_that_repeats_a_decision_or_tells_of_one_is_refused_while_kafka_hangs() {
+    let (world, gate) = gated(Server::Kafka, &["--ack", "kafka"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let hold = async |key: &str| world.book(&event.id, key, &event.hold("ann", 1)).await.expect(201);
+    let (paid, cancelled) = (id(&hold("paid").await), id(&hold("cancelled").await));
+    let held = hold("expired").await;
+    let expired = id(&held);
+    let confirm = async |booking: &str| world.confirm(&event.id, booking, "pay").await;
+    world.drained(&event).await;
+    gate.freeze();
+    let (first, cancellation) = tokio::join!(confirm(&paid), world.cancel(&event.id, &cancelled));
+    for reply in [first, cancellation] {
+        reply.refused(503, "kafka_unavailable");
+    }
+    // Nothing new is sold, so that the hold that runs out cannot be had again.
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    world.let_run_out(&event, &held).await;
+    eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, 1, 9) }).await;
+    let (again, cancelled_again, late, too_late) = tokio::join!(
+        confirm(&paid),
+        world.cancel(&event.id, &cancelled),
+        confirm(&cancelled),
+        confirm(&expired),
+    );
+    for reply in [again, cancelled_again, late, too_late] {
+        reply.refused(503, "kafka_unavailable");
+    }
+    gate.open();
+    eventually("Kafka to confirm the last of them", || async { confirm(&expired).await.status == 409 }).await;
+    confirm(&expired).await.refused(409, "hold_expired");
+    confirm(&cancelled).await.refused(409, "booking_cancelled");
+    world.cancel(&event.id, &cancelled).await.expect(200);
+    confirm(&paid).await.expect(200);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 1));
+}
+
 #[tokio::test]
 async fn five_hundred_bookings_at_a_stopped_redis_do_not_pile_up() {
     let redis = PrivateRedis::start().await;
