@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::http::id;
 use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
@@ -54,6 +55,30 @@ async fn a_counter_that_someone_changed_in_redis_is_drift_and_is_not_overwritten
             .await
             .unwrap();
     assert_eq!(drift, 2);
+}
+
+/// Neither difference makes up for the other.
+#[tokio::test]
+async fn a_confirmation_that_one_side_lacks_is_drift_of_what_is_held_and_of_what_is_sold() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let held = id(&world.book(&event.id, "a", &event.hold("ann", 1)).await.expect(201));
+    world.confirm(&event.id, &held, "pay").await.expect(200);
+    world.drained(&event).await;
+    let mut command = redis::cmd("HSET");
+    command.arg(world.event_key(&event)).arg("held0").arg(1).arg("sold0").arg(0);
+    let _: i64 = world.redis(&command).await;
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert_eq!(audit["ticket_types"][0]["drift"], 2, "{audit}");
+    eventually("the reconciler to record the same drift", || async {
+        let drift: Option<i64> =
+            sqlx::query_scalar("SELECT drift FROM reconciliations WHERE NOT ok ORDER BY id DESC LIMIT 1")
+                .fetch_optional(&world.pool)
+                .await
+                .unwrap();
+        drift == Some(2)
+    })
+    .await;
 }
 
 /// It came back from an older file, and there is no reconciler that would notice.
