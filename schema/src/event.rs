@@ -217,3 +217,42 @@ impl Fields<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(status: EventStatus, starts_at: DateTime<Utc>, updated_at: DateTime<Utc>) -> EventImage {
+        EventImage {
+            id: EventId::from_bytes([1; 16]),
+            name: Name::try_from("A night out".to_owned()).unwrap(),
+            starts_at,
+            sales_open_at: None,
+            sales_close_at: None,
+            per_customer_limit: None,
+            hold_seconds: 600,
+            currency: Currency::parse("EUR").unwrap(),
+            status,
+            slots: 1,
+            created_at: starts_at.min(updated_at),
+            updated_at,
+            ticket_types: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_event_is_over_a_day_after_it_was_closed_and_took_place_whichever_came_later() {
+        let earlier = time::from_millis(1_800_000_000_000).unwrap();
+        let later = earlier + TimeDelta::hours(5);
+        let (a_day_later, moment) = (later + TimeDelta::hours(24), TimeDelta::milliseconds(1));
+        for (starts_at, updated_at) in [(earlier, later), (later, earlier)] {
+            let closed = event(EventStatus::Closed, starts_at, updated_at);
+            assert!(!closed.is_over(a_day_later - moment), "{closed:?}");
+            assert!(closed.is_over(a_day_later + moment), "{closed:?}");
+            for status in [EventStatus::OnSale, EventStatus::Paused] {
+                let open = event(status, starts_at, updated_at);
+                assert!(!open.is_over(a_day_later + TimeDelta::days(365)), "{open:?}");
+            }
+        }
+    }
+}
