@@ -2,9 +2,10 @@
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::scripts::{
-    self, Cancel, Confirm, Decision, Outcome, RecoveryReply, RecoveryStart, decision_call, error_code,
+    self, Cancel, Confirm, Decision, EventChange, EventOutcome, Outcome, RecoveryReply, RecoveryStart,
+    decision_call, error_code,
 };
-use boxoffice_schema::text::PaymentReference;
+use boxoffice_schema::text::{Name, PaymentReference};
 
 use crate::shard::{START_MS, TestShard, book, event};
 
@@ -178,6 +179,39 @@ fn past_a_bound_of_the_outbox_new_bookings_are_refused_and_replays_are_not() {
     shard.bounds.bytes = 10;
     assert!(matches!(shard.decide(&[second()]).unwrap()[..], [Outcome::Changed(_)]));
     assert_eq!(shard.shard_field("conf_seq"), last.sequence);
+}
+
+#[test]
+fn past_a_bound_of_the_outbox_no_booking_and_no_event_is_changed_and_what_is_done_already_is_told() {
+    let mut shard = TestShard::certified();
+    let (event, unpublished) = (event(&[10]), event(&[10]));
+    shard.publish(&event);
+    let requests = ["held", "paid", "cancelled"].map(|key| book(&event, key, "ann", 600_000, &[(0, 1)]));
+    let [held, paid, cancelled] = requests.each_ref().map(|request| *request.target());
+    let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+    let confirm = |target| Confirm { target, payment_reference: payment_reference.clone() };
+    shard.decide(&requests).unwrap();
+    shard.decide(&[confirm(paid)]).unwrap();
+    shard.decide(&[Cancel { target: cancelled }]).unwrap();
+    let before = dump(&mut shard, &event);
+    shard.bounds.frames = 1;
+
+    assert_eq!(shard.decide(&[confirm(held)]).unwrap(), [Outcome::OutboxFull]);
+    for target in [held, paid] {
+        assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::OutboxFull]);
+    }
+    assert_eq!(shard.publish(&unpublished), EventOutcome::OutboxFull);
+    let renamed = EventChange::Name(Name::try_from("Another night".to_owned()).unwrap());
+    assert_eq!(shard.amend(event.id, &[renamed]), EventOutcome::OutboxFull);
+
+    assert!(matches!(shard.decide(&[confirm(paid)]).unwrap()[..], [Outcome::Unchanged(_)]));
+    assert!(matches!(shard.decide(&[confirm(cancelled)]).unwrap()[..], [Outcome::AlreadyCancelled(_)]));
+    let again = shard.decide(&[Cancel { target: cancelled }]).unwrap();
+    assert!(matches!(again[..], [Outcome::Unchanged(_)]), "{again:?}");
+    assert!(matches!(shard.publish(&event), EventOutcome::Unchanged(_)));
+    let same = EventChange::Name(event.name.clone());
+    assert!(matches!(shard.amend(event.id, &[same]), EventOutcome::Unchanged(_)));
+    assert_eq!(dump(&mut shard, &event), before);
 }
 
 #[test]

@@ -77,6 +77,33 @@ async fn sales_go_on_until_a_decision_has_waited_for_kafka_as_long_as_it_may_and
     goes_on(&world, &gate, &event, &["first".to_owned()]).await;
 }
 
+/// The bound is there for what is new. A hold is expired once, and somebody waits for its tickets.
+#[tokio::test]
+async fn while_the_outbox_is_full_holds_run_out_all_the_same() {
+    let (world, gate) = gated(Server::Kafka, &["--outbox-max-frames", "20"]).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    let held = world.book(&event.id, "held", &event.hold("bob", 5)).await.expect(201);
+    world.drained(&event).await;
+    gate.freeze();
+    let keys = sell_until_full(&world, &event).await;
+    for reply in [
+        world.confirm(&event.id, &id(&held), "pay").await,
+        world.cancel(&event.id, &id(&held)).await,
+        world.patch(&event.id, &json!({"name": "Another night"})).await,
+    ] {
+        reply.refused(503, "outbox_full");
+    }
+    let sold = i64::try_from(keys.len()).unwrap();
+    assert_eq!(world.counts(&event, 0).await, (5, sold, 995 - sold));
+    world.let_run_out(&event, &held).await;
+    eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, sold, 1_000 - sold) })
+        .await;
+    world.book(&event.id, "more", &event.request("bob", 1)).await.refused(503, "outbox_full");
+    goes_on(&world, &gate, &event, &keys).await;
+    assert_eq!(world.booking(&event.id, &id(&held)).await.expect(200)["status"], "expired");
+    assert_eq!(world.rows_counted(&event, 0).await, (0, sold + 1));
+}
+
 /// The instance has nobody to leave the shard to: it takes it again and again.
 #[tokio::test]
 async fn while_the_leader_of_one_partition_is_away_no_other_shard_is_held_up_and_nothing_is_sent_twice() {
