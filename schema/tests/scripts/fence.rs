@@ -1,6 +1,7 @@
 //! What keeps a shard from selling when it must not, and what the outbox does.
 
 use boxoffice_schema::event::EventImage;
+use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
     self, Cancel, Confirm, Decision, EventChange, EventOutcome, Outcome, RecoveryReply, RecoveryStart,
     decision_call, error_code,
@@ -76,17 +77,35 @@ fn a_write_that_fails_midway_fences_the_shard() {
     let event = event(&[10]);
     shard.publish(&event);
     // A key of another type than the script writes: the stock is changed before the write of the outbox fails.
-    redis::cmd("DEL").arg(shard.keys.expiry(shard.shard)).query::<i64>(&mut shard.redis).unwrap();
-    redis::cmd("HSET")
-        .arg(shard.keys.expiry(shard.shard))
-        .arg("a")
-        .arg(1)
-        .query::<i64>(&mut shard.redis)
-        .unwrap();
-    let error = shard.decide(&[book(&event, "k", "ann", 60_000, &[(0, 1)])]).unwrap_err();
+    let expiry = shard.keys.expiry(shard.shard);
+    redis::cmd("DEL").arg(&expiry).query::<i64>(&mut shard.redis).unwrap();
+    redis::cmd("HSET").arg(&expiry).arg("a").arg(1).query::<i64>(&mut shard.redis).unwrap();
+    let hold = || book(&event, "k", "ann", 60_000, &[(0, 1)]);
+    let error = shard.decide(&[hold()]).unwrap_err();
     assert_eq!(code(&error), error_code::WRITE_FAILED);
     let error = shard.decide(&[book(&event, "l", "ann", 0, &[(0, 1)])]).unwrap_err();
     assert_eq!(code(&error), error_code::UNVERIFIED);
+
+    // A recovery takes that key for lost, and what is half written does not outlive the restoration.
+    let start = shard.begin_recovery(2).unwrap();
+    assert_eq!(shard.lost(), Some(expiry));
+    let (keys, number) = (shard.keys.clone(), shard.shard);
+    let slots = (0..event.slots).map(|slot| keys.slot(number, event.id, slot));
+    let others = [keys.outbox(number), keys.event(number, event.id), keys.customers(number, event.id)];
+    let last = Position { epoch: 1, sequence: 1 };
+    for call in [
+        scripts::restore_clear(&keys, number, 2, others.into_iter().chain(slots).collect()),
+        scripts::restore_event(&keys, number, 2, &event),
+        scripts::restore_shard(&keys, number, 2, last, START_MS, true),
+        scripts::certify(&keys, number, 2, last.sequence, &start),
+    ] {
+        shard.run::<i64>(&call).unwrap();
+    }
+    let held = hold();
+    let target = *held.target();
+    assert!(matches!(shard.decide(&[held]).unwrap()[..], [Outcome::Changed(_)]));
+    assert_eq!(shard.expiries(), [(event.id, target.booking_id)]);
+    assert_eq!(shard.event(event.id).ticket_types[0].held, 1);
 }
 
 #[test]

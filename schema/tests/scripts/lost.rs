@@ -56,7 +56,8 @@ impl TestShard {
         assert!(!exists, "the shard still has its certificate");
     }
 
-    fn lost(&mut self) -> Option<String> {
+    /// The key that was found to be missing.
+    pub fn lost(&mut self) -> Option<String> {
         let key = self.keys.shard(self.shard);
         redis::cmd("HGET").arg(key).arg("lost").query(&mut self.redis).unwrap()
     }
@@ -359,6 +360,20 @@ fn a_lost_expiry_set_closes_the_shard_even_if_another_hold_was_made_since() {
         shard.is_closed(&key);
         assert_eq!(code(&due(&mut shard).unwrap_err()), error_code::UNVERIFIED);
     }
+}
+
+/// Somebody wrote something else under its name.
+#[test]
+fn an_expiry_set_of_another_type_is_lost_and_closes_the_shard() {
+    let mut shard = TestShard::certified();
+    let key = shard.keys.expiry(shard.shard);
+    redis::cmd("SET").arg(&key).arg("x").query::<()>(&mut shard.redis).unwrap();
+    assert_eq!(code(&due(&mut shard).unwrap_err()), error_code::UNVERIFIED);
+    shard.is_closed(&key);
+    // What is in its place is no expiry set for a recovery either.
+    shard.certify(2);
+    assert_eq!(shard.lost(), Some(key));
+    assert_eq!(due(&mut shard).unwrap(), Vec::<Vec<u8>>::new());
 }
 
 #[test]
