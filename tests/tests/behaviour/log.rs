@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gate::{Server, gated};
 use crate::http::id;
 use crate::private_redis::PrivateRedis;
+use crate::records::without_gap;
 use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
@@ -71,6 +72,12 @@ async fn a_second_api_takes_over_relay_and_expiry_when_the_first_ends() {
     second.book(&event.id, "c", &event.request("cleo", 1)).await.expect(201);
     eventually("the hold to expire by the second instance", || async {
         second.booking(&event.id, &held).await.expect(200)["status"] == "expired"
+    })
+    .await;
+    eventually("all decisions to be in the log", || async {
+        let logged = without_gap(&second.settings.logged(second.shard_of(&event)).await);
+        let decided: u64 = second.redis(redis::cmd("HGET").arg(second.shard_key(&event)).arg("seq")).await;
+        logged.last() == Some(&decided)
     })
     .await;
 }
