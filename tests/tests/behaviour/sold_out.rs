@@ -77,6 +77,25 @@ async fn a_ticket_that_comes_back_is_had_by_the_next_who_asks() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_comes_back_by_another_instance_is_had_by_the_next_who_asks() {
+    let world = World::start().await;
+    let (event, mut booking) = world.sold_out().await;
+    let other = world.beside().await;
+    for n in 0..10 {
+        other.cancel(&event.id, &booking).await.expect(200);
+        booking = id(&world.book(&event.id, &format!("k-{n}"), &event.request("bob", 1)).await.expect(201));
+        world.is_sold_out(&event, &format!("later-{n}")).await;
+    }
+    other
+        .patch(&event.id, &json!({"ticket_types": [{"id": event.types[0], "capacity": 3}]}))
+        .await
+        .expect(200);
+    world.book(&event.id, "two", &event.request("cleo", 2)).await.expect(201);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 3));
+}
+
+#[tokio::test]
 async fn of_an_event_that_is_partly_sold_out_the_rest_is_sold() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[2, 5])).await;
