@@ -1,5 +1,6 @@
 //! A world for each test: a database, keys and topics of its own, with an API and a reconciler in this process.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -295,8 +296,15 @@ impl World {
     /// Waits until PostgreSQL has everything; the audit of that moment, which must show no drift and no gap.
     pub async fn drained(&self, event: &Event) -> Value {
         let path = format!("/v1/events/{}/audit", event.id);
-        eventually("the log to be drained", || async { self.get(&path).await.expect(200)["lag"] == 0 }).await;
-        let audit = self.get(&path).await.expect(200);
+        let last = RefCell::new(Value::Null);
+        eventually("the log to be drained", || async {
+            let audit = self.get(&path).await.expect(200);
+            let is_drained = audit["lag"] == 0;
+            last.replace(audit);
+            is_drained
+        })
+        .await;
+        let audit = last.into_inner();
         for t in audit["ticket_types"].as_array().unwrap() {
             assert_eq!(t["drift"], 0, "{audit}");
         }
