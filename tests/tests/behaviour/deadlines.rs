@@ -134,10 +134,16 @@ async fn every_call_is_answered_in_time_while_redis_is_stopped() {
     not_ready(&world, "redis").await;
     calls.answered(&world, "later", &WITHOUT_REDIS).await;
     for path in ["", "/availability", &format!("/bookings/{}", calls.booking)] {
-        let started = Instant::now();
-        let stale = world.get(&format!("/v1/events/{}{path}", calls.event.id)).await;
-        assert_eq!((stale.status, stale.header("boxoffice-stale")), (200, Some("true")), "{path}");
-        assert!(started.elapsed() < Duration::from_millis(500), "a hanging Redis was waited for again");
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let started = Instant::now();
+            let stale = world.get(&format!("/v1/events/{}{path}", calls.event.id)).await;
+            took.push(started.elapsed());
+            assert_eq!((stale.status, stale.header("boxoffice-stale")), (200, Some("true")), "{path}");
+        }
+        // A busy machine may be late now and then. Whoever waited for Redis would be so each time.
+        let fastest = took.into_iter().min().unwrap();
+        assert!(fastest < Duration::from_millis(500), "a hanging Redis was waited for again: {fastest:?}");
     }
     redis.resume();
     let all = [("book", CREATED), ("create", CREATED)];
@@ -285,7 +291,9 @@ async fn five_hundred_bookings_at_a_stopped_redis_do_not_pile_up() {
     redis.resume();
     let since = Instant::now();
     world.sells_again(&event, "after", "cleo").await;
-    assert!(since.elapsed() < Duration::from_secs(1), "sales went on only after {:?}", since.elapsed());
+    // It takes less than a second where nothing else is done, and whoever waited for what has piled up, one request's
+    // time-out after the other, minutes.
+    assert!(since.elapsed() < Duration::from_secs(5), "sales went on only after {:?}", since.elapsed());
     // Redis may have decided what it was asked before: a retry finds it, and is never a second booking.
     for n in 0..500 {
         world.book(&event.id, &format!("k{n}"), &event.request("bob", 1)).await.expect(201);

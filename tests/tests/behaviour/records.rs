@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use boxoffice_schema::record::header;
 use boxoffice_schema::shard::Shard;
+use chrono::{DateTime, Utc};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -18,6 +19,16 @@ impl Settings {
     pub async fn logged(&self, shard: Shard) -> Vec<(u32, u64)> {
         let settings = self.clone();
         tokio::task::spawn_blocking(move || read(&settings, shard)).await.unwrap()
+    }
+}
+
+impl Settings {
+    /// When the last record of a shard was given to Kafka's client.
+    pub async fn last_sent(&self, shard: Shard) -> DateTime<Utc> {
+        let settings = self.clone();
+        let records = tokio::task::spawn_blocking(move || messages(&settings, shard)).await.unwrap();
+        let sent_ms = records.last().and_then(|record| record.timestamp().to_millis());
+        DateTime::from_timestamp_millis(sent_ms.expect("a record has a time")).unwrap()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::shard::ShardCount;
+use chrono::{TimeDelta, Utc};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::records::without_gap;
 use crate::world::{SHARDS, Settings, World, eventually};
 
 /// Another instance has taken over by then.
-const TAKEOVER: Duration = Duration::from_secs(5);
+const TAKEOVER: TimeDelta = TimeDelta::seconds(5);
 
 /// Two instances; the first holds all leases, and reaches Kafka through a gate.
 struct Pair {
@@ -81,16 +82,16 @@ async fn what_a_killed_instance_decided_and_held_is_relayed_and_expired_by_anoth
     pair.decide_unrelayed(&event, 10).await;
     let held = id(&pair.by_first.book(&event.id, "held", &event.hold("ann", 5)).await.expect(201));
     assert_eq!(pair.by_second.rows_of(&event).await, 0, "nothing of it was relayed");
-    let killed = Instant::now();
+    let killed = Utc::now();
     pair.first.kill();
     let world = &pair.by_second;
     eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, 10, 90) }).await;
-    let expired = killed.elapsed();
     eventually("all decisions to reach PostgreSQL", || async { world.rows_of(&event).await == 11 }).await;
-    let relayed = killed.elapsed();
-    assert!(expired < TAKEOVER && relayed < TAKEOVER, "expired after {expired:?}, relayed after {relayed:?}");
     assert_eq!(world.booking(&event.id, &held).await.expect(200)["status"], "expired");
     pair.nothing_wrong(&event).await;
+    // What says that the hold expired is the last record. A busy machine may be late to look, its own time is not.
+    let sent = world.settings.last_sent(world.shard_of(&event)).await;
+    assert!(sent - killed < TAKEOVER, "the last record was sent {} after the kill", sent - killed);
 }
 
 #[tokio::test]
