@@ -270,21 +270,21 @@ async fn a_crowd_that_comes_while_there_is_no_room_waits_its_turn_and_nobody_is_
 }
 
 #[tokio::test]
-async fn ten_thousand_keys_of_255_bytes_are_refused_or_kept_and_cost_nothing_more() {
+async fn a_thousand_keys_of_255_bytes_are_refused_or_kept_and_cost_nothing_more() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[10])).await;
     let (world, event) = (&world, &event);
     let book = |n: usize| async move {
         world.book(&event.id, &format!("{n:0>255}"), &event.request("ann", 1)).await
     };
-    for block in 0..100 {
+    for block in 0..10 {
         let booked = join_all((0..100).map(|n| book(block * 100 + n))).await;
         assert!(booked.iter().all(|reply| matches!(reply.status, 201 | 409)));
     }
     assert_eq!(world.counts(event, 0).await, (0, 10, 0));
     // Refusals are not kept: only ten keys are there, and they are found again.
     let mut replayed = 0;
-    for block in 0..100 {
+    for block in 0..10 {
         let again = join_all((0..100).map(|n| book(block * 100 + n))).await;
         replayed += again.iter().filter(|reply| is_replay(reply)).count();
     }
@@ -296,7 +296,8 @@ async fn ten_thousand_keys_of_255_bytes_are_refused_or_kept_and_cost_nothing_mor
         let mut usage = redis::cmd("MEMORY");
         kept += world.redis::<Option<i64>>(usage.arg("USAGE").arg(name)).await.unwrap_or(0);
     }
-    assert!(kept < 1 << 20, "{kept} bytes are kept for ten bookings");
+    // The refused keys alone have nearly four times as many bytes.
+    assert!(kept < 1 << 16, "{kept} bytes are kept for ten bookings");
 }
 
 fn is_replay(reply: &Reply) -> bool {
