@@ -65,7 +65,7 @@ impl RedisLink {
         self.heard(command.query_async(&mut self.connection()).await)
     }
 
-    /// Runs commands in one round trip; at one moment, where the pipeline is atomic.
+    /// Runs commands in one round trip.
     pub(crate) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, RedisError> {
         self.heard(commands.query_async(&mut self.connection()).await)
     }

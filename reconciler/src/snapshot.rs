@@ -8,7 +8,7 @@ use boxoffice_schema::DecodeError;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::position::Position;
-use boxoffice_schema::scripts::{EventReply, read_event};
+use boxoffice_schema::scripts::{EventReply, read_event, read_events};
 use boxoffice_schema::shard::Shard;
 use redis::{RedisError, Value};
 use serde::Serialize;
@@ -109,8 +109,7 @@ pub(crate) struct LiveEvent {
 }
 
 /// Reads events from Redis, each at one moment with its shard's position. An event whose hash is not what the scripts
-/// write is an error of its own. Without a script: a sale of a thousand events is audited too, and one would have to take
-/// each hash apart and put it together again.
+/// write is an error of its own.
 pub(crate) async fn live(
     redis: &RedisLink,
     shard: Shard,
@@ -118,22 +117,26 @@ pub(crate) async fn live(
 ) -> Result<Vec<(EventId, Result<LiveEvent, DecodeError>)>, RedisError> {
     let mut found = Vec::with_capacity(events.len());
     for events in events.chunks(READ_MAX) {
-        let mut step = redis::pipe();
-        step.atomic().cmd("HMGET").arg(redis.keys.shard(shard)).arg("epoch").arg("seq");
-        for event in events {
-            step.cmd("HGETALL").arg(redis.keys.event(shard, *event));
-        }
-        let mut replies = redis.ask_all::<Vec<Value>>(&step).await?.into_iter();
+        let mut replies =
+            redis.run::<Vec<Value>>(&read_events(&redis.keys, shard, events)).await?.into_iter();
+        let mut number = || replies.next().unwrap_or(Value::Nil);
         let (epoch, sequence): (Option<u32>, Option<u64>) =
-            redis::from_redis_value(replies.next().unwrap_or(Value::Nil))?;
+            (redis::from_redis_value(number())?, redis::from_redis_value(number())?);
         let position = epoch.zip(sequence).map(|(epoch, sequence)| Position { epoch, sequence });
         for (event, reply) in events.iter().zip(replies) {
-            let fields: HashMap<String, String> = redis::from_redis_value(reply)?;
-            let image = (!fields.is_empty()).then(|| EventImage::from_fields(&fields)).transpose();
-            found.push((*event, image.map(|event| LiveEvent { position, event })));
+            found.push((*event, image(reply)?.map(|event| LiveEvent { position, event })));
         }
     }
     Ok(found)
+}
+
+/// The event in a reply; none where Redis does not hold it.
+fn image(reply: Value) -> Result<Result<Option<EventImage>, DecodeError>, RedisError> {
+    if let Value::BulkString(why) = &reply {
+        return Ok(Err(DecodeError::new("event hash", String::from_utf8_lossy(why))));
+    }
+    let fields: HashMap<String, String> = redis::from_redis_value(reply)?;
+    Ok((!fields.is_empty()).then(|| EventImage::from_fields(&fields)).transpose())
 }
 
 /// A shard in Redis, without its events.

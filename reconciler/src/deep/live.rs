@@ -209,7 +209,7 @@ impl Subject<'_> {
                 continue;
             }
             // Read together with the booking, which may have been decided upon since.
-            let (value, score) = self.read_hold(*id).await?;
+            let Some((value, score)) = self.read_hold(*id).await? else { continue };
             let image = match value {
                 Some(value) => slot::decode(id.field(), &value)?.1,
                 None => image.clone(),
@@ -222,15 +222,17 @@ impl Subject<'_> {
         Ok(())
     }
 
-    async fn read_hold(&self, id: BookingId) -> Result<(Option<Vec<u8>>, Option<f64>), RedisError> {
-        let mut transaction = redis::pipe();
-        transaction.atomic();
-        transaction.cmd("HGET").arg(self.slot_key(id)).arg(id.field().as_bytes());
-        transaction
-            .cmd("ZSCORE")
-            .arg(self.sources.redis.keys.expiry(self.shard))
-            .arg(expiry_member(self.event.id, id));
-        self.sources.redis.ask_all(&transaction).await
+    /// The booking and its place in the queue, at one moment; none where it was decided upon just then. Without a transaction, which may
+    /// not begin in a Redis that is full.
+    async fn read_hold(&self, id: BookingId) -> Result<Option<(Option<Vec<u8>>, Option<f64>)>, RedisError> {
+        let mut booking = redis::cmd("HGET");
+        booking.arg(self.slot_key(id)).arg(id.field().as_bytes());
+        let mut score = redis::cmd("ZSCORE");
+        score.arg(self.sources.redis.keys.expiry(self.shard)).arg(expiry_member(self.event.id, id));
+        let mut step = redis::pipe();
+        step.add_command(booking.clone()).add_command(score).add_command(booking);
+        let (before, score, after): (Option<Vec<u8>>, _, _) = self.sources.redis.ask_all(&step).await?;
+        Ok((before == after).then_some((after, score)))
     }
 
     /// Looks again at customers who are in doubt, and only at them: who buys once is at rest the next time.

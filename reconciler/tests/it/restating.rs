@@ -95,6 +95,23 @@ async fn a_capacity_that_was_written_into_redis_by_hand_is_restored_from_postgre
     stack.remove().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_whose_key_is_of_another_type_is_named_by_the_audit_and_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let key = stack.config.keys().event(FIRST, sale.id());
+    let _: String = redis::cmd("SET").arg(&key).arg("x").query_async(&mut stack.redis.clone()).await.unwrap();
+    let (code, printed) = stack.command(&["audit"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains(&sale.id().to_string()) && printed.contains("WRONGTYPE"), "{printed}");
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// An event without its hash, or without its customers', could not say its bookings.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_booking_that_only_redis_has_is_kept_where_redis_has_lost_another_key_of_its_event() {

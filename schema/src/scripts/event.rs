@@ -1,4 +1,4 @@
-//! `publish.lua`, `amend.lua` and `read_event.lua`: one event at a time.
+//! `publish.lua`, `amend.lua` and `read_event.lua`: one event at a time; and `read_events.lua`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::text::Name;
 use crate::time;
 
 use super::booking::open_call;
-use super::{AMEND, Call, OutboxBounds, PUBLISH, READ_EVENT};
+use super::{AMEND, Call, OutboxBounds, PUBLISH, READ_EVENT, READ_EVENTS};
 
 /// One change of a published event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +95,16 @@ pub fn read_event(keys: &Keys, shard: Shard, event: EventId) -> Call {
     Call {
         script: &READ_EVENT,
         keys: vec![keys.shard(shard), keys.certificate(shard), keys.event(shard, event)],
+        args: Vec::new(),
+    }
+}
+
+/// Reads events of one shard as they stand at one moment, and where the shard stands then.
+pub fn read_events(keys: &Keys, shard: Shard, events: &[EventId]) -> Call {
+    let events = events.iter().map(|event| keys.event(shard, *event));
+    Call {
+        script: &READ_EVENTS,
+        keys: std::iter::once(keys.shard(shard)).chain(events).collect(),
         args: Vec::new(),
     }
 }

@@ -20,7 +20,9 @@ pub use booking::{
     BATCH_MAX, Book, Cancel, Confirm, Decided, Decision, Expire, OutboxBounds, Outcome, Target,
     decision_call, due, expiry_member, parse_expiry_member, read_booking,
 };
-pub use event::{EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event};
+pub use event::{
+    EventChange, EventOutcome, EventReply, EventSnapshot, amend, publish, read_event, read_events,
+};
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use look::{Look, LookReply, Sight, SlotSight, look, replays};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
@@ -113,6 +115,7 @@ script!(MEND_STOCK, "mend_stock", "", ["identity", "prelude", "whole_event", "re
 script!(LOOK, "look", "", ["identity", "event", "look"]);
 script!(REPLAYS, "replays", "", ["identity", "replays"]);
 script!(READ_EVENT, "read_event", " flags=no-writes", ["identity", "read_event"]);
+script!(READ_EVENTS, "read_events", " flags=no-writes", ["read_events"]);
 script!(READ_BOOKING, "read_booking", " flags=no-writes", ["identity", "read_booking"]);
 script!(LEASE, "lease", " flags=allow-oom", ["lease"]);
 script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);

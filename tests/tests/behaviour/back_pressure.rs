@@ -220,6 +220,7 @@ async fn a_redis_that_is_over_its_memory_runs_what_drains_or_restores_it_and_not
     let redis = PrivateRedis::start().await;
     redis.uses_too_much().await;
     let drain_or_restore = [
+        &scripts::READ_EVENTS,
         &scripts::LEASE,
         &scripts::UNLEASE,
         &scripts::TRIM,
