@@ -5,10 +5,11 @@
 # shellcheck disable=SC2034 # the scripts that source this file use it
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
-# What cargo is to build in the dev profile, for every script. A test is among it, so that the dependencies have the features that
-# the tests need and are compiled once: with fewer packages, or without a test, those of many would be others.
+# What cargo is to build in the dev profile, for every script: all packages, and examples, though there are none. Asked for those,
+# cargo gives the dependencies the features that the tests need, so that they are compiled once; with fewer packages, or without
+# examples, those of many would be others.
 # shellcheck disable=SC2034
-everything=(--workspace --bins --test contract)
+everything=(--workspace --bins --examples)
 
 say() { printf '%s\n' "$*"; }
 
