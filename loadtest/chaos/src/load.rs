@@ -6,10 +6,14 @@ use anyhow::{Context, Result, bail};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStderr, Command},
+    sync::oneshot,
     time::timeout,
 };
 
 use crate::{cli::Options, house::House, windows::Windows};
+
+/// What it says when its last request is answered.
+const IS_OVER: &str = "waiting for the log to drain";
 
 /// From its start to its first request: it puts its events on sale.
 const BEGINS_WITHIN: Duration = Duration::from_secs(60);
@@ -24,6 +28,7 @@ const CHECKS_WITHIN: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub(crate) struct Load {
     child: Child,
+    over: oneshot::Receiver<()>,
     longest: Duration,
 }
 
@@ -56,9 +61,17 @@ impl Load {
             .await
             .context("the load did not begin")?
             .context("boxoffice-loadtest")?;
-        tokio::spawn(keep_log(errors, log));
+        let (tell_over, over) = oneshot::channel();
+        tokio::spawn(keep_log(errors, log, tell_over));
         let longest = Duration::from_secs(u64::from(options.seconds) + CATCH_UP_SECONDS + options.patience);
-        Ok(Self { child, longest: longest + CHECKS_WITHIN })
+        Ok(Self { child, over, longest: longest + CHECKS_WITHIN })
+    }
+
+    /// Waits for its last request. What it then waits for and checks itself is still to come.
+    pub(crate) async fn until_over(&mut self) -> Result<()> {
+        // An error is the end of its words: why it ended without this one, its exit code says.
+        let _ = timeout(self.longest, &mut self.over).await.context("the load does not end")?;
+        Ok(())
     }
 
     /// Waits for its end; whether its verdict is good.
@@ -97,7 +110,21 @@ fn command(options: &Options, house: &House, windows: &Windows, seed: u64) -> Re
     Ok(command)
 }
 
-/// Whatever it says is kept; a log that cannot be written is not worth a run.
-async fn keep_log(mut errors: BufReader<ChildStderr>, mut log: tokio::fs::File) {
-    let _ = tokio::io::copy(&mut errors, &mut log).await;
+/// Whatever it says is kept, and when the load is over is told; a log that cannot be written is not worth a run.
+async fn keep_log(
+    mut errors: BufReader<ChildStderr>,
+    mut log: tokio::fs::File,
+    tell_over: oneshot::Sender<()>,
+) {
+    let (mut tell_over, mut line) = (Some(tell_over), Vec::new());
+    while errors.read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        if String::from_utf8_lossy(&line).contains(IS_OVER)
+            && let Some(tell_over) = tell_over.take()
+        {
+            let _ = tell_over.send(());
+        }
+        let _ = log.write_all(&line).await;
+        let _ = log.flush().await;
+        line.clear();
+    }
 }

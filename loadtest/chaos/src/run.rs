@@ -88,13 +88,16 @@ fn interruption() -> Result<impl Future<Output = ()>> {
 async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults: &[Fault]) -> Result<Report> {
     let mut windows = Windows::new(options.run_dir.join("windows.json"), options.ack)?;
     let prober = Prober::start(&house.url, run, options.seconds).await.context("the probes' events")?;
-    let load = Load::start(options, house, &windows, seed).await?;
+    let mut load = Load::start(options, house, &windows, seed).await?;
     let lines = break_and_heal(options, house, faults, &prober, &mut windows).await?;
     println!("all faults are healed; the load goes on to its end, then everything is checked");
     prober.buy_no_more();
-    let load_is_good = load.finish().await?;
+    load.until_over().await?;
+    // Both wait for the log until patience is over: one after the other, a run that never comes to rest would wait twice.
+    let patience = Duration::from_secs(options.patience);
+    let (load_is_good, probes) =
+        tokio::try_join!(load.finish(), prober.judge(&house.database_url, &windows, patience))?;
     house.check_alive()?;
-    let probes = prober.judge(&house.database_url, &windows, Duration::from_secs(options.patience)).await?;
     let findings = findings::open(&house.database_url, windows.any()).await?;
     let load = tokio::fs::read_to_string(options.run_dir.join("loadtest.txt")).await?;
     Ok(Report { lines, probes, findings, load, load_is_good })
