@@ -351,7 +351,9 @@ impl Inventory {
         event: EventId,
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
+        let known = self.shared.acknowledgements.known(self.shard_of(event));
         let (letter, json): (String, Vec<u8>) = self.link.run(call).await?;
+        self.is_of_now(known, event, None).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
         Ok(EventOutcome::parse(&letter, &json)?)
     }
@@ -374,7 +376,7 @@ impl Inventory {
         decided: Decided,
     ) -> Result<Decided, InventoryError> {
         match &decided.outcome {
-            // By a Redis that has not heard of the recovery which ended its epoch: an old primary to which the address leads again.
+            // Nothing new is of an epoch that has ended: see `is_of_now`.
             Outcome::Changed(image) if image.position.epoch < known.epoch => {
                 return Err(InventoryError::Unverified);
             }
@@ -393,6 +395,21 @@ impl Inventory {
         Ok(decided)
     }
 
+    /// Refuses what was shown by a Redis that has not heard of the recovery which began the known epoch: an old primary to which the
+    /// address leads again, and whose certificate holds. What is of that epoch needs no question.
+    async fn is_of_now(
+        &self,
+        known: Position,
+        event: EventId,
+        shown: Option<u32>,
+    ) -> Result<(), InventoryError> {
+        if shown.is_some_and(|epoch| epoch >= known.epoch) {
+            return Ok(());
+        }
+        let stands = self.event(event).await?.position.map_or(0, |position| position.epoch);
+        if stands < known.epoch { Err(InventoryError::Unverified) } else { Ok(()) }
+    }
+
     /// Waits until Kafka has what Redis has shown of a booking.
     async fn wait_for(
         &self,
@@ -400,6 +417,7 @@ impl Inventory {
         target: Target,
         position: Position,
     ) -> Result<(), InventoryError> {
+        self.is_of_now(known, target.event_id, Some(position.epoch)).await?;
         #[cfg(feature = "mutants")]
         if boxoffice_schema::mutants::is_off("ack-before-write") {
             return Ok(());

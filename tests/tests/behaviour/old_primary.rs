@@ -204,6 +204,7 @@ async fn nothing_is_acknowledged_that_an_old_primary_decides_in_an_epoch_that_is
     replica.follow(&primary).await;
     let event = world.on_sale(&World::draft(&[100])).await;
     world.sells_again(&event, "before", "ann").await;
+    let before = id(&world.book(&event.id, "before", &event.request("ann", 1)).await.expect(201));
     world.drained(&event).await;
     replica.caught_up_with(&primary).await;
 
@@ -222,10 +223,19 @@ async fn nothing_is_acknowledged_that_an_old_primary_decides_in_an_epoch_that_is
 
     to_redis.replace_by(primary.address());
     eventually("the old primary to answer", || async {
-        let key = uuid::Uuid::now_v7().to_string();
-        let reply = world.book(&event.id, &key, &event.request("bob", 1)).await;
+        let reply = world.book(&event.id, "late", &event.request("bob", 1)).await;
         assert_eq!(reply.status, 503, "{reply:?}");
         reply.json()["code"] == "inventory_unverified"
     })
     .await;
+    // It has the one and the other by now, and changes the event.
+    for (key, customer) in [("late", "bob"), ("before", "ann")] {
+        let retry = world.book(&event.id, key, &event.request(customer, 1)).await;
+        retry.refused(503, "inventory_unverified");
+    }
+    let read = world.booking(&event.id, &before).await;
+    assert_eq!((read.status, read.header("boxoffice-stale")), (200, Some("true")));
+    world.cancel(&event.id, &before).await.refused(503, "inventory_unverified");
+    let paused = world.patch(&event.id, &serde_json::json!({"status": "paused"})).await;
+    paused.refused(503, "inventory_unverified");
 }
