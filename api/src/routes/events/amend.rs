@@ -6,7 +6,7 @@ use actix_web::http::header::{Header, IF_MATCH, IfMatch};
 use actix_web::web::Payload;
 use boxoffice_schema::event::{EventImage, TicketTypeImage};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
-use boxoffice_schema::scripts::{EventChange, EventOutcome};
+use boxoffice_schema::scripts::{EventChange, EventOutcome, EventSnapshot};
 use boxoffice_schema::time;
 use chrono::{DateTime, Utc};
 
@@ -119,9 +119,12 @@ async fn change_draft(
         DraftOutcome::NoSuchTicketType => Err(Problem::new(Code::TicketTypeNotFound)),
         DraftOutcome::WindowInverted => Err(event_refusal(&EventOutcome::WindowInverted)),
         // It was frozen since it was found; where its publication went through, Redis has it by now.
-        DraftOutcome::Frozen => match office.stores.snapshot(draft.id).await?.event {
-            Some(event) => change_published(office, &event, amendment, precondition, by).await,
-            None => Err(interrupted()),
+        DraftOutcome::Frozen => match office.stores.snapshot(draft.id).await? {
+            EventSnapshot { event: None, .. } => Err(interrupted()),
+            EventSnapshot { certified: false, .. } => Err(Problem::new(Code::InventoryUnverified)),
+            EventSnapshot { event: Some(event), .. } => {
+                change_published(office, &event, amendment, precondition, by).await
+            }
         },
     }
 }

@@ -60,10 +60,16 @@ pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpR
 
 /// The event as it is in Redis, where this or an earlier call has put it.
 async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventImage, Problem> {
-    // A refusal changes nothing: a draft whose shard cannot take it now may be changed still. And what Redis says of an event
-    // before it was checked may be older than what the caller knows.
-    if !office.stores.snapshot(id).await?.certified {
-        return Err(Problem::new(Code::InventoryUnverified));
+    // A draft whose shard is being verified may be changed still. And what Redis says of an event before it was checked may be
+    // older than what the caller knows.
+    let refusal = match office.stores.snapshot(id).await {
+        Ok(snapshot) if snapshot.certified => None,
+        Ok(_) => Some(Problem::new(Code::InventoryUnverified)),
+        Err(error) => Some(error.into()),
+    };
+    if let Some(refusal) = refusal {
+        let is_unknown = matches!(office.stores.recorded(id).await, Ok(None));
+        return Err(if is_unknown { Problem::new(Code::EventNotFound) } else { refusal });
     }
     let freeze = async |connection: &mut _| draft::freeze(connection, id, by).await;
     let Some(Frozen { event: stored, action }) = office.stores.database.run(freeze).await? else {
