@@ -24,8 +24,8 @@ use super::{InventoryError, Shared};
 /// to Redis.
 const WAIT_MAX: Duration = Duration::from_millis(1_500);
 
-/// The most requests of a round. Each call of a round has its time-out from when all were sent: Redis decides so many in about a
-/// fifth of it, those of other instances aside.
+/// The most requests of a round, of one kind of decision. Each call of a round has its time-out from when all were sent, and Redis
+/// needs some 100 µs for a request.
 const ROUND_MAX: usize = 1_024;
 
 type Answer = Result<Decided, InventoryError>;

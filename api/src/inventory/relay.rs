@@ -169,10 +169,12 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent
     let mut frames_max = FRAMES_MAX;
     loop {
         let outcome = send_head(shared, shard, epoch, frames_max, sent).await;
+        let is_full = outcome.as_ref().is_ok_and(|frames| *frames == frames_max);
         // Less comes sooner, where so much does not come within the time-out.
         frames_max = match outcome {
             Err(RelayError::Inventory(_)) => (frames_max / 2).max(1),
-            _ => FRAMES_MAX,
+            Ok(_) if !is_full => FRAMES_MAX,
+            _ => frames_max,
         };
         match outcome {
             Ok(0) => {
@@ -182,7 +184,7 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent
                 }
             }
             // A full round means that more is waiting already.
-            Ok(FRAMES_MAX) => {}
+            Ok(_) if is_full => {}
             Ok(_) if is_waited_for => {}
             Ok(_) => tokio::time::sleep_until(next_rounds()).await,
             Err(RelayError::LostShard) => return Ended::Over,
