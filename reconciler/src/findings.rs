@@ -152,6 +152,22 @@ pub(crate) async fn resolve(
     Ok(())
 }
 
+/// Closes the gaps whose decisions came after all, from the first on: the sequence has gone on behind it. What is still missing of one
+/// is a gap again.
+pub(crate) async fn resolve_filled_gaps(pool: &PgPool) -> anyhow::Result<()> {
+    let filled: Vec<i64> = sqlx::query_scalar(
+        "UPDATE gaps SET resolved_at = now() FROM shards \
+         WHERE gaps.shard = shards.shard AND resolved_at IS NULL AND NOT offset_lost AND from_sequence <= sequence \
+         RETURNING gaps.id",
+    )
+    .fetch_all(pool)
+    .await?;
+    for id in filled {
+        tracing::warn!(id, "what was missing came after all: the gap is closed");
+    }
+    Ok(())
+}
+
 /// Records a gap, unless it is open already.
 pub(crate) async fn record_gap(connection: &mut PgConnection, shard: Shard, gap: Gap) -> sqlx::Result<()> {
     let recorded = sqlx::query(

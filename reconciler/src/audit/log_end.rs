@@ -2,7 +2,7 @@
 //!
 //! A decision that Kafka has confirmed is dropped from Redis' outbox. Where its record is lost after all, with a topic that was made
 //! anew or the only broker's disk, the shard's next decision shows a gap. Of what is sold out or over there is none: the numbers
-//! alone tell.
+//! alone tell. Such a gap stops nothing: should the records come after all, they are applied, and it is closed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,8 +16,10 @@ use crate::config::Config;
 use crate::findings;
 use crate::kafka;
 use crate::number;
+use crate::open;
 use crate::redis_link::RedisLink;
 use crate::sequence::Gap;
+use crate::shards;
 use crate::telemetry::name;
 
 /// What was seen the last time.
@@ -69,17 +71,29 @@ impl LogEnd {
                 .get(&shard)
                 .filter(|confirmed| confirmed.epoch == epoch)
                 .map_or(0, |at| at.sequence);
-            if to <= sequence || next_offset < bounds.high {
+            // An offset behind the end is the reader's to notice.
+            if to <= sequence || next_offset != bounds.high {
                 continue;
             }
             if suspected.get(&shard) == Some(&sequence) {
                 let gap = Gap { epoch, from: sequence + 1, to, offset: next_offset, is_offset_lost: false };
-                findings::record_gap(&mut *pool.acquire().await?, shard, gap).await?;
+                record(pool, shard, gap).await?;
             }
             self.suspected.insert(shard, sequence);
         }
-        Ok(())
+        findings::resolve_filled_gaps(pool).await
     }
+}
+
+/// Records the gap, unless something of the shard was applied or accepted meanwhile.
+async fn record(pool: &PgPool, shard: Shard, gap: Gap) -> anyhow::Result<()> {
+    let mut transaction = pool.begin().await?;
+    let applied = shards::lock(&mut transaction, shard).await?;
+    let before = Position { epoch: gap.epoch, sequence: gap.from - 1 };
+    if applied == before && open::of_shard(pool, shard).await?.gaps == 0 {
+        findings::record_gap(&mut transaction, shard, gap).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// The last decision of each shard that Kafka has confirmed, as Redis knows it.

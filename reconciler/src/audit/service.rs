@@ -55,8 +55,11 @@ pub(crate) async fn run(config: Config, pool: PgPool, redis: RedisLink, shutdown
         if let Err(error) = count_open(&pool).await {
             tracing::warn!(%error, "what is open was not counted");
         }
-        if let Err(error) = log_end.look(&config, &pool, &redis).await {
-            tracing::warn!(%error, "how far the log is applied was not seen");
+        let look = log_end.look(&config, &pool, &redis);
+        match shutdown.run_until_cancelled(look).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::warn!(%error, "how far the log is applied was not seen"),
+            None => return,
         }
     }
 }

@@ -386,6 +386,24 @@ async fn a_log_that_lost_its_end_is_a_gap_although_no_record_comes_behind_it() {
     stack.remove().await;
 }
 
+/// A broker that was cut off from the others told of an end that was none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_end_of_the_log_comes_after_all_its_gap_is_closed() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    assert!(matches!(sale.book(&stack, "d").await, Outcome::Changed(_)));
+    let records = outbox(&stack).await;
+    trim_outbox(&stack, records.last().unwrap().position).await;
+    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+    stack.wait_for_number("the gap is found", open_gaps, 1).await;
+    stack.append(&records).await;
+    stack.wait_for_number("the gap is closed", open_gaps, 0).await;
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_changes_nothing_and_names_what_differs_with_its_command() {
     let stack = Stack::prepare().await;
@@ -430,7 +448,7 @@ fn sorted(mut dump: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
     dump
 }
 
-async fn booking_of(stack: &Stack, key: &'static str) -> BookingId {
+pub(crate) async fn booking_of(stack: &Stack, key: &'static str) -> BookingId {
     let id = sqlx::query_scalar("SELECT id FROM bookings WHERE idempotency_key = $1").bind(key);
     BookingId::from_uuid(id.fetch_one(&stack.pool).await.unwrap())
 }
