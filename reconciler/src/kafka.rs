@@ -82,11 +82,12 @@ pub(crate) fn watermarks(
     topic: &str,
     shards: impl IntoIterator<Item = Shard>,
 ) -> Result<Vec<(Shard, Watermarks)>, KafkaError> {
-    each_watermarks(consumer, topic, shards).into_iter().map(|(shard, found)| Ok((shard, found?))).collect()
+    let answers = each_watermarks(consumer, topic, shards);
+    answers.into_iter().map(|(shard, found)| Ok((shard, found?))).collect()
 }
 
 /// The same, of each shard by itself: all are asked at the same time, so that a partition whose leader is away keeps nobody from what
-/// is known of the others.
+/// is known of the others. Without the rest of the shards where nobody answers.
 pub(crate) fn each_watermarks(
     consumer: &BaseConsumer,
     topic: &str,
@@ -104,6 +105,10 @@ pub(crate) fn each_watermarks(
             let told = asked.into_iter().map(|(shard, asked)| (shard, asked.join()));
             answers.extend(told.map(|(shard, answer)| (shard, answer.unwrap_or(Err(KafkaError::Canceled)))));
         });
+        // Kafka as a whole is away: the others would only be waited for.
+        if answers.iter().all(|(_, answer)| answer.is_err()) {
+            break;
+        }
     }
     answers
 }

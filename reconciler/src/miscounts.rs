@@ -40,13 +40,19 @@ pub(crate) async fn read(
     let mut transaction = connection.begin().await?;
     // All bookings are read, which may take longer than any other statement.
     sqlx::query("SET LOCAL statement_timeout = '30min'").execute(&mut *transaction).await?;
-    let rows = sqlx::query(include_str!("miscounts.sql"))
-        .bind(event.map(|event| event.as_uuid()))
-        .fetch_all(&mut *transaction)
-        .await?;
-    // Nothing was written. Within a transaction of the caller's this takes the time-out back, which would go on to its end.
+    let found = read_soon(&mut transaction, event).await?;
+    // Nothing was written, and the time-out goes with it.
     transaction.rollback().await?;
-    rows.iter().map(miscount).collect()
+    Ok(found)
+}
+
+/// The same within the time of any statement, for whoever keeps others waiting.
+pub(crate) async fn read_soon(
+    connection: &mut PgConnection,
+    event: Option<EventId>,
+) -> sqlx::Result<Vec<Miscount>> {
+    let query = sqlx::query(include_str!("miscounts.sql")).bind(event.map(|event| event.as_uuid()));
+    query.fetch_all(connection).await?.iter().map(miscount).collect()
 }
 
 fn miscount(row: &PgRow) -> sqlx::Result<Miscount> {

@@ -35,7 +35,7 @@ const RESUME_INTERVAL: Duration = Duration::from_millis(500);
 enum Delivery {
     Batch(Vec<Incoming>),
     /// From here on the shard's records are those from PostgreSQL's offset.
-    Resumed(Shard),
+    Resumed(Shard, i64),
     Lost(LostOffset),
 }
 
@@ -134,7 +134,7 @@ fn resume(reader: &mut LogReader, resuming: &mut BTreeMap<Shard, i64>) -> Result
     let offsets: Vec<_> = resuming.iter().map(|(shard, offset)| (*shard, *offset)).collect();
     let lost = reader.assign(&offsets)?;
     resuming.clear();
-    let resumed = offsets.into_iter().map(|(shard, _)| Delivery::Resumed(shard));
+    let resumed = offsets.into_iter().map(|(shard, offset)| Delivery::Resumed(shard, offset));
     Ok(resumed.chain(lost.into_iter().map(Delivery::Lost)).collect())
 }
 
@@ -177,8 +177,8 @@ impl Pipeline {
     /// `None` where the shutdown came first.
     async fn take(&mut self, delivery: Delivery, shutdown: &CancellationToken) -> Option<()> {
         match delivery {
-            Delivery::Resumed(shard) => {
-                self.applier.begin(shard);
+            Delivery::Resumed(shard, offset) => {
+                self.applier.begin(shard, offset);
                 self.states.insert(shard, State::Running);
             }
             Delivery::Lost(lost) => self.record_lost(lost, shutdown).await?,

@@ -116,9 +116,9 @@ impl Applier {
         Self { pool, log, reached: Arc::default() }
     }
 
-    /// From here on the shard's records are those from PostgreSQL's offset.
-    pub(crate) fn begin(&self, shard: Shard) {
-        self.reached.forget(shard);
+    /// From here on the shard's records are those from this offset, which was PostgreSQL's.
+    pub(crate) fn begin(&self, shard: Shard, offset: i64) {
+        self.reached.begin(shard, offset);
     }
 
     /// Applies a batch, trying until it is done: servers come back, and nothing may be left out. `None` where the

@@ -8,7 +8,7 @@ use boxoffice_schema::shard::Shard;
 
 use crate::sequence::Progress;
 
-/// The offset behind the last record of each shard that was committed since the shard was begun.
+/// The offset at which each shard was begun, or that behind its last record which was committed since.
 #[derive(Default)]
 pub(super) struct Reached(Mutex<BTreeMap<Shard, i64>>);
 
@@ -17,8 +17,8 @@ impl Reached {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn forget(&self, shard: Shard) {
-        self.offsets().remove(&shard);
+    pub(super) fn begin(&self, shard: Shard, offset: i64) {
+        self.offsets().insert(shard, offset);
     }
 
     pub(super) fn note(&self, progress: &BTreeMap<Shard, Progress>) {

@@ -21,7 +21,7 @@ impl Mender<'_> {
         let mut transaction = self.pool.begin().await?;
         shards::lock(&mut transaction, shard).await?;
         let mut made = Vec::new();
-        for wrong in miscounts::read(&mut transaction, Some(event)).await? {
+        for wrong in miscounts::read_soon(&mut transaction, Some(event)).await? {
             let before = told(&wrong, wrong.counted);
             let intent =
                 Intent { kind: Kind::Counts, shard, event_id: Some(event), by: self.by, before: &before };
