@@ -97,7 +97,7 @@ pub(crate) fn live_counts(image: &EventImage) -> EventCounts {
 }
 
 /// The most events that are read in one step, which keeps Redis from everybody else.
-const READ_MAX: usize = 64;
+const READ_MAX: usize = 16;
 
 /// An event in Redis, and the position of its shard at that moment.
 #[derive(Clone, Debug)]
@@ -106,6 +106,13 @@ pub(crate) struct LiveEvent {
     pub(crate) position: Option<Position>,
     /// None where Redis does not hold it.
     pub(crate) event: Option<EventImage>,
+}
+
+/// Whether PostgreSQL could take an event as Redis has it: the capacities allow for what it counts.
+pub(crate) fn has_room(live: &EventImage, recorded: &EventImage) -> bool {
+    live.ticket_types.iter().zip(&recorded.ticket_types).all(|(live, recorded)| {
+        u64::from(live.capacity) >= u64::from(recorded.held) + u64::from(recorded.sold)
+    })
 }
 
 /// Reads events from Redis, each at one moment with its shard's position. An event whose hash is not what the scripts

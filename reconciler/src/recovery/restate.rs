@@ -54,6 +54,8 @@ impl Recoverer {
         for event in stored::events(&self.pool, shard).await? {
             last = self.restate_bookings(shard, epoch, &event.image, last).await?;
         }
+        // And those for whose capacity there was no room before PostgreSQL had all that was given back.
+        last = self.restate_events(shard, epoch, last).await?;
         let open = open::of_shard(&self.pool, shard).await?;
         if open.dead_letters == 0 && open.differing > 0 {
             self.dispel_doubt(shard).await?;
@@ -98,18 +100,21 @@ impl Recoverer {
     }
 
     /// The events that Redis has as they are since a change that PostgreSQL lacks. Each change moves an event's time on: where that
-    /// is not later in Redis, a hand wrote there, and PostgreSQL knows better.
+    /// is not later in Redis, a hand wrote there, and PostgreSQL knows better. Without those that PostgreSQL could not take yet.
     async fn changed_events(&self, shard: Shard) -> Result<Vec<EventId>, RecoveryError> {
         let mut recorded = HashMap::new();
         for StoredEvent { image, .. } in stored::events(&self.pool, shard).await? {
-            recorded.insert(image.id, image.updated_at);
+            recorded.insert(image.id, image);
         }
         let events: Vec<EventId> = recorded.keys().copied().collect();
         let live = snapshot::live(&self.redis, shard, &events).await?;
         // One that is missing or cannot be read is restored.
         let changed = live.into_iter().filter(|(event, live)| {
             let live = live.as_ref().ok().and_then(|live| live.event.as_ref());
-            live.is_some_and(|live| live.updated_at > recorded[event])
+            let recorded = &recorded[event];
+            live.is_some_and(|live| {
+                live.updated_at > recorded.updated_at && snapshot::has_room(live, recorded)
+            })
         });
         Ok(changed.map(|(event, _)| event).collect())
     }

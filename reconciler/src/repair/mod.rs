@@ -119,11 +119,13 @@ impl Mender<'_> {
     }
 
     /// What Redis says again is applied before counters are looked at; and before any booking what the event is, since PostgreSQL
-    /// takes no more bookings than that allows.
+    /// takes no more bookings than that allows. Unless that is less than PostgreSQL counts: then something was given back.
     async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
         let sources = Sources { pool: self.pool, redis: self.redis };
         let mut found = deep::compare(sources, shard, event).await?;
-        if found.differences.iter().any(|difference| difference.kind == FindingKind::EventDiffers) {
+        let differs = found.differences.iter().any(|difference| difference.kind == FindingKind::EventDiffers);
+        let is_said_first = differs && self.has_room(shard, event).await?;
+        if is_said_first {
             let Some(stated) = self.say_event(shard, event.id).await? else { return Ok(()) };
             if !self.is_applied(shard, event.id, stated).await? {
                 return Ok(());
@@ -139,10 +141,16 @@ impl Mender<'_> {
             }
             found = deep::compare(sources, shard, event).await?;
         }
-        if self.has_doubtful_stock(shard, event.id).await? {
+        if differs && !is_said_first || self.has_doubtful_stock(shard, event.id).await? {
             self.mend_stock(shard, event).await?;
         }
         Ok(())
+    }
+
+    async fn has_room(&self, shard: Shard, event: &EventImage) -> anyhow::Result<bool> {
+        let live = snapshot::live(self.redis, shard, &[event.id]).await?.pop();
+        let live = live.and_then(|(_, live)| live.ok()?.event);
+        Ok(live.is_some_and(|live| snapshot::has_room(&live, event)))
     }
 
     /// Whether PostgreSQL comes to a position; where it does not, that is noted.

@@ -5,7 +5,7 @@ use boxoffice_schema::status::EventStatus;
 
 use crate::recovering::{LiveSale, restart_redis};
 use crate::relaying::{outbox, trim_outbox, while_relayed};
-use crate::repairing::{assert_whole, insert_frozen_draft, redis_integer, sold};
+use crate::repairing::{assert_whole, booking_of, insert_frozen_draft, redis_integer, sold};
 use crate::stack::{FIRST, Stack, wait_until};
 
 const OPEN_GAPS: &str = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
@@ -75,6 +75,59 @@ async fn a_change_of_an_event_that_only_redis_has_is_kept_where_its_shard_is_res
     assert!(matches!(sale.book(&stack, "more").await, Outcome::NotOnSale));
     assert_whole(&stack, &sale).await;
     wait_until("all is well", async || stack.command(&["status"]).await.0 == 0).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Two of five tickets came back, and then the capacity was lowered to three; PostgreSQL heard of neither.
+async fn shrunk(stack: &Stack) -> LiveSale {
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(stack, 5).await;
+    for key in ["a", "b", "c", "d", "e"] {
+        assert!(matches!(sale.book(stack, key).await, Outcome::Changed(_)));
+    }
+    let records = outbox(stack).await;
+    stack.append(&records).await;
+    trim_outbox(stack, records.last().unwrap().position).await;
+    stack.wait_for_sequence(FIRST, 6).await;
+    for key in ["a", "b"] {
+        sale.cancel(stack, booking_of(stack, key).await).await;
+    }
+    sale.amend(stack, EventChange::Capacity(0, 3)).await;
+    trim_outbox(stack, outbox(stack).await.last().unwrap().position).await;
+    sale
+}
+
+async fn assert_shrunk(stack: &Stack, sale: &LiveSale) {
+    assert_eq!(stack.number("SELECT count(*) FROM dead_letters").await, 0);
+    assert_eq!(stack.words("SELECT capacity || ' ' || sold FROM ticket_types").await, ["3 3"]);
+    assert_whole(stack, sale).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capacity_that_was_lowered_to_what_is_left_is_said_by_recovery_behind_what_came_back() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = shrunk(&stack).await;
+    recover_past_an_accepted_gap(&stack).await;
+    assert_shrunk(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_capacity_that_was_lowered_to_what_is_left_is_said_by_a_repair_behind_what_came_back() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = shrunk(&stack).await;
+    stack.wait_for_number("the log is found to lack its end", OPEN_GAPS, 1).await;
+    while_relayed(&stack, async {
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_shrunk(&stack, &sale).await;
     service.stop().await;
     stack.remove().await;
 }
