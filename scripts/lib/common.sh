@@ -41,6 +41,11 @@ together() {
     return $failed
 }
 
+# Redis waits for the disk with each decision, and would wait for what the compiler has written as well.
+build_programs() {
+    (cd "$checkout" && cargo build --locked --quiet "$@") && sync
+}
+
 # A second run with the same servers would take them, and in the end the data, from the first. What `scripts/demo --keep` leaves
 # running holds the lock too. Before any trap that ends servers.
 only_run() { lock 7 "$checkout/.stack/$1.run" 5 "$checkout/.run/$1/pids"; }
