@@ -19,8 +19,8 @@ use boxoffice_schema::status::BookingStatus;
 
 use crate::epochs;
 use crate::miscounts;
-use crate::number;
 use crate::open::{self, ShardCounts};
+use crate::shards;
 use crate::stored::{self, Page, StoredEvent};
 
 use super::{Recoverer, RecoveryError, Scope, stale_is_taken_over};
@@ -107,12 +107,8 @@ impl Recoverer {
 
     /// The last decision that PostgreSQL has applied.
     async fn last_applied(&self, shard: Shard) -> sqlx::Result<Position> {
-        let mut connection = self.pool.acquire().await?;
-        let sequence: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
-            .bind(number::of_shard(shard))
-            .fetch_one(&mut *connection)
-            .await?;
-        epochs::decision_at(&mut connection, shard, number::sequence(sequence)).await
+        let Position { sequence, .. } = shards::applied(&self.pool, shard).await?;
+        epochs::decision_at(&mut *self.pool.acquire().await?, shard, sequence).await
     }
 
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence

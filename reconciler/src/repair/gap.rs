@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::gaps::{self, Missing};
 use crate::number;
 use crate::repairs::{Kind, Outcome};
+use crate::shards;
 
 use super::Mender;
 
@@ -35,10 +36,7 @@ impl Mender<'_> {
         let start = Instant::now();
         let (still_open, applied) = loop {
             let open = self.open_gap(shard).await?;
-            let applied: i64 = sqlx::query_scalar("SELECT sequence FROM shards WHERE shard = $1")
-                .bind(number::of_shard(shard))
-                .fetch_one(self.pool)
-                .await?;
+            let applied = number::int8(shards::applied(self.pool, shard).await?.sequence);
             if open.is_some() || applied >= to || start.elapsed() > PATIENCE {
                 break (open, applied);
             }
