@@ -50,9 +50,10 @@ async fn a_record_of_an_ended_epoch_behind_the_barrier_is_never_applied() {
     stack.append(&[published, booked.clone(), barrier, booked, late, sale.book("b", 1)]).await;
     stack.wait_for_sequence(FIRST, 3).await;
 
-    assert_eq!(stack.words("SELECT kind FROM alarms").await, ["ended_epoch"]);
+    // That Redis, which decided nothing here, is behind is told as well, sooner or later, and a recovery begins an epoch.
+    assert_eq!(stack.words("SELECT kind FROM alarms WHERE kind <> 'redis_lost'").await, ["ended_epoch"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
-    assert!(stack.position(FIRST).await.0 >= 2, "a recovery may have noticed that Redis is behind");
+    assert!(stack.position(FIRST).await.0 >= 2);
     service.stop().await;
     stack.remove().await;
 }
@@ -76,7 +77,6 @@ async fn a_late_record_is_an_alarm_although_its_sequence_number_was_used_again()
     let service = stack.start();
     stack.append(&[booked, late, sale.book("c", 1)]).await;
     stack.wait_for_sequence(FIRST, 4).await;
-    // That Redis, which decided nothing here, is behind is told as well, sooner or later.
     assert_eq!(stack.words("SELECT kind FROM alarms WHERE kind <> 'redis_lost'").await, ["ended_epoch"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c"]);
     service.stop().await;
