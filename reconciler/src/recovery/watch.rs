@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use boxoffice_schema::scripts::end_epoch;
 use boxoffice_schema::shard::Shard;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
@@ -114,6 +115,10 @@ impl Pause {
     }
 }
 
+fn is_before(live: &LiveShard, epoch: u32) -> bool {
+    live.position.is_some_and(|at| at.epoch < epoch)
+}
+
 impl Recoverer {
     /// Looks again and again which shards are to be recovered, for as long as somebody listens.
     async fn look(&self, shards: &[Shard], seen: mpsc::Sender<Sighting>) {
@@ -132,7 +137,7 @@ impl Recoverer {
     }
 
     /// The shards that may not sell; none while Redis does not answer. An old master that is back has a certificate of
-    /// its own, but of an epoch that PostgreSQL knows to be over.
+    /// its own, but of an epoch that PostgreSQL knows to be over. It loses that here, since its recovery may be kept waiting.
     async fn uncertified(&self, shards: &[Shard], redis_answers: &mut bool) -> Vec<Shard> {
         let begun = self.taken_epochs(shards).await.unwrap_or_default();
         match snapshot::live_shards(&self.redis, shards).await {
@@ -142,14 +147,17 @@ impl Recoverer {
                 }
                 // Where it takes no writes the link has heard that, and the next look goes where the address leads.
                 let _ = self.redis.beat().await;
-                let is_over = |shard: &Shard, live: &LiveShard| {
-                    live.position.is_some_and(|at| begun.get(shard).is_some_and(|begun| at.epoch < *begun))
-                };
-                let uncertified: Vec<_> = found
-                    .into_iter()
-                    .filter(|(shard, live)| !live.certified || is_over(shard, live))
-                    .map(|(shard, _)| shard)
-                    .collect();
+                let mut uncertified = Vec::new();
+                for (shard, live) in found {
+                    if live.certified {
+                        let Some(latest) = begun.get(&shard).filter(|latest| is_before(&live, **latest))
+                        else {
+                            continue;
+                        };
+                        self.close(shard, *latest).await;
+                    }
+                    uncertified.push(shard);
+                }
                 let certified = u32::try_from(shards.len() - uncertified.len()).unwrap_or(u32::MAX);
                 metrics::gauge!(name::CERTIFIED_SHARDS).set(certified);
                 uncertified
@@ -160,6 +168,19 @@ impl Recoverer {
                 }
                 metrics::gauge!(name::CERTIFIED_SHARDS).set(0);
                 Vec::new()
+            }
+        }
+    }
+
+    /// Closes a shard in which another epoch than the last one sells. Where that fails it is tried at the next look.
+    async fn close(&self, shard: Shard, latest: u32) {
+        match self.redis.run(&end_epoch(&self.redis.keys, shard, latest)).await {
+            Ok(0) => {}
+            Ok(_) => {
+                tracing::warn!(%shard, latest, "Redis sold in an epoch that is over; the shard was closed");
+            }
+            Err(error) => {
+                tracing::warn!(%error, %shard, "a shard whose epoch is over was not closed; trying again");
             }
         }
     }

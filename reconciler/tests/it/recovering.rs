@@ -446,6 +446,26 @@ async fn an_old_master_that_is_back_is_restored_although_its_counters_agree() {
     stack.remove().await;
 }
 
+/// Its recovery waits for a person, and would close it only then. Here it is the epoch that moves, and not the Redis.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_master_that_is_back_is_closed_although_its_recovery_cannot_begin() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    stack
+        .execute(
+            "INSERT INTO dead_letters (shard, kafka_offset, kind, reason, payload) VALUES (0, 0, 'poisoned', 'x', '')",
+        )
+        .await;
+    stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
+    wait_until("the shard to be closed", async || !stack.is_certified(FIRST).await).await;
+    assert!(stack.is_certified(SECOND).await);
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_with_an_unresolved_poisoned_record_is_not_certified() {
     let stack = Stack::prepare().await;

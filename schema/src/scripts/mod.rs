@@ -26,7 +26,7 @@ pub use event::{
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use look::{Look, LookReply, Sight, SlotSight, look, replays};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
-pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, recovering};
+pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, end_epoch, recovering};
 pub use repair::{
     Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_event_fenced,
     restate_fenced,
@@ -122,6 +122,7 @@ script!(UNLEASE, "unlease", " flags=allow-oom", ["unlease"]);
 script!(TRIM, "trim", " flags=allow-oom", ["identity", "trim"]);
 script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
 script!(RECOVERING, "recovering", " flags=no-writes", ["identity", "recovering"]);
+script!(END_EPOCH, "end_epoch", " flags=allow-oom", ["end_epoch"]);
 script!(NOTE_LOST, "note_lost", " flags=allow-oom", ["restoring", "note_lost"]);
 script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
 script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);

@@ -1,10 +1,11 @@
-//! `begin_recovery.lua`, `recovering.lua` and `certify.lua`: the two ends of a shard's recovery, and a look in between.
+//! `begin_recovery.lua`, `recovering.lua` and `certify.lua`: the two ends of a shard's recovery, and a look in between;
+//! and `end_epoch.lua`, for a Redis that was passed over.
 
 use crate::keys::Keys;
 use crate::position::Position;
 use crate::shard::Shard;
 
-use super::{BEGIN_RECOVERY, CERTIFY, Call, RECOVERING, decimal};
+use super::{BEGIN_RECOVERY, CERTIFY, Call, END_EPOCH, RECOVERING, decimal};
 
 /// Fences the shard and gives it a new epoch, which was taken in PostgreSQL before. Replies a [`RecoveryReply`].
 pub fn begin_recovery(keys: &Keys, shard: Shard, epoch: u32) -> Call {
@@ -26,6 +27,16 @@ pub fn certify(keys: &Keys, shard: Shard, epoch: u32, sequence: u64, start: &Rec
         script: &CERTIFY,
         keys: vec![keys.shard(shard), keys.certificate(shard)],
         args: vec![decimal(epoch), decimal(sequence), start.identity.as_bytes().to_vec()],
+    }
+}
+
+/// Closes the shard where it stands in an epoch before `latest`, which somebody began in another Redis. Replies 1 where it was
+/// open, otherwise 0.
+pub fn end_epoch(keys: &Keys, shard: Shard, latest: u32) -> Call {
+    Call {
+        script: &END_EPOCH,
+        keys: vec![keys.shard(shard), keys.certificate(shard)],
+        args: vec![decimal(latest)],
     }
 }
 

@@ -275,6 +275,31 @@ fn a_recovery_that_slept_changes_nothing() {
     shard.run::<i64>(&scripts::certify(&shard.keys, shard.shard, 3, start.last.sequence, &start)).unwrap();
 }
 
+/// An old primary's certificate names its process, its history and its epoch.
+#[test]
+fn a_shard_is_closed_where_it_stands_in_an_epoch_that_is_over_and_left_alone_otherwise() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let end = |shard: &mut TestShard, latest| {
+        shard.run::<i64>(&scripts::end_epoch(&shard.keys, shard.shard, latest)).unwrap()
+    };
+    assert_eq!(end(&mut shard, 1), 0);
+    assert!(matches!(
+        shard.decide(&[book(&event, "a", "ann", 0, &[(0, 1)])]).unwrap()[..],
+        [Outcome::Changed(_)]
+    ));
+    assert_eq!((end(&mut shard, 2), end(&mut shard, 2)), (1, 0));
+    let refused = shard.decide(&[book(&event, "b", "ann", 0, &[(0, 1)])]).unwrap_err();
+    assert_eq!(code(&refused), error_code::UNVERIFIED);
+
+    shard.certify(2);
+    assert_eq!(end(&mut shard, 2), 0);
+    let key = shard.keys.shard(shard.shard);
+    redis::cmd("DEL").arg(key).query::<()>(&mut shard.redis).unwrap();
+    assert_eq!(end(&mut shard, 3), 0, "there is nothing to be closed");
+}
+
 #[test]
 fn a_recovery_is_told_whether_this_is_still_the_redis_in_which_it_began() {
     let mut shard = TestShard::certified();
