@@ -1,11 +1,12 @@
 //! PostgreSQL: connections, whether it answers, and the time-outs of everything asked of it.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use boxoffice_schema::DecodeError;
-use boxoffice_schema::shard::ShardCount;
+use boxoffice_schema::shard::{Shard, ShardCount};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::identity::{self, KeyRingWriter, Mode};
+use crate::inventory::Epochs;
 
 /// Everything that one request asks of PostgreSQL, the wait for a connection included.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1_200);
@@ -96,13 +98,18 @@ pub(crate) struct Probe {
     shards: ShardCount,
     mode: Mode,
     keys: KeyRingWriter,
+    epochs: Arc<Epochs>,
     connection: Option<PgConnection>,
     health: watch::Sender<Result<(), String>>,
 }
 
 impl Database {
     /// PostgreSQL does not need to be there yet.
-    pub(crate) fn new(config: &Config, keys: KeyRingWriter) -> anyhow::Result<(Self, Probe)> {
+    pub(crate) fn new(
+        config: &Config,
+        keys: KeyRingWriter,
+        epochs: Arc<Epochs>,
+    ) -> anyhow::Result<(Self, Probe)> {
         let options = options(&config.database_url)?;
         let (sender, health) = watch::channel(Err("not connected yet".to_owned()));
         let pool = PgPoolOptions::new()
@@ -114,6 +121,7 @@ impl Database {
             shards: config.inventory.shards,
             mode: config.auth,
             keys,
+            epochs,
             connection: None,
             health: sender,
         };
@@ -253,7 +261,20 @@ impl Probe {
         } else {
             self.keys.replace(found.keys_version, identity::live(connection).await?);
         }
+        self.hear_epochs().await?;
         Ok(found)
+    }
+
+    /// A recovery takes its epoch in PostgreSQL before any Redis hears of it.
+    async fn hear_epochs(&mut self) -> sqlx::Result<()> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let query = sqlx::query_as("SELECT shard, recovery_epoch FROM shards");
+        let begun: Vec<(i16, i32)> = query.fetch_all(connection).await?;
+        for (shard, epoch) in begun {
+            // Neither is ever below 0.
+            self.epochs.raise(Shard::from_number(shard.unsigned_abs()), epoch.unsigned_abs());
+        }
+        Ok(())
     }
 
     /// An outage is said once, and so is its end.

@@ -23,7 +23,7 @@ use crate::database::{Database, Probe};
 use crate::error::{Code, Problem};
 use crate::find::Stores;
 use crate::identity::{Authentication, JwksReader, KeyRing, Mode, Tokens};
-use crate::inventory::{self, Inventory, Workers};
+use crate::inventory::{self, Epochs, Inventory, Workers};
 use crate::limits::{Limits, Stream};
 use crate::observe::observe;
 use crate::office::Office;
@@ -63,13 +63,15 @@ impl Application {
             .with_context(|| format!("BOXOFFICE_LISTEN: {} cannot be bound", config.listen))?;
         let port = listener.local_addr().context("BOXOFFICE_LISTEN")?.port();
         let (keys, keys_writer) = KeyRing::new(config.keys_kept);
-        let (database, mut probe) = Database::new(&config, keys_writer)?;
+        let epochs = Arc::new(Epochs::new(config.inventory.keys.clone(), config.inventory.shards));
+        let (database, mut probe) = Database::new(&config, keys_writer, epochs.clone())?;
         probe.look().await?;
         let inventory_stop = CancellationToken::new();
         if config.strict {
-            inventory::refuse_unsafe(&config.inventory).await?;
+            inventory::refuse_unsafe(&config.inventory, epochs.clone()).await?;
         }
-        let (inventory, inventory_workers) = Inventory::start(config.inventory.clone(), &inventory_stop)?;
+        let (inventory, inventory_workers) =
+            Inventory::start(config.inventory.clone(), epochs, &inventory_stop)?;
         wait_for(&inventory).await;
         let stores = Stores { inventory, database };
         let (authentication, jwks) = authentication(&config, keys).await?;

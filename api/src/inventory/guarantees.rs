@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::link::Link;
-use super::{Acknowledge, InventoryError, Settings, Shared};
+use super::{Acknowledge, Epochs, InventoryError, Settings, Shared};
 
 /// How often Redis is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -50,9 +50,9 @@ struct Standing {
 ///
 /// # Errors
 /// Lists everything that is wrong; or says that Redis did not answer for ten seconds.
-pub(crate) async fn refuse_unsafe(settings: &Settings) -> anyhow::Result<()> {
+pub(crate) async fn refuse_unsafe(settings: &Settings, epochs: Arc<Epochs>) -> anyhow::Result<()> {
     let mut keepers = JoinSet::new();
-    let link = Link::start(settings, &mut keepers)?;
+    let link = Link::start(settings, epochs, &mut keepers)?;
     let since = Instant::now();
     let standing = loop {
         match read(&link).await {

@@ -18,6 +18,7 @@ use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::epochs::Epochs;
 use super::{InventoryError, Settings};
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -58,6 +59,7 @@ pub(super) struct Link {
     patience: Duration,
     client: Client,
     config: AsyncConnectionConfig,
+    epochs: Arc<Epochs>,
     state: Arc<watch::Sender<State>>,
 }
 
@@ -85,10 +87,14 @@ impl Link {
     ///
     /// # Errors
     /// Where the address of Redis cannot be one.
-    pub(super) fn start(settings: &Settings, keepers: &mut JoinSet<()>) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        settings: &Settings,
+        epochs: Arc<Epochs>,
+        keepers: &mut JoinSet<()>,
+    ) -> anyhow::Result<Self> {
         let (client, config) = (client(settings)?, connection_config(settings));
-        let link =
-            Self { users: Users::Clients, patience: Duration::ZERO, client, config, state: unconnected() };
+        let (users, patience, state) = (Users::Clients, Duration::ZERO, unconnected());
+        let link = Self { users, patience, client, config, epochs, state };
         let kept = link.clone();
         keepers.spawn(async move { kept.keep_connected(&mut 0).await });
         Ok(link)
@@ -212,7 +218,7 @@ impl Link {
         let mut retry = RETRY_FIRST;
         loop {
             let since = Instant::now();
-            match self.client.get_multiplexed_async_connection_with_config(&self.config).await {
+            match self.connect().await {
                 Ok(connection) => {
                     self.say_connected();
                     *number += 1;
@@ -244,17 +250,32 @@ impl Link {
         }
     }
 
+    /// A connection in which nothing is sold that stands in an ended epoch.
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        let mut connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        self.epochs.close_what_is_over(&mut connection).await?;
+        Ok(connection)
+    }
+
     /// Returns when Redis does not answer within the connection's time-out, has become a replica, or is a primary without its
     /// replicas in whose place another one answers by now. Another error is an answer.
     async fn until_of_no_use(&self, mut connection: MultiplexedConnection) -> RedisError {
+        let mut heard = None;
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             let beat = redis::cmd("EVAL").arg(BEAT).arg(0).query_async::<Value>(&mut connection).await;
+            // The other connections follow the clients'.
+            let version = self.epochs.version();
+            if self.users == Users::Clients
+                && heard.replace(version) != Some(version)
+                && let Err(error) = self.epochs.close_what_is_over(&mut connection).await
+            {
+                return error;
+            }
             let Err(error) = beat else { continue };
             if is_broken(&error) {
                 return error;
             }
-            // The other connections follow the clients'.
             if self.users == Users::Clients && error.code() == Some("NOREPLICAS") {
                 if self.leads_elsewhere(&mut connection).await {
                     return error;

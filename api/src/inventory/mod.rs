@@ -14,6 +14,7 @@ mod acknowledge;
 mod batcher;
 mod crowd;
 mod deliveries;
+mod epochs;
 mod expirer;
 mod guarantees;
 mod link;
@@ -49,6 +50,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use epochs::Epochs;
 pub(crate) use guarantees::refuse_unsafe;
 pub(crate) use made::{Again, FirstResponse};
 
@@ -138,6 +140,15 @@ pub(crate) enum Booked {
     Again(Again),
 }
 
+/// What was known of a shard before Redis was asked.
+#[derive(Clone, Copy)]
+struct Known {
+    /// How far Kafka had confirmed it.
+    confirmed: Position,
+    /// The latest epoch.
+    epoch: u32,
+}
+
 /// What all tasks of an inventory share.
 struct Shared {
     settings: Settings,
@@ -145,6 +156,7 @@ struct Shared {
     instance: String,
     background: Link,
     log: DecisionLog,
+    epochs: Arc<Epochs>,
     acknowledgements: Acknowledgements,
     pressure: Pressure,
     made: Made,
@@ -176,14 +188,19 @@ impl Inventory {
     ///
     /// # Errors
     /// Where an address cannot be one, or a Kafka client cannot be made.
-    pub(crate) fn start(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<(Self, Workers)> {
+    pub(crate) fn start(
+        settings: Settings,
+        epochs: Arc<Epochs>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<(Self, Workers)> {
         let (mut tasks, mut keepers) = (JoinSet::new(), JoinSet::new());
         let shards: Vec<Shard> = settings.shards.shards().collect();
         let instance = Uuid::now_v7().to_string();
-        let link = Link::start(&settings, &mut keepers)?;
+        let link = Link::start(&settings, epochs.clone(), &mut keepers)?;
         let shared = Arc::new(Shared {
             background: link.of_the_background(settings.redis_timeout, &mut keepers),
             log: DecisionLog::new(&settings, &instance)?,
+            epochs,
             acknowledgements: Acknowledgements::new(settings.shards),
             pressure: Pressure::default(),
             made: Made::default(),
@@ -235,7 +252,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
         let target = *request.target();
-        let known = self.known(target);
+        let known = self.known(target.event_id);
         let looks = self.looks();
         if let Some(again) = looks.replays.of(&request).await? {
             let target = Target { booking_id: again.booking_id, ..target };
@@ -271,7 +288,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
         let target = *request.target();
-        let known = self.known(target);
+        let known = self.known(target.event_id);
         Ok(self.acknowledged(known, target, self.confirmations.decide(request).await?).await?.outcome)
     }
 
@@ -281,7 +298,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
         let target = *request.target();
-        let known = self.known(target);
+        let known = self.known(target.event_id);
         Ok(self.acknowledged(known, target, self.cancellations.decide(request).await?).await?.outcome)
     }
 
@@ -300,7 +317,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        let known = self.known(target);
+        let known = self.known(target.event_id);
         let Some(image) = self.shown(target).await? else { return Ok(None) };
         self.wait_for(known, target, image.position).await?;
         Ok(Some(image))
@@ -351,7 +368,7 @@ impl Inventory {
         event: EventId,
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
-        let known = self.shared.acknowledgements.known(self.shard_of(event));
+        let known = self.known(event);
         let (letter, json): (String, Vec<u8>) = self.link.run(call).await?;
         self.is_of_now(known, event, None).await?;
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
@@ -363,15 +380,17 @@ impl Inventory {
         InventoryHealth { redis: self.link.health(), kafka: self.shared.log.health() }
     }
 
-    /// How far the booking's shard is known to be confirmed.
-    fn known(&self, target: Target) -> Position {
-        self.shared.acknowledgements.known(self.shard_of(target.event_id))
+    /// To be asked for before Redis is.
+    fn known(&self, event: EventId) -> Known {
+        let shard = self.shard_of(event);
+        let confirmed = self.shared.acknowledgements.known(shard);
+        Known { confirmed, epoch: self.shared.epochs.latest(shard).max(confirmed.epoch) }
     }
 
     /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here.
     async fn acknowledged(
         &self,
-        known: Position,
+        known: Known,
         target: Target,
         decided: Decided,
     ) -> Result<Decided, InventoryError> {
@@ -399,7 +418,7 @@ impl Inventory {
     /// address leads again, and whose certificate holds. What is of that epoch needs no question.
     async fn is_of_now(
         &self,
-        known: Position,
+        known: Known,
         event: EventId,
         shown: Option<u32>,
     ) -> Result<(), InventoryError> {
@@ -411,12 +430,7 @@ impl Inventory {
     }
 
     /// Waits until Kafka has what Redis has shown of a booking.
-    async fn wait_for(
-        &self,
-        known: Position,
-        target: Target,
-        position: Position,
-    ) -> Result<(), InventoryError> {
+    async fn wait_for(&self, known: Known, target: Target, position: Position) -> Result<(), InventoryError> {
         self.is_of_now(known, target.event_id, Some(position.epoch)).await?;
         #[cfg(feature = "mutants")]
         if boxoffice_schema::mutants::is_off("ack-before-write") {
@@ -426,7 +440,7 @@ impl Inventory {
             return Ok(());
         }
         let shard = self.shard_of(target.event_id);
-        match self.shared.acknowledgements.reached(shard, known, position).await? {
+        match self.shared.acknowledgements.reached(shard, known.confirmed, position).await? {
             Reached::Confirmed => Ok(()),
             // This instance had not heard of the recovery when it asked Redis, or asked before it. Whatever stands in the
             // way of asking again: the client was shown nothing, and the decision may stand.
