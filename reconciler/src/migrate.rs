@@ -14,8 +14,6 @@ use crate::config::Config;
 use crate::servers::wait_for;
 use crate::{guarantees, kafka, postgres};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../schema/migrations");
-
 /// How long a server may take to come up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +31,7 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     // An index of a large table takes its time. The connection is not used for anything else.
     let mut connection = pool.acquire().await?.detach();
     sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-    MIGRATIONS.run(&mut connection).await.context("the migrations failed")?;
+    migrations().run(&mut connection).await.context("the migrations failed")?;
     connection.close().await?;
     install(&pool, config.shards).await?;
     tracing::info!(shards = config.shards.get(), "PostgreSQL is prepared");
@@ -45,6 +43,14 @@ pub async fn migrate(config: &Config) -> anyhow::Result<()> {
     guarantees::say(&wait_for("Kafka", PATIENCE, || guarantees::complaints(config)).await?);
     pool.close().await;
     Ok(())
+}
+
+/// Those of this version. What a newer one has migrated is left as it is: this one can work with that, and where an
+/// installation goes back to it, `migrate` runs first.
+fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("../schema/migrations");
+    migrations.set_ignore_missing(true);
+    migrations
 }
 
 async fn install(pool: &PgPool, shards: ShardCount) -> anyhow::Result<()> {

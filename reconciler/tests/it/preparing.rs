@@ -21,6 +21,20 @@ async fn preparing_twice_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_newer_version_has_migrated_is_left_as_it_is() {
+    let stack = Stack::prepare().await;
+    stack
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'of a newer version', true, '\\x00', 0)",
+        )
+        .await;
+    migrate::migrate(&stack.config).await.unwrap();
+    assert_eq!(stack.number("SELECT max(version) FROM _sqlx_migrations").await, 9999);
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_number_of_shards_is_refused() {
     let stack = Stack::prepare().await;
     let mut config = stack.config.clone();
