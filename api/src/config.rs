@@ -243,6 +243,7 @@ impl Options {
         );
         let tokens = self.tokens()?;
         let bounds = self.bounds()?;
+        let outbox = self.outbox()?;
         let brokers = self.kafka_brokers.filter(|brokers| !brokers.is_empty());
         Ok(Config {
             listen: self.listen,
@@ -260,11 +261,7 @@ impl Options {
                 topic: self.kafka_topic,
                 shards: ShardCount::new(self.shards).context("BOXOFFICE_SHARDS")?,
                 keys: Keys::new(self.redis_prefix),
-                outbox: OutboxBounds {
-                    frames: self.outbox_max_frames,
-                    bytes: self.outbox_max_bytes,
-                    age_ms: self.outbox_max_age_ms,
-                },
+                outbox,
                 queue: usize::try_from(self.queue_per_shard).context("BOXOFFICE_QUEUE_PER_SHARD")?,
                 redis_timeout: Duration::from_millis(self.redis_timeout_ms),
                 lease: Duration::from_millis(self.lease_ms),
@@ -296,6 +293,25 @@ impl Options {
             patience: Duration::from_secs(self.client_seconds),
             // The other half, and what clients leave of this one, is for the relay.
             shutdown: Duration::from_secs(self.shutdown_seconds) / 2,
+        })
+    }
+
+    /// None may be 0, by which nobody can mean what it does.
+    fn outbox(&self) -> anyhow::Result<OutboxBounds> {
+        for (name, bound) in [
+            ("BOXOFFICE_OUTBOX_MAX_FRAMES", self.outbox_max_frames),
+            ("BOXOFFICE_OUTBOX_MAX_BYTES", self.outbox_max_bytes),
+            ("BOXOFFICE_OUTBOX_MAX_AGE_MS", self.outbox_max_age_ms),
+        ] {
+            ensure!(
+                bound >= 1,
+                "{name} must be 1 or more: 0 would refuse bookings, and is not \"without bound\""
+            );
+        }
+        Ok(OutboxBounds {
+            frames: self.outbox_max_frames,
+            bytes: self.outbox_max_bytes,
+            age_ms: self.outbox_max_age_ms,
         })
     }
 
@@ -368,4 +384,29 @@ fn database_url(url: SecretString) -> anyhow::Result<SecretString> {
 fn redis_url(url: SecretString) -> anyhow::Result<SecretString> {
     url.expose_secret().into_connection_info().context("BOXOFFICE_REDIS_URL is not a Redis URL")?;
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn options(flag: &'static str, value: &'static str) -> Options {
+        let servers = ["--database-url=postgres://h/d", "--redis-url=redis://h/", "--kafka-brokers=h:9092"];
+        Options::parse_from(["boxoffice-api"].into_iter().chain(servers).chain([flag, value]))
+    }
+
+    #[test]
+    fn a_bound_of_the_outbox_by_which_nothing_is_sold_is_refused() {
+        for (flag, name) in [
+            ("--outbox-max-frames", "BOXOFFICE_OUTBOX_MAX_FRAMES"),
+            ("--outbox-max-bytes", "BOXOFFICE_OUTBOX_MAX_BYTES"),
+            ("--outbox-max-age-ms", "BOXOFFICE_OUTBOX_MAX_AGE_MS"),
+        ] {
+            let refusal = options(flag, "0").checked().unwrap_err().to_string();
+            assert!(refusal.starts_with(name), "{refusal}");
+            options(flag, "1").checked().unwrap();
+        }
+    }
 }
