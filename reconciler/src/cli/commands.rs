@@ -22,6 +22,8 @@ use super::{Alarms, DeadLetters, Gaps, Manner, What};
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(listen) = config.metrics_listen {
         telemetry::serve_metrics(listen)?;
+        // There before a lease is: of a process that never gets one, a sum over all would say nothing.
+        metrics::gauge!(telemetry::name::LEADER).set(0.0);
     }
     let shutdown = CancellationToken::new();
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
