@@ -66,7 +66,7 @@ impl LogEnd {
             // Kafka being away is said by the pipeline.
             let Some(Ok(bounds)) = found.get(&shard) else { continue };
             let lag = u32::try_from(bounds.high - next_offset).unwrap_or(0);
-            metrics::gauge!(name::LAG_RECORDS, "shard" => shard.number().to_string()).set(lag);
+            metrics::gauge!(name::LAG_RECORDS, "shard" => shard.to_string()).set(lag);
             let to = confirmed
                 .get(&shard)
                 .filter(|confirmed| confirmed.epoch == epoch)
