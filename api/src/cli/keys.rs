@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use super::show;
@@ -43,17 +43,15 @@ pub(super) enum Keys {
     },
     /// End a key. Every API refuses it within 5 seconds.
     Revoke {
-        /// Its id, with or without the prefix.
-        #[arg(value_parser = key_id)]
-        id: KeyId,
+        /// Its id, with or without the prefix; or the whole key.
+        id: SecretString,
         #[command(flatten)]
         manner: Manner,
     },
     /// Make another key for the same holder; the old one stays valid for a while.
     Rotate {
-        /// The old one's id, with or without the prefix.
-        #[arg(value_parser = key_id)]
-        id: KeyId,
+        /// The old one's id, with or without the prefix; or the whole key.
+        id: SecretString,
         /// Hours for which both are valid; 0 ends the old one now.
         #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=8_760))]
         overlap_hours: u32,
@@ -103,10 +101,11 @@ pub(super) async fn run(command: Keys, database_url: SecretString) -> anyhow::Re
         }
         Keys::List { all, json } => show::keys(&identity::list(&mut connection, all).await?, json),
         Keys::Revoke { id, manner } => {
-            let row = identity::revoke(&mut connection, id, &manner.actor()).await?;
+            let row = identity::revoke(&mut connection, key_id(&id)?, &manner.actor()).await?;
             show::keys(&[row], manner.json)
         }
         Keys::Rotate { id, overlap_hours, life, manner } => {
+            let id = key_id(&id)?;
             let overlap = TimeDelta::hours(i64::from(overlap_hours));
             let (expires_at, by) = (life.end(), manner.actor());
             let (row, text) = identity::rotate(&mut connection, id, overlap, expires_at, &by).await?;
@@ -155,10 +154,13 @@ fn scope(name: &str) -> Result<Scope, String> {
     })
 }
 
-fn key_id(text: &str) -> Result<KeyId, String> {
-    let id = text.strip_prefix(PREFIX).unwrap_or(text);
-    // Whoever pastes a whole key here has put its secret into the shell's history, which the error does not repeat.
-    KeyId::parse(id).ok_or_else(|| "an id has 16 hexadecimal digits, as `keys list` shows it".to_owned())
+/// Also of a whole key: whoever pastes one wants it to end. It is not for the parser of the command line to read, which
+/// repeats what it refuses.
+fn key_id(text: &SecretString) -> anyhow::Result<KeyId> {
+    let text = text.expose_secret();
+    let text = text.strip_prefix(PREFIX).unwrap_or(text);
+    let (id, _secret) = text.split_once('_').unwrap_or((text, ""));
+    KeyId::parse(id).context("an id has 16 hexadecimal digits, as `keys list` shows it")
 }
 
 fn storefront(text: &str) -> Result<String, String> {

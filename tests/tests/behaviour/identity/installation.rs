@@ -61,8 +61,20 @@ async fn no_secret_is_in_the_help_or_in_what_a_wrong_setting_is_answered_with() 
     wrong.database_url = "postgres://u:hunter2@127.0.0.1:9/d".to_owned();
     let said = command(&wrong, &["keys", "list"]).unwrap_err();
     assert!(said.contains("PostgreSQL does not answer") && !said.contains("hunter2"), "{said}");
-    let said = command(&settings, &["keys", "revoke", &key.text]).unwrap_err();
-    assert!(said.contains("16 hexadecimal digits"), "{said}");
+    let secret = key.text.rsplit('_').next().unwrap();
+    let said = command(&settings, &["keys", "revoke", secret]).unwrap_err();
+    assert!(said.contains("16 hexadecimal digits") && !said.contains(secret), "{said}");
+}
+
+#[tokio::test]
+async fn a_whole_key_does_for_its_id_and_its_secret_is_not_repeated() {
+    let settings = migrated().await;
+    let key = Key::operator(&settings);
+    let secret = key.text.rsplit('_').next().unwrap();
+    let said = command(&settings, &["keys", "rotate", &key.text]).unwrap();
+    assert!(said.contains("This is the whole key") && !said.contains(secret), "{said}");
+    let said = command(&settings, &["keys", "revoke", &key.text]).unwrap();
+    assert!(said.contains(&key.id) && said.contains("revoked") && !said.contains(secret), "{said}");
 }
 
 #[tokio::test]

@@ -217,7 +217,7 @@ async fn a_key_is_shown_once_and_its_secret_is_kept_nowhere() {
 
 #[tokio::test]
 async fn a_key_that_would_be_too_mighty_or_endless_is_not_made() {
-    let (world, operator) = operated(&KEYS).await;
+    let (world, _) = operated(&KEYS).await;
     for bad in [
         vec!["keys", "create", "x", "--storefront", "acme", "--scopes", "events:write"],
         vec!["keys", "create", "x", "--storefront", "acme", "--operator", "--scopes", "bookings:read"],
@@ -229,7 +229,6 @@ async fn a_key_that_would_be_too_mighty_or_endless_is_not_made() {
         vec!["keys", "create", "x", "--operator", "--scopes", "bookings:read", "--expires-in-days", "0"],
         vec!["keys", "create", "x", "--operator", "--scopes", "bookings:read", "--expires-in-days", "4000"],
         vec!["keys", "revoke", "0123456789abcdef"],
-        vec!["keys", "revoke", &operator.text],
         vec!["keys", "rotate", "' OR 1=1 --"],
     ] {
         command(&world.settings, &bad).unwrap_err();
