@@ -1,4 +1,5 @@
-"""A proxy in front of the API that keeps two answers to itself, then has none, then works: once for each idempotency key."""
+"""A proxy in front of the API that finds the request too slow, keeps two answers to itself, then turns it away twice, then
+works: once for each idempotency key."""
 
 import http.client
 import threading
@@ -7,8 +8,13 @@ from urllib.parse import urlsplit
 
 PASSED_ON = ("Content-Type", "Idempotency-Key", "Authorization")
 
-# The attempts that are not passed on, with what `Retry-After` says to them: a proxy may send a date.
-TURNED_AWAY = {3: "Wed, 21 Oct 2015 07:28:00 GMT", 4: "1"}
+# The attempts that are not passed on, with the status and the fields that they get: a proxy may send a date. 408 is the first,
+# since whoever takes it for final has no lost answer yet after which they would ask again in any case.
+TURNED_AWAY = {
+    1: (408, {}),
+    4: (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    5: (503, {"Retry-After": "1"}),
+}
 
 
 class Flaky(ThreadingHTTPServer):
@@ -32,12 +38,12 @@ class Handler(BaseHTTPRequestHandler):
         key = self.headers["Idempotency-Key"]
         attempt = self.server.seen[key] = self.server.seen.get(key, 0) + 1
         if attempt in TURNED_AWAY:
-            return self.answer(503, {"Retry-After": TURNED_AWAY[attempt]}, b"{}")
+            return self.answer(*TURNED_AWAY[attempt], b"{}")
         status, headers, answer = self.ask(body)
-        if attempt == 1:
+        if attempt == 2:
             # The booking is made, and all that its buyer hears is a status that proxies have made up.
             return self.answer(520, {}, b"")
-        if attempt == 2:
+        if attempt == 3:
             self.close_connection = True
             return None
         return self.answer(status, headers, answer)

@@ -24,7 +24,8 @@ pub(crate) async fn read_json(request: &HttpRequest, mut payload: Payload) -> Re
     if declared_size(request.headers()).is_some_and(|size| size > SIZE_MAX) {
         return Err(Problem::new(Code::BodyTooLarge));
     }
-    let late = |_| Problem::because(Code::MalformedRequest, "The body did not arrive in time.");
+    let late =
+        |_| Problem::because(Code::MalformedRequest, "The body did not arrive in time: repeat the request.");
     let deadline = Instant::now() + ARRIVES_WITHIN;
     let mut body = pin!(gather(&mut payload));
     match at_once(body.as_mut()).await {
