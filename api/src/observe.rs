@@ -22,7 +22,7 @@ use uuid::Uuid;
 use crate::error::{Code, Problem};
 use crate::routes::limited;
 use crate::telemetry::{HTTP_REQUESTS, HTTP_SECONDS};
-use crate::transport::protect;
+use crate::transport::{end_instead_of_upgrading, protect};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -67,6 +67,7 @@ pub(crate) async fn observe(
     log(route, http.method(), response.status(), elapsed, text, problem.as_ref());
     limited::mark(&http, &mut response);
     protect(route, &http, &mut response);
+    end_instead_of_upgrading(&http, &mut response);
     response.headers_mut().insert(REQUEST_ID.clone(), request_id.0);
     Ok(ServiceResponse::new(http, response))
 }

@@ -1,14 +1,14 @@
-//! What every answer tells browsers, and which other sites' pages may call.
+//! What every answer tells browsers and connections, and which other sites' pages may call.
 
 use std::str::FromStr;
 
 use actix_cors::Cors;
-use actix_web::http::Method;
 use actix_web::http::header::{
     ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderName,
     HeaderValue, IF_MATCH, IF_NONE_MATCH, LINK, LOCATION, REFERRER_POLICY, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
+use actix_web::http::{ConnectionType, Method};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use reqwest::Url;
@@ -51,6 +51,15 @@ pub(crate) fn protect(route: &str, request: &HttpRequest, response: &mut HttpRes
     }
     if is_secure {
         headers.insert(STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+}
+
+/// Says that the connection ends, where the request asked to upgrade it. Nothing here is upgraded, and actix keeps no such
+/// connection; it would send `Connection: Upgrade` back, and a client that took that for more than it is would lose its next
+/// request (RFC 9112, section 9.6).
+pub(crate) fn end_instead_of_upgrading(request: &HttpRequest, response: &mut HttpResponse) {
+    if request.head().connection_type() == ConnectionType::Upgrade {
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
 }
 

@@ -28,7 +28,7 @@ use crate::office::Office;
 use patience::{KEEP_ALIVE, Patient};
 
 pub(crate) use certificate::{TlsFiles, tls};
-pub(crate) use fields::{Origins, protect};
+pub(crate) use fields::{Origins, end_instead_of_upgrading, protect};
 
 /// How long the head of a connection's first request may take; then 408.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);

@@ -105,6 +105,27 @@ async fn a_bare_line_feed_ends_a_line_and_hides_nothing() {
     assert_eq!(world.counts(&event, 0).await, (0, 0, 10));
 }
 
+/// As Java's client asks by default. A connection that ends without a word loses the request that is sent next.
+#[tokio::test]
+async fn a_request_to_upgrade_is_answered_and_told_that_its_connection_ends() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let body = event.request("ann", 1).to_string();
+    let asks = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+    let booking =
+        booking_head(&event.id, "k") + asks + &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    let read = format!("GET /v1/events/{} HTTP/1.1\r\nHost: boxoffice\r\n{asks}\r\n", event.id);
+    let nowhere = format!("GET /nowhere HTTP/1.1\r\nHost: boxoffice\r\n{asks}\r\n");
+    for (sent, status) in [(booking, 201), (read, 200), (nowhere, 404)] {
+        let mut client = Raw::to(&world).await;
+        client.send(&sent).await;
+        let answer = client.answer().await.unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{answer:?}");
+        client.ended().await;
+    }
+    assert_eq!(world.counts(&event, 0).await, (0, 1, 9));
+}
+
 #[tokio::test]
 async fn what_follows_a_refused_body_is_not_taken_for_a_request() {
     let world = World::start().await;
