@@ -76,7 +76,7 @@ pub(crate) async fn confirm(
 
 /// Give the tickets back
 ///
-/// No body. Already cancelled or expired: unchanged.
+/// No body. Already cancelled or expired: unchanged. An event that is over may be in PostgreSQL alone: then 409 `not_on_sale`.
 #[utoipa::path(
     post,
     path = "/v1/events/{event_id}/bookings/{booking_id}/cancel",
