@@ -30,7 +30,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// All looks behind the first one end after so long: what was seen before them is an answer too, and a client waits for it.
 const LOOKS_WITHIN: Duration = Duration::from_millis(500);
 
-/// What Redis and PostgreSQL say of an event at one moment; a side that cannot be reached is null.
+/// What Redis and PostgreSQL say of an event at one moment; a side that cannot be reached or read is null.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Audit)]
 pub(crate) struct AuditBody {
@@ -187,7 +187,7 @@ async fn look(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Probl
     match (postgres, redis) {
         // Every event begins in PostgreSQL, so that it knows.
         (Ok(None), _) => Err(Problem::new(Code::EventNotFound)),
-        (Ok(counts), redis) => Ok(Sides { postgres: counts, redis: reached(redis)? }),
+        (Ok(counts), redis) => Ok(Sides { postgres: counts, redis: reached(id, redis)? }),
         (Err(_), Ok(snapshot)) if snapshot.event.is_some() => {
             Ok(Sides { postgres: None, redis: Some(snapshot) })
         }
@@ -195,11 +195,19 @@ async fn look(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Probl
     }
 }
 
-/// A Redis of which more is asked than it can answer is as far out of reach as one that is away.
-fn reached(redis: Result<EventSnapshot, InventoryError>) -> Result<Option<EventSnapshot>, Problem> {
+/// A Redis of which more is asked than it can answer is as far out of reach as one that is away. Where it holds what cannot be
+/// read, an audit is asked for more than ever, and has the other side to show.
+fn reached(
+    id: EventId,
+    redis: Result<EventSnapshot, InventoryError>,
+) -> Result<Option<EventSnapshot>, Problem> {
     match redis {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(InventoryError::RedisUnavailable(_) | InventoryError::Overloaded) => Ok(None),
+        Err(error @ InventoryError::Corrupt(_)) => {
+            tracing::error!(event = %id, %error, "an audit cannot read Redis' side of an event and leaves it out");
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -279,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_redis_of_which_too_much_is_asked_is_a_side_that_cannot_be_reached() {
-        assert!(reached(Err(InventoryError::Overloaded)).unwrap().is_none());
-        assert!(reached(Err(InventoryError::RedisUnavailable("away".to_owned()))).unwrap().is_none());
+        let id = EventId::from_bytes([1; 16]);
+        assert!(reached(id, Err(InventoryError::Overloaded)).unwrap().is_none());
+        assert!(reached(id, Err(InventoryError::RedisUnavailable("away".to_owned()))).unwrap().is_none());
     }
 }

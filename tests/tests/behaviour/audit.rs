@@ -101,6 +101,24 @@ async fn what_a_redis_that_is_behind_has_lost_is_drift() {
     assert!(counts["redis"].is_null() && counts["drift"].is_null(), "{counts}");
 }
 
+/// Somebody has taken a counter out of Redis: whoever looks for what is wrong is shown the other side, and no error.
+#[tokio::test]
+async fn a_side_that_cannot_be_read_is_null_as_one_that_cannot_be_reached() {
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.drained(&event).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    let taken: i64 = world.redis(redis::cmd("HDEL").arg(world.event_key(&event)).arg("held0")).await;
+    assert_eq!(taken, 1);
+    let audit = world.get(&format!("/v1/events/{}/audit", event.id)).await.expect(200);
+    assert!(audit["redis"].is_null() && audit["lag"].is_null(), "{audit}");
+    let counts = &audit["ticket_types"][0];
+    assert!(counts["redis"].is_null() && counts["drift"].is_null(), "{audit}");
+    assert_eq!(counts["postgres"], json!({"capacity": 10, "held": 0, "sold": 3}), "{audit}");
+}
+
 /// The log stands still, so that no look finds both sides at one position, and five of them would take too long.
 #[tokio::test]
 async fn an_audit_answers_what_it_has_seen_where_the_next_look_takes_too_long() {
