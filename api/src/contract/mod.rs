@@ -11,7 +11,7 @@ use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Components, Object, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Header, OpenApi as Document, RefOr, Response, ResponseBuilder};
+use utoipa::openapi::{OpenApi as Document, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, Modify, OpenApi};
 
 use parameters::IfNoneMatchHeader;
@@ -32,7 +32,8 @@ const DESCRIPTION: &str = "Sells exactly the tickets that exist. JSON; ids are U
     absent values are null. Unknown fields are refused (422). Unknown routes answer 404 `not_found`, other methods 405 \
     `method_not_allowed` with `Allow`; a call that needs a credential refuses without one, by 401 `unauthenticated`, unless \
     the installation runs without authentication. HEAD is GET without the body, OPTIONS \
-    answers 204 with `Allow`. Every answer carries `X-Request-Id`: the request's own where it has 1 to 128 \
+    answers 204 with `Allow`, and to a preflight of CORS 200 or 400. Every answer but those to preflights, and a bare 400, 408 or \
+    431 of the HTTP parser, carries `X-Request-Id`: the request's own where it has 1 to 128 \
     visible ASCII characters, a new one otherwise. New codes and new members of answers may be added; a client goes by \
     the status where it does not know a code, and ignores members that it does not know.";
 
@@ -130,24 +131,31 @@ fn bearer(format: &str, description: &str) -> Http {
     bearer.description(Some(description)).build()
 }
 
-/// Every read has a tag, and takes those that the client has.
+/// Every read has a tag, and takes those that the client has. Whoever has the body already is told all but that again.
 fn add_tags(read: &mut Operation) {
     let parameters = read.parameters.get_or_insert_with(Vec::new);
     parameters.extend(IfNoneMatchHeader::into_params(|| None).into_iter().map(RefOr::T));
-    let tag = header("Names what was read; for `If-None-Match`, and an event's for `If-Match`.");
-    let same = ResponseBuilder::new().description("What `If-None-Match` names is still right; no body.");
     let responses = &mut read.responses.responses;
-    responses.insert("304".to_owned(), same.build().into());
-    for status in ["200", "304"] {
-        if let Some(RefOr::T(response)) = responses.get_mut(status) {
-            response.headers.insert("ETag".to_owned(), tag.clone().into());
-        }
+    let Some(RefOr::T(whole)) = responses.get_mut("200") else { return };
+    add_header(whole, "ETag", "Names what was read; for `If-None-Match`, and an event's for `If-Match`.");
+    // Pages of lists are what is linked, and what comes compressed.
+    let is_list = whole.headers.contains_key("Link");
+    if is_list {
+        add_header(whole, "Vary", "`Accept-Encoding`: a page may come compressed or not.");
     }
+    let same = ResponseBuilder::new().description("What `If-None-Match` names is still right; no body.");
+    let mut same = same.build();
+    same.headers.clone_from(&whole.headers);
+    if is_list {
+        add_header(whole, "Content-Encoding", "`gzip` where the client takes it and the page is not small.");
+    }
+    responses.insert("304".to_owned(), same.into());
 }
 
-fn header(description: &str) -> Header {
+fn add_header(response: &mut Response, name: &str, description: &str) {
     let text = Object::with_type(Type::String);
-    HeaderBuilder::new().schema(Some(text)).description(Some(description)).build()
+    let header = HeaderBuilder::new().schema(Some(text)).description(Some(description)).build();
+    response.headers.insert(name.to_owned(), header.into());
 }
 
 /// What may be asked for too often says so, and how the client stands.
@@ -159,10 +167,9 @@ fn add_limits(operation: &mut Operation) {
 }
 
 fn add_to_answers(operation: &mut Operation, name: &str, description: &str) {
-    let header = header(description);
     for response in operation.responses.responses.values_mut() {
-        if let RefOr::T(Response { headers, .. }) = response {
-            headers.insert(name.to_owned(), header.clone().into());
+        if let RefOr::T(response) = response {
+            add_header(response, name, description);
         }
     }
 }

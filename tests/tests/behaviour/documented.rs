@@ -1,4 +1,5 @@
-//! Every answer that any of these tests gets is held against the contract: its status, and the code of its problem.
+//! Every answer that any of these tests gets is held against the contract: its status, its fields, and the code of its
+//! problem.
 
 use std::sync::LazyLock;
 
@@ -13,6 +14,20 @@ static PATHS: LazyLock<Value> = LazyLock::new(|| {
 
 /// What any address answers to a method that it does not have, or where there is nothing.
 const EVERYWHERE: [&str; 2] = ["method_not_allowed", "not_found"];
+
+/// Fields of HTTP's own and those that protect whoever reads an answer in a browser, which no call has to itself.
+const GENERAL: [&str; 10] = [
+    "cache-control",
+    "connection",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "referrer-policy",
+    "strict-transport-security",
+    "transfer-encoding",
+    "x-content-type-options",
+];
 
 /// Asserts that some operation at the address documents the answer. Methods are not told apart: a response does not
 /// name the one that it answers.
@@ -40,6 +55,20 @@ pub fn assert(path: &str, reply: &Reply) {
             .iter()
             .any(|answer| answer["content"]["application/problem+json"]["examples"].get(&code).is_some());
         assert!(said, "{path} answered {status} {code}, which the contract does not say");
+    }
+    for (name, value) in &reply.headers {
+        let name = name.as_str();
+        // Where other sites may call, every answer varies by who asks.
+        let is_of_cors = name.starts_with("access-control-")
+            || name == "vary" && value.to_str().unwrap().contains("Origin");
+        let said = |answer: &Value| {
+            let headers = answer["headers"].as_object();
+            headers.is_some_and(|headers| headers.keys().any(|said| said.eq_ignore_ascii_case(name)))
+        };
+        assert!(
+            is_of_cors || GENERAL.contains(&name) || answers.iter().copied().any(said),
+            "{path} answered {status} with {name}, which the contract does not say"
+        );
     }
 }
 
