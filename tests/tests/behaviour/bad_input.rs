@@ -118,6 +118,40 @@ async fn all_wrong_fields_are_named_at_once() {
     let body = json!({"customer": "", "items": [{"ticket_type_id": event.types[0], "quantity": 0}]});
     let problem = world.book(&event.id, "k", &body).await.refused(422, "validation_failed");
     assert_eq!(problem["errors"].as_array().unwrap().len(), 2, "{problem}");
+    let body = json!({
+        "customer": 7,
+        "items": [
+            {"ticket_type_id": event.types[0], "quantity": "2", "seat": {"row": 1, "number": 2}},
+            {"ticket_type_id": 5, "quantity": 1.5},
+            3,
+        ],
+        "hold": "yes",
+        "price": 0,
+    });
+    let problem = world.book(&event.id, "k", &body).await.refused(422, "validation_failed");
+    let mut named: Vec<&str> = problem["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["pointer"].as_str().unwrap())
+        .collect();
+    named.sort_unstable();
+    let wrong = [
+        "/customer",
+        "/hold",
+        "/items/0/quantity",
+        "/items/0/seat",
+        "/items/1/quantity",
+        "/items/1/ticket_type_id",
+        "/items/2",
+        "/price",
+    ];
+    assert_eq!(named, wrong, "{problem}");
+    let twice = r#"{"customer": "ann", "customer": "ann", "items": []}"#;
+    let refused = raw(&world, &event.id, Some("application/json"), twice).await;
+    let problem = refused.refused(422, "validation_failed");
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{problem}");
+    assert_eq!(problem["errors"][0]["message"], "duplicate field `customer`", "{problem}");
 }
 
 #[tokio::test]
