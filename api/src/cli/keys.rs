@@ -24,7 +24,7 @@ pub(super) enum Keys {
         name: String,
         #[command(flatten)]
         owner: Owner,
-        /// What it may do, by commas: events:write, bookings:write, bookings:read, audit:read, keys:write, limits:check.
+        /// What it may do, by commas: events:write, bookings:write, bookings:read, audit:read, limits:check.
         #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true, value_parser = scope)]
         scopes: Vec<Scope>,
         #[command(flatten)]

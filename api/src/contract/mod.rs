@@ -177,6 +177,7 @@ fn add_to_answers(operation: &mut Operation, name: &str, description: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Scope;
 
     const COMMITTED: &str = include_str!("../../../docs/openapi.json");
 
@@ -191,5 +192,13 @@ mod tests {
             "docs/openapi.json is not what the code says; refresh it, and look at what changed:\n\
              cargo run --locked -p boxoffice-api -- openapi > docs/openapi.json"
         );
+    }
+
+    #[test]
+    fn every_scope_that_a_key_may_have_allows_something() {
+        let document = document();
+        for scope in Scope::ALL {
+            assert!(document.contains(&format!("\"{scope}\"")), "no call asks for {scope}");
+        }
     }
 }

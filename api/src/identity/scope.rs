@@ -13,22 +13,14 @@ pub(crate) enum Scope {
     BookingsRead,
     /// Read the live invariant.
     AuditRead,
-    /// Manage keys. Nothing in the HTTP contract asks for it yet: keys are managed on the command line.
-    KeysWrite,
     /// Ask the rate limiter.
     LimitsCheck,
 }
 
 impl Scope {
     /// Every scope, in the order in which they are shown.
-    pub(crate) const ALL: [Self; 6] = [
-        Self::EventsWrite,
-        Self::BookingsWrite,
-        Self::BookingsRead,
-        Self::AuditRead,
-        Self::KeysWrite,
-        Self::LimitsCheck,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::EventsWrite, Self::BookingsWrite, Self::BookingsRead, Self::AuditRead, Self::LimitsCheck];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -36,7 +28,6 @@ impl Scope {
             Self::BookingsWrite => "bookings:write",
             Self::BookingsRead => "bookings:read",
             Self::AuditRead => "audit:read",
-            Self::KeysWrite => "keys:write",
             Self::LimitsCheck => "limits:check",
         }
     }

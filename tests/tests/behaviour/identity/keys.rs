@@ -223,6 +223,7 @@ async fn a_key_that_would_be_too_mighty_or_endless_is_not_made() {
         vec!["keys", "create", "x", "--storefront", "acme", "--operator", "--scopes", "bookings:read"],
         vec!["keys", "create", "x", "--scopes", "bookings:read"],
         vec!["keys", "create", "x", "--operator", "--scopes", "everything"],
+        vec!["keys", "create", "x", "--operator", "--scopes", "events:write,keys:write"],
         vec!["keys", "create", "x", "--operator"],
         vec!["keys", "create", "", "--operator", "--scopes", "bookings:read"],
         vec!["keys", "create", "x", "--storefront", "a{b}", "--scopes", "bookings:read"],
