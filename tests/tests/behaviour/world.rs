@@ -8,7 +8,7 @@ use boxoffice_schema::keys::Keys;
 use boxoffice_schema::shard::{Shard, ShardCount};
 use clap::Parser;
 use redis::FromRedisValue;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::task::JoinHandle;
@@ -305,6 +305,7 @@ impl World {
         })
         .await;
         let audit = last.into_inner();
+        assert_eq!(audit["gaps"], json!([]), "{audit}");
         for t in audit["ticket_types"].as_array().unwrap() {
             assert_eq!(t["drift"], 0, "{audit}");
         }
