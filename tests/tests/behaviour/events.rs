@@ -1,8 +1,9 @@
 //! Drafts, publication, and changes during the sale.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::gate::{Server, gated};
 use crate::http::id;
 use crate::world::World;
 
@@ -16,7 +17,7 @@ async fn a_draft_is_shown_but_not_sold_until_it_is_published() {
     assert_eq!(draft["status"], "draft");
     assert_eq!(draft["hold_seconds"], 600);
     for absent in ["sales_open_at", "sales_close_at", "per_customer_limit"] {
-        assert!(draft.get(absent).is_some_and(serde_json::Value::is_null), "{absent} is null, not absent");
+        assert!(draft.get(absent).is_some_and(Value::is_null), "{absent} is null, not absent");
     }
     assert_eq!(world.get(&format!("/v1/events/{event}")).await.expect(200), draft);
     let availability = world.availability(&event).await;
@@ -65,6 +66,50 @@ async fn a_draft_can_be_changed_freely() {
         let other = id(&world.post("/v1/events", &World::draft(&[1])).await.expect(201));
         world.patch(&other, &json!({"status": status})).await.refused(409, "not_on_sale");
     }
+}
+
+/// None of them is that of another, nor that of a draft as the tests send it.
+fn other_times() -> Value {
+    json!({
+        "starts_at": "2098-06-01T20:00:00.000Z",
+        "sales_open_at": "2021-02-03T04:05:06.789Z",
+        "sales_close_at": "2098-05-31T12:00:00.000Z",
+    })
+}
+
+#[track_caller]
+fn has_times(event: &Value, times: &Value) {
+    for (field, time) in times.as_object().unwrap() {
+        assert_eq!(event[field.as_str()], *time, "{field}: {event}");
+    }
+}
+
+#[tokio::test]
+async fn the_times_of_a_draft_can_be_changed_and_its_window_be_taken_away() {
+    let world = World::start().await;
+    let draft = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
+    for times in [other_times(), json!({"sales_open_at": null, "sales_close_at": null})] {
+        let changed = world.patch(&draft, &times).await.expect(200);
+        has_times(&changed, &times);
+        assert_eq!(world.get(&format!("/v1/events/{draft}")).await.expect(200), changed);
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_times_were_changed_while_it_was_sold_is_in_postgresql_as_it_is_in_redis() {
+    let (world, gate) = gated(Server::Redis, &[]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    // The change comes to a row that is there already, and is not the publication's.
+    world.drained(&event).await;
+    let changed = world.patch(&event.id, &other_times()).await.expect(200);
+    has_times(&changed, &other_times());
+    let path = format!("/v1/events/{}", event.id);
+    let live = world.get(&path).await;
+    assert_eq!((live.expect(200), live.header("boxoffice-stale")), (changed.clone(), None));
+    world.drained(&event).await;
+    gate.shut();
+    let recorded = world.get(&path).await;
+    assert_eq!((recorded.expect(200), recorded.header("boxoffice-stale")), (changed, Some("true")));
 }
 
 #[tokio::test]
