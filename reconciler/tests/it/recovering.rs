@@ -12,7 +12,9 @@ use boxoffice_schema::scripts::{
     restore_shard, restore_unschedule,
 };
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
+use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::repairing::insert_frozen_draft;
 use crate::sale::event_of;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
 
@@ -26,6 +28,8 @@ pub(crate) struct LiveSale {
 impl LiveSale {
     pub(crate) async fn publish(stack: &Stack, capacity: u32) -> Self {
         let mut event = event_of(FIRST, stack.config.shards, capacity);
+        event.sales_open_at = Some(event.created_at - TimeDelta::days(1));
+        event.sales_close_at = Some(event.starts_at - TimeDelta::days(1));
         event.per_customer_limit = Some(8);
         event.ticket_types[0].per_customer_limit = Some(6);
         let call = publish(&stack.config.keys(), FIRST, BOUNDS, &event);
@@ -61,6 +65,18 @@ impl LiveSale {
         let call = amend(&stack.config.keys(), FIRST, BOUNDS, self.id(), None, &[change]);
         let (letter, _): (String, String) = stack.run_script(&call).await;
         assert_eq!(letter, "C");
+    }
+
+    /// Puts the event off, and its window of sale with it, which stays open.
+    async fn put_off(&self, stack: &Stack) {
+        let later = |at: DateTime<Utc>| at + TimeDelta::hours(1);
+        for change in [
+            EventChange::StartsAt(later(self.event.starts_at)),
+            EventChange::SalesOpenAt(self.event.sales_open_at.map(later)),
+            EventChange::SalesCloseAt(self.event.sales_close_at.map(later)),
+        ] {
+            self.amend(stack, change).await;
+        }
     }
 
     pub(crate) async fn cancel(&self, stack: &Stack, id: BookingId) {
@@ -179,9 +195,12 @@ pub(crate) async fn inventory(stack: &Stack) -> BTreeMap<String, BTreeMap<Vec<u8
     found
 }
 
-/// A sale with bookings in every state, drained into PostgreSQL.
+/// A sale with bookings in every state and with other times than it began with, drained into PostgreSQL.
 pub(crate) async fn sold_in_every_state(stack: &Stack) -> LiveSale {
     let sale = LiveSale::publish(stack, 100).await;
+    // The row is there before the log comes to it, as the API leaves it, and has none of the times that the event has then.
+    insert_frozen_draft(stack, &sale).await;
+    sale.put_off(stack).await;
     for n in 0..20 {
         assert!(matches!(sale.book(stack, &format!("booked-{n}")).await, Outcome::Changed(_)));
         let held = sale.hold(stack, &format!("held-{n}"), 600_000).await;
