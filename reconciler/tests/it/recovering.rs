@@ -14,7 +14,7 @@ use boxoffice_schema::scripts::{
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::repairing::insert_frozen_draft;
+use crate::repairing::{insert_frozen_draft, redis_integer};
 use crate::sale::event_of;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
 
@@ -249,6 +249,37 @@ async fn a_redis_that_lost_all_its_data_gets_back_every_key_as_it_was() {
     service.stop().await;
     let (code, printed) = stack.command(&["once"]).await;
     assert_eq!(code, 0, "{printed}");
+    stack.remove().await;
+}
+
+/// The clock of the Redis that is restored may be behind it, and a hold that had run out would be alive again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_restored_goes_on_at_the_time_of_its_last_decision_whatever_that_was_about() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    let shard = stack.config.keys().shard(FIRST);
+    for (hours, is_about_the_event) in [(1, true), (2, false)] {
+        let ahead = (Utc::now() + TimeDelta::hours(hours)).timestamp_millis();
+        redis_integer(&stack, "HSET", &[shard.as_bytes(), b"clock", ahead.to_string().as_bytes()]).await;
+        if is_about_the_event {
+            sale.put_off(&stack).await;
+        } else {
+            assert!(matches!(sale.book(&stack, "a").await, Outcome::Changed(_)));
+        }
+        restart_redis(&stack).await;
+        stack.wait_until_certified().await;
+        let epoch = stack.position(FIRST).await.0;
+        stack.wipe_redis().await;
+        wait_until("the shard is certified in a new epoch", async || {
+            stack.position(FIRST).await.0 > epoch && stack.is_certified(FIRST).await
+        })
+        .await;
+        let clock = redis_integer(&stack, "HGET", &[shard.as_bytes(), b"clock"]).await;
+        assert!(clock >= ahead, "{clock} is before {ahead}");
+    }
+    service.stop().await;
     stack.remove().await;
 }
 
