@@ -10,6 +10,7 @@ mod contradictions;
 mod gaps;
 mod limiting;
 mod link;
+mod metrics;
 mod preparing;
 mod rebuilding;
 mod recovering;
