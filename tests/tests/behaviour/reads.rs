@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::gate::{Gate, Server};
+use crate::gate::{Gate, Server, gated};
 use crate::http::{Event, id};
 use crate::world::{Settings, World, eventually};
 
@@ -16,6 +16,57 @@ async fn a_booking_is_readable_right_after_its_answer() {
     for n in 0..20 {
         let booking = world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
         assert_eq!(world.booking(&event.id, &id(&booking)).await.expect(200), booking);
+    }
+}
+
+/// A booking in every state, and one of two ticket types that does not name them as the event does; as Redis shows them.
+async fn in_every_state(world: &World, event: &Event) -> Vec<Value> {
+    let hold = async |key: &str| world.book(&event.id, key, &event.hold(key, 2)).await.expect(201);
+    let expired = hold("expired").await;
+    // First, since the clock that it needs would let the others run out as well.
+    world.let_run_out(event, &expired).await;
+    eventually("the hold to expire", || async { world.counts(event, 0).await == (0, 0, 10) }).await;
+    let (held, paid, cancelled) = (hold("held").await, hold("paid").await, hold("cancelled").await);
+    world.confirm(&event.id, &id(&paid), "pay-1").await.expect(200);
+    world.cancel(&event.id, &id(&cancelled)).await.expect(200);
+    let mut both = event.request("both", 1);
+    both["items"] = json!([
+        {"ticket_type_id": event.types[1], "quantity": 3},
+        {"ticket_type_id": event.types[0], "quantity": 1},
+    ]);
+    let both = world.book(&event.id, "both", &both).await.expect(201);
+    let mut shown = Vec::new();
+    for booking in [expired, held, paid, cancelled, both] {
+        let read = world.booking(&event.id, &id(&booking)).await;
+        assert_eq!(read.header("boxoffice-stale"), None);
+        shown.push(read.expect(200));
+    }
+    shown
+}
+
+#[tokio::test]
+async fn a_booking_is_listed_and_shown_from_postgresql_as_it_was_shown_from_redis() {
+    let (world, gate) = gated(Server::Redis, &[]).await;
+    let mut draft = World::draft(&[10, 10]);
+    // So that nothing is too old for the outbox when a hold has run out.
+    draft["hold_seconds"] = json!(60);
+    let event = world.on_sale(&draft).await;
+    let mut shown = in_every_state(&world, &event).await;
+    let statuses: Vec<&Value> = shown.iter().map(|booking| &booking["status"]).collect();
+    assert_eq!(statuses, ["expired", "held", "confirmed", "cancelled", "confirmed"]);
+    assert_eq!(shown[2]["payment_reference"], "pay-1");
+    assert_eq!(shown[4]["items"][0]["ticket_type_id"], event.types[1]);
+    world.drained(&event).await;
+    let list = world.get(&format!("/v1/events/{}/bookings", event.id)).await.expect(200);
+    let mut listed = list["items"].as_array().unwrap().clone();
+    for bookings in [&mut listed, &mut shown] {
+        bookings.sort_by_key(id);
+    }
+    assert_eq!(listed, shown);
+    gate.shut();
+    for booking in &shown {
+        let read = world.booking(&event.id, &id(booking)).await;
+        assert_eq!((&read.expect(200), read.header("boxoffice-stale")), (booking, Some("true")));
     }
 }
 
@@ -213,5 +264,5 @@ async fn a_request_id_is_taken_or_made_and_always_returned() {
     assert_ne!(ask("has space").await.unwrap().headers()["x-request-id"], "has space");
     assert!(world.get("/livez").await.header("x-request-id").is_some_and(|made| !made.is_empty()));
     let problem = world.http.get(world.url("/nowhere")).header("X-Request-Id", "abc-2").send().await.unwrap();
-    assert_eq!(problem.json::<serde_json::Value>().await.unwrap()["request_id"], json!("abc-2"));
+    assert_eq!(problem.json::<Value>().await.unwrap()["request_id"], json!("abc-2"));
 }
