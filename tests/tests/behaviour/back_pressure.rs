@@ -1,10 +1,12 @@
 //! Kafka away: the sale goes on until the outbox is at a bound, is refused without harm, and goes on by itself. Redis full:
-//! the same, and what empties it goes on.
+//! the same, and what empties it goes on. Redis hanging: only so many wait for it.
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts;
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::gate::{Gate, Server, gated};
@@ -250,4 +252,49 @@ async fn a_redis_that_is_over_its_memory_runs_what_drains_or_restores_it_and_not
         let refusal = answer.as_ref().is_err_and(|error| error.code() == Some("OOM"));
         assert_eq!(refusal, is_refused, "{}: {answer:?}", script.name);
     }
+}
+
+/// Redis hangs, so that nothing leaves the queue but the first batch.
+#[tokio::test]
+async fn who_finds_no_room_in_a_shards_queue_is_refused_in_time_and_buys_once_with_the_same_key_later() {
+    const CROWD: usize = 20;
+    // A client has its answer within two seconds, and a busy machine may be late to look.
+    const BOUND: Duration = Duration::from_millis(2_500);
+    let (world, gate) = gated(Server::Redis, &["--queue-per-shard", "2"]).await;
+    let event = world.on_sale(&World::draft(&[100])).await;
+    let request = event.request("ann", 1);
+    // Whoever comes next need not ask what the event is.
+    world.book(&event.id, "before", &request).await.expect(201);
+    let keys: Vec<String> = (0..CROWD).map(|n| format!("k{n}")).collect();
+    gate.freeze();
+    let book = async |n: usize| {
+        let started = Instant::now();
+        (world.book(&event.id, &keys[n], &request).await, started.elapsed())
+    };
+    let mut overloaded = 0;
+    for (reply, took) in join_all((0..CROWD).map(book)).await {
+        assert!(took < BOUND, "{took:?}: {reply:?}");
+        if reply.json()["code"] == "overloaded" {
+            reply.refused(503, "overloaded");
+            overloaded += 1;
+        } else {
+            reply.refused(503, "redis_unavailable");
+        }
+    }
+    assert!(overloaded > 0, "there was room for everybody");
+
+    gate.open();
+    for key in &keys {
+        world.sells_again(&event, key, "ann").await;
+    }
+    world.drained(&event).await;
+    let mut made = HashSet::new();
+    for key in &keys {
+        let replay = world.book(&event.id, key, &request).await;
+        assert_eq!((replay.status, replay.header("idempotent-replayed")), (201, Some("true")));
+        made.insert(id(&replay.json()));
+    }
+    assert_eq!(made.len(), CROWD);
+    assert_eq!(world.rows_of(&event).await, 21);
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 21));
 }
