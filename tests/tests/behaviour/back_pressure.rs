@@ -7,9 +7,12 @@ use std::time::{Duration, Instant};
 
 use boxoffice_schema::scripts;
 use futures_util::future::join_all;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use serde_json::json;
 
-use crate::gate::{Gate, Server, gated};
+use crate::gate::{Server, gated};
 use crate::http::{Event, id};
 use crate::private_redis::PrivateRedis;
 use crate::records::without_gap;
@@ -32,8 +35,7 @@ async fn sell_until_full(world: &World, event: &Event) -> Vec<String> {
 }
 
 /// Kafka is back: the outbox drains in order, each decision is a row, and sales go on without anybody's doing.
-async fn goes_on(world: &World, gate: &Gate, event: &Event, sold: &[String]) {
-    gate.open();
+async fn goes_on(world: &World, event: &Event, sold: &[String]) {
     world.sells_again(event, "back", "bob").await;
     for key in sold {
         let replay = world.book(&event.id, key, &event.request("ann", 1)).await;
@@ -57,7 +59,8 @@ async fn sales_go_on_until_as_many_batches_wait_for_kafka_as_may_and_resume_by_t
     let first = world.book(&event.id, &sold[0], &event.request("ann", 1)).await.expect(201);
     assert_eq!(world.booking(&event.id, &id(&first)).await.expect(200)["status"], "confirmed");
     world.book(&event.id, "more", &event.request("bob", 1)).await.refused(503, "outbox_full");
-    goes_on(&world, &gate, &event, &sold).await;
+    gate.open();
+    goes_on(&world, &event, &sold).await;
     let sold = i64::try_from(sold.len()).unwrap();
     assert_eq!(world.rows_counted(&event, 0).await, (0, sold + 1));
 }
@@ -76,7 +79,8 @@ async fn sales_go_on_until_a_decision_has_waited_for_kafka_as_long_as_it_may_and
         reply.status == 503
     })
     .await;
-    goes_on(&world, &gate, &event, &["first".to_owned()]).await;
+    gate.open();
+    goes_on(&world, &event, &["first".to_owned()]).await;
 }
 
 /// The bound is there for what is new. A hold is expired once, and somebody waits for its tickets.
@@ -101,9 +105,72 @@ async fn while_the_outbox_is_full_holds_run_out_all_the_same() {
     eventually("the hold to expire", || async { world.counts(&event, 0).await == (0, sold, 1_000 - sold) })
         .await;
     world.book(&event.id, "more", &event.request("bob", 1)).await.refused(503, "outbox_full");
-    goes_on(&world, &gate, &event, &keys).await;
+    gate.open();
+    goes_on(&world, &event, &keys).await;
     assert_eq!(world.booking(&event.id, &id(&held)).await.expect(200)["status"], "expired");
     assert_eq!(world.rows_counted(&event, 0).await, (0, sold + 1));
+}
+
+/// No batch of records is so small.
+const TAKES_NOTHING: &str = "1";
+/// As a broker has it unless it is told otherwise.
+const TAKES_ALL: &str = "1048588";
+
+/// How many bytes a batch of records may have for the broker to take it, some milliseconds after this. All else that was set of
+/// the topic is the broker's own from then on, which a test can do with.
+async fn kafka_takes(world: &World, bytes: &str) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &world.settings.kafka_brokers).create().unwrap();
+    let topic = world.settings.topic();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("max.message.bytes", bytes);
+    let altered = admin.alter_configs([&change], &AdminOptions::new()).await.unwrap();
+    assert!(altered.iter().all(Result::is_ok), "{altered:?}");
+}
+
+/// Kafka is there and answers. Its client gives a record that is refused up for good, and every later one with it.
+#[tokio::test]
+async fn while_kafka_refuses_every_record_sales_go_on_until_the_outbox_is_full_and_nothing_is_left_out() {
+    let world = World::start_with(&["--outbox-max-frames", "20"]).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    world.drained(&event).await;
+    kafka_takes(&world, TAKES_NOTHING).await;
+    let sold = sell_until_full(&world, &event).await;
+    let first = world.book(&event.id, &sold[0], &event.request("ann", 1)).await.expect(201);
+    assert_eq!(world.booking(&event.id, &id(&first)).await.expect(200)["status"], "confirmed");
+    world.book(&event.id, "more", &event.request("bob", 1)).await.refused(503, "outbox_full");
+    kafka_takes(&world, TAKES_ALL).await;
+    goes_on(&world, &event, &sold).await;
+    let sold = i64::try_from(sold.len()).unwrap();
+    assert_eq!(world.rows_counted(&event, 0).await, (0, sold + 1));
+    world.nothing_found().await;
+}
+
+#[tokio::test]
+async fn with_ack_kafka_what_kafka_refuses_is_not_acknowledged_before_it_takes_it() {
+    let world = World::start_with(&["--ack", "kafka"]).await;
+    let event = world.on_sale(&World::draft(&[100_000])).await;
+    world.drained(&event).await;
+    kafka_takes(&world, TAKES_NOTHING).await;
+    let (request, sold) = (event.request("ann", 1), Cell::new(0));
+    eventually("Kafka to refuse a record", || async {
+        let reply = world.book(&event.id, &format!("k{}", sold.get()), &request).await;
+        if reply.status == 503 {
+            reply.refused(503, "kafka_unavailable");
+            return true;
+        }
+        reply.expect(201);
+        sold.set(sold.get() + 1);
+        false
+    })
+    .await;
+    let refused = format!("k{}", sold.get());
+    world.book(&event.id, &refused, &request).await.refused(503, "kafka_unavailable");
+    kafka_takes(&world, TAKES_ALL).await;
+    world.sells_again(&event, &refused, "ann").await;
+    world.drained(&event).await;
+    without_gap(&world.settings.logged(world.shard_of(&event)).await);
+    assert_eq!(world.rows_counted(&event, 0).await, (0, sold.get() + 1));
+    world.nothing_found().await;
 }
 
 /// The instance has nobody to leave the shard to: it takes it again and again.
