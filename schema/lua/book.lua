@@ -8,7 +8,7 @@
 -- Returns one string a request, its first byte the outcome; an image after B; after R the end of the booking's id
 -- (10 bytes), the id's time (6) and an image:
 -- B booked, R replayed, F key reused with another body, N not on sale, L limit, S sold out, O outbox full,
--- U an inventory key is missing. Only B writes.
+-- U an inventory key is missing, or what the key made cannot be read. Only B writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()
@@ -18,7 +18,10 @@ local IMAGE_AT = REST_AT + 9 - CUSTOMER_AT -- add a place in an image, and it is
 
 local function replay(field, value, request)
   local made = string.sub(value, TIME + FINGERPRINT_AT, TIME + ITEMS_AT - 1)
-  if made ~= string.sub(request, IMAGE_AT + FINGERPRINT_AT, IMAGE_AT + ITEMS_AT - 1) then return 'F' end
+  if made ~= string.sub(request, IMAGE_AT + FINGERPRINT_AT, IMAGE_AT + ITEMS_AT - 1) then
+    -- Who is told that a booking's key was used with another body makes another key, and books again.
+    return parse_image(string.sub(value, TIME + 1)) and 'F' or 'U'
+  end
   return 'R' .. field .. value
 end
 

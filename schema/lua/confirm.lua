@@ -8,24 +8,23 @@
 --
 -- Returns one string a request, its first byte the outcome, an image after C, P, X and E:
 -- C confirmed, P was confirmed already, X cancelled, E expired and not to be had again, M no such booking,
--- O outbox full, U an inventory key is missing. Only C writes.
+-- O outbox full, U an inventory key is missing or the booking cannot be read. Only C writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()
 if not shard then return unverified() end
 
 local function confirm(event_at, slot_at, request)
-  local image = image_of(event_at, slot_at, request)
-  if not image then return 'M' end
-  local booking = parse_image(image)
-  if booking.state == CONFIRMED then return 'P' .. image end
-  if booking.state == CANCELLED then return 'X' .. image end
+  local booking, refusal = booking_of(event_at, slot_at, request)
+  if not booking then return refusal end
+  if booking.state == CONFIRMED then return 'P' .. booking.image end
+  if booking.state == CANCELLED then return 'X' .. booking.image end
   local event = load_inventory(event_at, booking)
   if not event then return 'U' end
   if booking.state == EXPIRED or shard.now >= booking.expires then
-    local refusal = check_take(shard, event, booking.customer, booking.taken, booking.state == HELD)
+    refusal = check_take(shard, event, booking.customer, booking.taken, booking.state == HELD)
     if refusal == 'U' then return 'U' end
-    if refusal then return 'E' .. image end
+    if refusal then return 'E' .. booking.image end
   end
   if shard.outbox_full then return 'O' end
 
@@ -40,7 +39,7 @@ local function confirm(event_at, slot_at, request)
   unschedule[subject] = true
   booking.state = CONFIRMED
   booking.payment = string.sub(request, REST_AT)
-  image = repack_image(shard, booking)
+  local image = repack_image(shard, booking)
   write_image(event, slot_at, request, image)
   decide_booking(shard, CONFIRMED_KIND, subject, image, event, booking.taken)
   return 'C' .. image

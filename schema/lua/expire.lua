@@ -9,24 +9,23 @@
 --
 -- Returns one string a candidate, its first byte the outcome, an image after C and P:
 -- C expired, P not due or no longer held (its entry in the expiry set is removed in the second case),
--- M no such booking, O outbox full, U an inventory key is missing. Only C takes a position.
+-- M no such booking, O outbox full, U an inventory key is missing or the booking cannot be read. Only C takes a position.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()
 if not shard then return unverified() end
 
 local function expire(event_at, slot_at, request)
-  local image = image_of(event_at, slot_at, request)
-  if not image then
+  local booking, refusal = booking_of(event_at, slot_at, request)
+  if not booking then
     load_event(event_at, 0)
-    return 'M'
+    return refusal
   end
-  local booking = parse_image(image)
   if booking.state ~= HELD then
     unschedule[subject_of(request)] = true
-    return 'P' .. image
+    return 'P' .. booking.image
   end
-  if shard.now < booking.expires then return 'P' .. image end
+  if shard.now < booking.expires then return 'P' .. booking.image end
   if shard.outbox_full then return 'O' end
   return release(shard, event_at, slot_at, request, booking, EXPIRED, EXPIRED_KIND)
 end

@@ -120,15 +120,7 @@ local function subject_of(request) return string.sub(request, SUBJECT_AT, REST_A
 local function time_of(request) return string.sub(request, BOOKING_AT, FIELD_AT - 1) end
 local function field_of(request) return string.sub(request, FIELD_AT, REST_AT - 1) end
 
--- The image of the booking that a request names, or nil where there is none.
-local function image_of(event_at, slot_at, request)
-  local value = read_slot(event_at, slot_at, field_of(request))
-  if value and string.sub(value, 1, TIME) == time_of(request) then
-    return string.sub(value, TIME + 1)
-  end
-end
-
--- Behind image_of, or where nothing lies under the field.
+-- Behind booking_of, or where nothing lies under the field.
 local function write_image(event, slot_at, request, image)
   write_slot(event, slot_at, field_of(request), time_of(request) .. image)
 end
@@ -218,17 +210,34 @@ local function decide_booking(shard, kind, subject, image, event, taken)
   decide(shard, kind, subject, image, totals)
 end
 
+-- The booking that an image describes, or nil where no script wrote that. One that is shorter than it says would end the call
+-- with an error: for all who share it, and for every hold that is due with it, again and again.
 local function parse_image(image)
+  if #image < ITEMS_AT then return nil end
   local version, state, first, count, created, expires = struct.unpack(HEADER, image)
   local payment_at = ITEMS_AT + 3 * count
+  if version ~= IMAGE_VERSION or state < HELD or state > EXPIRED or count == 0 or #image <= payment_at then return nil end
+  local tail_at = payment_at + 2 + struct.unpack('>H', image, payment_at)
+  if #image < tail_at then return nil end
   return {
-    state = state, first = first, count = count, created = created, expires = expires,
+    image = image, state = state, first = first, count = count, created = created, expires = expires,
     customer = string.sub(image, CUSTOMER_AT, CUSTOMER_AT + CUSTOMER_FIELD - 1),
     taken = parse_items(image, ITEMS_AT, count),
     asked = string.sub(image, CUSTOMER_AT, payment_at - 1),
-    payment = struct.unpack('>Hc0', image, payment_at),
-    tail = string.sub(image, payment_at + 2 + struct.unpack('>H', image, payment_at)),
+    payment = string.sub(image, payment_at + 2, tail_at - 1),
+    tail = string.sub(image, tail_at),
   }
+end
+
+-- The booking that a request names; or nil and the request's answer: M where there is none, U where what lies in its place cannot be
+-- read, so that nobody knows whether it is that booking.
+local function booking_of(event_at, slot_at, request)
+  local value = read_slot(event_at, slot_at, field_of(request))
+  if not value then return nil, 'M' end
+  local booking = parse_image(string.sub(value, TIME + 1))
+  if not booking then return nil, 'U' end
+  if string.sub(value, 1, TIME) ~= time_of(request) then return nil, 'M' end
+  return booking
 end
 
 -- An image with the position of this change; `rest` is what stands behind the header.

@@ -372,7 +372,8 @@ pub enum Outcome {
     Missing,
     /// Too much waits for Kafka.
     OutboxFull,
-    /// Redis has nothing of the event. Where it has a part of it, the whole call is refused with UNVERIFIED.
+    /// Redis has nothing of the event, or what lies in the booking's place cannot be read. Where it has a part of the event, the
+    /// whole call is refused with UNVERIFIED.
     Unverified,
     /// Too often; nothing was decided.
     RateLimited,

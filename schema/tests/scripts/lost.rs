@@ -166,7 +166,7 @@ fn odd_book(event: &EventImage, ordinal: u8) -> Book {
 }
 
 /// A shard with a hold of a second.
-fn shard_with_a_hold() -> (TestShard, EventImage, Target) {
+pub fn shard_with_a_hold() -> (TestShard, EventImage, Target) {
     let mut shard = TestShard::certified();
     let event = event(&[10]);
     shard.publish(&event);

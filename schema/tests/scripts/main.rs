@@ -13,4 +13,5 @@ mod rate_model;
 mod rates;
 mod repair;
 mod shard;
+mod unreadable;
 mod versions;
