@@ -81,8 +81,9 @@ local function allowance_used(event, field)
 end
 
 -- The value of a field of a slot, or nil where there is none: under the end of a booking's id lie the time of its id and its
--- image. Each slot that was written has an empty field, too: where that is missing, the slot is lost, and an absent field
--- says nothing.
+-- image. Each slot that was written has an empty field, too. Where that is missing the customers hash is asked: if it knows the
+-- slot, that is lost, and an absent field says nothing. Nor does the customers hash without its own empty field, which is lost
+-- where anything of the event is there.
 local function read_slot(event_at, at, field)
   local slot = slots[at]
   local value
@@ -97,7 +98,11 @@ local function read_slot(event_at, at, field)
   end
   slot.fields[field] = value
   if value then return value end
-  if not slot.was_written and redis.call('HEXISTS', KEYS[event_at + 1], slot_number(event_at, at)) == 1 then lost = KEYS[at] end
+  if slot.was_written then return nil end
+  local event, customers = KEYS[event_at], KEYS[event_at + 1]
+  local marks = redis.call('HMGET', customers, '', slot_number(event_at, at))
+  local is_lost = marks[2]
+  if (is_lost or not marks[1]) and redis.call('EXISTS', event, customers) > 0 then lost = is_lost and KEYS[at] or customers end
 end
 
 -- Behind read_slot. With the first booking that is written into a slot, the event notes that the slot is there.

@@ -219,7 +219,7 @@ impl Decision for Expire {
 }
 
 /// Reads a booking's image; replies none where there is no such booking, and UNVERIFIED where the shard is not
-/// certified or the booking's slot is lost.
+/// certified, or has lost the booking's slot or the key that tells.
 pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
     let Target { event_id, booking_id, slots } = target;
     Call {
@@ -229,6 +229,7 @@ pub fn read_booking(keys: &Keys, shard: Shard, target: Target) -> Call {
             keys.certificate(shard),
             keys.slot_of(shard, event_id, booking_id, slots),
             keys.customers(shard, event_id),
+            keys.event(shard, event_id),
         ],
         args: vec![booking_id.as_bytes().to_vec()],
     }

@@ -219,6 +219,38 @@ fn no_request_decides_or_reveals_anything_in_a_slot_that_is_lost() {
     shard.is_closed_by(Restate { target }, &shard.slot_key(&target));
 }
 
+/// The customers hash knows which slots were written. Where it is gone too, the event's own hash shows that it was there.
+#[test]
+fn a_booking_whose_slot_is_lost_with_the_key_that_knows_it_closes_the_shard_and_is_not_missing() {
+    let lost = || {
+        let (mut shard, event, target) = shard_without_a_slot();
+        let customers = shard.keys.customers(shard.shard, event.id);
+        shard.lose(&delete(customers.clone()).0);
+        shard.set_clock(START_MS + 1_001);
+        (shard, event, target, customers)
+    };
+    let (mut shard, event, _, key) = lost();
+    shard.is_closed_by(book(&event, "k", "ann", 1_000, &[(0, 1)]), &key);
+    let (mut shard, _, target, key) = lost();
+    let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+    shard.is_closed_by(Confirm { target, payment_reference }, &key);
+    let (mut shard, _, target, key) = lost();
+    shard.is_closed_by(Cancel { target }, &key);
+    let (mut shard, _, target, key) = lost();
+    shard.is_closed_by(Expire { target }, &key);
+    let (mut shard, _, target, key) = lost();
+    shard.is_closed_by(Restate { target }, &key);
+
+    let (mut shard, event, target, _) = lost();
+    let read = scripts::read_booking(&shard.keys, shard.shard, target);
+    assert_eq!(code(&shard.run::<redis::Value>(&read).unwrap_err()), error_code::UNVERIFIED);
+    // Of an event of which nothing is left nobody knows that it was there.
+    shard.lose(&delete(shard.keys.event(shard.shard, event.id)).0);
+    assert_eq!(shard.run::<Option<Vec<u8>>>(&read).unwrap(), None);
+    assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
+    assert_eq!(shard.lost(), None);
+}
+
 #[test]
 fn an_id_with_another_time_is_of_no_booking() {
     let (mut shard, event, held) = shard_with_a_hold();
