@@ -70,6 +70,15 @@ impl RedisLink {
         self.heard(commands.query_async(&mut self.connection()).await)
     }
 
+    /// Runs commands that read hashes in one round trip, each with an answer of its own: see [`of_a_hash`].
+    pub(crate) async fn ask_hashes<T: FromRedisValue + Default>(
+        &self,
+        commands: &mut Pipeline,
+    ) -> Result<Vec<T>, RedisError> {
+        let answers: Vec<Result<T, RedisError>> = self.ask_all(commands.ignore_errors()).await?;
+        answers.into_iter().map(of_a_hash).collect()
+    }
+
     /// To be taken anew for each question: the last one's answer may have been the end of it.
     fn connection(&self) -> ConnectionManager {
         self.taken.read().unwrap_or_else(PoisonError::into_inner).connection.clone()
@@ -151,6 +160,15 @@ fn command(name: &str, script: &str, call: &Call) -> Cmd {
         command.arg(argument);
     }
     command
+}
+
+/// What was read of a hash: nothing where its key is of another type. As for the scripts, what should be there is lost: an error would
+/// stop the very recovery that puts it back, and name no key.
+pub(crate) fn of_a_hash<T: Default>(answer: Result<T, RedisError>) -> Result<T, RedisError> {
+    match answer {
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(T::default()),
+        answer => answer,
+    }
 }
 
 fn is_unknown_script(error: &RedisError) -> bool {

@@ -6,7 +6,8 @@
 -- ARGV[5..]  one packed string a request: which key is its event's (u16), which its slot's (u16), event id .. booking id
 --            (32 bytes), and what the script says
 --
--- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then.
+-- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then. So is one of
+-- another type, which is asked for under `pcall`: an error would end the call and tell nobody.
 
 local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
@@ -46,7 +47,7 @@ local function load_event(at, ordinal)
   local event = events[at]
   if event then return event end
   local key, customers, of = KEYS[at], KEYS[at + 1], type_fields(ordinal)
-  local read = redis.call('HMGET', key, 'status', 'open', 'close', 'limit', 'types', of.cap, of.held, of.sold, of.limit)
+  local read = redis.pcall('HMGET', key, 'status', 'open', 'close', 'limit', 'types', of.cap, of.held, of.sold, of.limit)
   if not (read[1] and read[2] and read[3] and read[4] and read[5]) then
     if redis.call('EXISTS', key, customers) > 0 then lost = key end
     return nil
@@ -68,7 +69,7 @@ local function allowance_used(event, field)
   if event.has_customers then
     used = redis.call('HGET', event.customers, field)
   else
-    local read = redis.call('HMGET', event.customers, '', field)
+    local read = redis.pcall('HMGET', event.customers, '', field)
     if not read[1] then
       lost = event.customers
       return nil
@@ -89,10 +90,10 @@ local function read_slot(event_at, at, field)
   local value
   if slot then
     value = slot.fields[field]
-    if value == nil then value = redis.call('HGET', KEYS[at], field) end
+    if value == nil and not slot.is_no_hash then value = redis.call('HGET', KEYS[at], field) end
   else
-    local read = redis.call('HMGET', KEYS[at], '', field)
-    slot = { was_written = read[1], fields = {}, set = { 'HSET', KEYS[at] } }
+    local read = redis.pcall('HMGET', KEYS[at], '', field)
+    slot = { is_no_hash = read.err, was_written = read[1], fields = {}, set = { 'HSET', KEYS[at] } }
     slots[at] = slot
     value = read[2]
   end
@@ -100,8 +101,8 @@ local function read_slot(event_at, at, field)
   if value then return value end
   if slot.was_written then return nil end
   local event, customers = KEYS[event_at], KEYS[event_at + 1]
-  local marks = redis.call('HMGET', customers, '', slot_number(event_at, at))
-  local is_lost = marks[2]
+  local marks = redis.pcall('HMGET', customers, '', slot_number(event_at, at))
+  local is_lost = marks[2] or slot.is_no_hash
   if (is_lost or not marks[1]) and redis.call('EXISTS', event, customers) > 0 then lost = is_lost and KEYS[at] or customers end
 end
 

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::audit::FindingKind;
 use crate::number;
+use crate::redis_link::of_a_hash;
 
 use super::{Comparison, DeepError, Subject};
 
@@ -132,7 +133,7 @@ impl Subject<'_> {
         for slot in slots {
             pipeline.cmd("HGETALL").arg(self.sources.redis.keys.slot(self.shard, self.event.id, *slot));
         }
-        let read: Vec<Slot> = self.sources.redis.ask_all(&pipeline).await?;
+        let read: Vec<Slot> = self.sources.redis.ask_hashes(&mut pipeline).await?;
         // Each slot has an empty field, too.
         let fields = read.iter().flatten().filter(|(field, _)| !field.is_empty());
         Ok(fields.fold(Content::default(), Content::with))
@@ -282,7 +283,7 @@ impl Subject<'_> {
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
-            let (next, page): (u64, Vec<(Vec<u8>, u64)>) = self.sources.redis.ask(&scan).await?;
+            let (next, page): (u64, Vec<(Vec<u8>, u64)>) = of_a_hash(self.sources.redis.ask(&scan).await)?;
             counted.extend(page.into_iter().filter(|(field, _)| is_customer(field)));
             if next == 0 {
                 return Ok(counted);

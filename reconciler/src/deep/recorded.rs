@@ -36,7 +36,7 @@ impl Subject<'_> {
         for (id, _) in bookings {
             pipeline.cmd("HGET").arg(self.slot_key(*id)).arg(id.field().as_bytes());
         }
-        Ok(self.sources.redis.ask_all(&pipeline).await?)
+        Ok(self.sources.redis.ask_hashes(&mut pipeline).await?)
     }
 }
 

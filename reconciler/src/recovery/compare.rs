@@ -93,7 +93,7 @@ impl Recoverer {
         for event in events {
             pipeline.cmd("HEXISTS").arg(self.redis.keys.customers(shard, *event)).arg("");
         }
-        let found: Vec<bool> = self.redis.ask_all(&pipeline).await?;
+        let found: Vec<bool> = self.redis.ask_hashes(&mut pipeline).await?;
         match events.iter().zip(found).find(|(_, found)| !found) {
             Some((event, _)) => Err(RecoveryError::Mismatch(format!(
                 "event {event} has lost its customers' counters in Redis"

@@ -516,6 +516,34 @@ async fn what_redis_lost_of_bookings_is_found_one_by_one_and_put_back_by_a_rebui
     stack.remove().await;
 }
 
+/// Somebody wrote something else under its name, and no script has asked for it since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_redis_lost_by_a_key_of_another_type_is_found_and_put_back_by_a_rebuild() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = sold_in_every_state(&stack).await;
+    let before = inventory(&stack).await;
+    let keys = stack.config.keys();
+    let id = booking_of(&stack, "held-3").await;
+    let slot = keys.slot_of(FIRST, sale.id(), id, sale.event.slots);
+    let customers = keys.customers(FIRST, sale.id());
+    let event = sale.id().to_string();
+    for (kind, key) in [("lost_bookings", slot), ("allowances_differ", customers)] {
+        let mut write = redis::cmd("SET");
+        let _: String = write.arg(key).arg("x").query_async(&mut stack.redis.clone()).await.unwrap();
+        let (code, printed) = stack.command(&["audit", "--event", &event, "--deep"]).await;
+        assert_eq!(code, 1, "{kind}: {printed}");
+        assert!(printed.contains(kind), "{kind}: {printed}");
+        let (code, printed) = stack.command(&["rebuild", "--event", &event]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert_eq!(inventory(&stack).await, before, "{kind}");
+    }
+    assert_eq!(stack.command(&["audit", "--deep"]).await.0, 0);
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_interrupted_mend_is_said_to_be_unknown_by_the_next_repair() {
     let stack = Stack::prepare().await;

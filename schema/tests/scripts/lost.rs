@@ -191,16 +191,16 @@ fn a_retry_whose_slot_is_lost_is_not_sold_again_but_closes_the_shard() {
     shard.is_closed_by(book(&event, "k", "ann", 1_000, &[(0, 1)]), &key);
 }
 
+/// A request for another booking that would lie in the same slot.
+fn book_beside(shard: &TestShard, event: &EventImage, target: &Target) -> Book {
+    let mut requests = (0..).map(|n| book(event, &format!("new-{n}"), "ann", 0, &[(0, 1)]));
+    requests.find(|request| shard.slot_key(request.target()) == shard.slot_key(target)).unwrap()
+}
+
 #[test]
 fn no_request_decides_or_reveals_anything_in_a_slot_that_is_lost() {
-    let in_slot = |(shard, event, target): &(TestShard, EventImage, Target)| {
-        let requests = (0..).map(|n| book(event, &format!("new-{n}"), "ann", 0, &[(0, 1)]));
-        let same = |request: &Book| shard.slot_key(request.target()) == shard.slot_key(target);
-        requests.into_iter().find(same).unwrap()
-    };
-    let mut lost = shard_without_a_slot();
-    let (request, key) = (in_slot(&lost), lost.0.slot_key(&lost.2));
-    lost.0.is_closed_by(request, &key);
+    let (mut shard, event, target) = shard_without_a_slot();
+    shard.is_closed_by(book_beside(&shard, &event, &target), &shard.slot_key(&target));
 
     let (mut shard, _, target) = shard_without_a_slot();
     let read = scripts::read_booking(&shard.keys, shard.shard, target);
@@ -246,6 +246,59 @@ fn a_booking_whose_slot_is_lost_with_the_key_that_knows_it_closes_the_shard_and_
     assert_eq!(code(&shard.run::<redis::Value>(&read).unwrap_err()), error_code::UNVERIFIED);
     // Of an event of which nothing is left nobody knows that it was there.
     shard.lose(&delete(shard.keys.event(shard.shard, event.id)).0);
+    assert_eq!(shard.run::<Option<Vec<u8>>>(&read).unwrap(), None);
+    assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
+    assert_eq!(shard.lost(), None);
+}
+
+type KeyOf = fn(&TestShard, &EventImage, &Target) -> String;
+
+/// The keys without which nothing is decided about a booking.
+const KEYS: [KeyOf; 3] = [
+    |shard, event, _| shard.keys.event(shard.shard, event.id),
+    |shard, event, _| shard.keys.customers(shard.shard, event.id),
+    |shard, _, target| shard.slot_key(target),
+];
+
+/// Somebody wrote something else under their names.
+#[test]
+fn a_key_of_another_type_is_lost_and_closes_the_shard() {
+    for key_of in KEYS {
+        let replaced = || {
+            let (mut shard, event, target) = shard_with_a_hold();
+            let key = key_of(&shard, &event, &target);
+            redis::cmd("SET").arg(&key).arg("x").query::<()>(&mut shard.redis).unwrap();
+            shard.set_clock(START_MS + 1_001);
+            (shard, event, target, key)
+        };
+        let (mut shard, event, target, key) = replaced();
+        let request = book_beside(&shard, &event, &target);
+        shard.is_closed_by(request, &key);
+        let (mut shard, _, target, key) = replaced();
+        let payment_reference = PaymentReference::try_from("pay-1".to_owned()).unwrap();
+        shard.is_closed_by(Confirm { target, payment_reference }, &key);
+        let (mut shard, _, target, key) = replaced();
+        shard.is_closed_by(Expire { target }, &key);
+        let (mut shard, _, target, key) = replaced();
+        shard.is_closed_by(Restate { target }, &key);
+        // The second request of a call looks into what the first has read.
+        let (mut shard, _, target, key) = replaced();
+        let twice = [Cancel { target }, Cancel { target }];
+        assert_eq!(code(&shard.decide(&twice).unwrap_err()), error_code::UNVERIFIED);
+        shard.is_closed(&key);
+    }
+}
+
+#[test]
+fn a_booking_in_a_slot_of_another_type_is_not_read_as_one_that_never_was() {
+    let (mut shard, event, target) = shard_with_a_hold();
+    let slot = shard.slot_key(&target);
+    redis::cmd("SET").arg(&slot).arg("x").query::<()>(&mut shard.redis).unwrap();
+    let read = scripts::read_booking(&shard.keys, shard.shard, target);
+    assert_eq!(code(&shard.run::<redis::Value>(&read).unwrap_err()), error_code::UNVERIFIED);
+    // What lies under the name of a slot closes nothing once nothing of its event is left: recovery does not look for it then.
+    shard.lose(&delete(shard.keys.event(shard.shard, event.id)).0);
+    shard.lose(&delete(shard.keys.customers(shard.shard, event.id)).0);
     assert_eq!(shard.run::<Option<Vec<u8>>>(&read).unwrap(), None);
     assert_eq!(shard.decide(&[Cancel { target }]).unwrap(), [Outcome::Missing]);
     assert_eq!(shard.lost(), None);

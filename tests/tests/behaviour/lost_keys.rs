@@ -140,6 +140,25 @@ async fn sales_go_on_by_themselves_after_a_key_of_the_event_was_deleted() {
     assert_eq!(world.rows_counted(&event, 0).await, (0, 10));
 }
 
+/// Somebody wrote something else under its name.
+#[tokio::test]
+async fn sales_go_on_by_themselves_after_a_key_of_the_event_became_one_of_another_type() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let sold = world.book(&event.id, "sold", &event.request("ann", 3)).await;
+    let customers = world.keys.customers(world.shard_of(&event), event.id.parse().unwrap());
+    for key in [world.slot_key(&event), customers, world.event_key(&event)] {
+        let _: String = world.redis(redis::cmd("SET").arg(&key).arg("x")).await;
+        world.book(&event.id, "new", &event.request("bob", 1)).await.refused(503, "inventory_unverified");
+        let replay = world.retried(&event, "sold", &event.request("ann", 3)).await;
+        assert_eq!((replay.status, &replay.body), (201, &sold.body));
+        world.told_of(&key).await;
+    }
+    world.book(&event.id, "rest", &event.request("bob", 7)).await.expect(201);
+    world.drained(&event).await;
+    assert_eq!(world.rows_counted(&event, 0).await, (0, 10));
+}
+
 /// An event of which both hashes are gone closes nothing: nobody can tell it from one that is long over.
 #[tokio::test]
 async fn holds_run_out_although_those_of_an_event_that_is_gone_from_redis_are_due_before_them() {
