@@ -7,7 +7,8 @@
 --            (32 bytes), and what the script says
 --
 -- A key that is missing although another shows that it was there is `lost`: nothing of the call is decided then. So is one of
--- another type, which is asked for under `pcall`: an error would end the call and tell nobody.
+-- another type, which is asked for under `pcall`, and one with a counter that is no number: an error would end the call and tell
+-- nobody.
 
 local IMAGE_VERSION = 1
 local HEADER = '>BBBBI8I8I4I8'   -- version, state, first state, items, created, expires, epoch, sequence
@@ -25,8 +26,9 @@ local lost
 
 -- Notes the counters of a ticket type; nil where one of them is missing.
 local function note_stock(event, ordinal, cap, held, sold, limit)
+  cap, held, sold = tonumber(cap), tonumber(held), tonumber(sold)
   if cap and held and sold and limit then
-    local stock = { cap = tonumber(cap), held = tonumber(held), sold = tonumber(sold), limit = optional(limit) }
+    local stock = { cap = cap, held = held, sold = sold, limit = optional(limit) }
     event.stock[ordinal] = stock
     return stock
   end
@@ -48,13 +50,14 @@ local function load_event(at, ordinal)
   if event then return event end
   local key, customers, of = KEYS[at], KEYS[at + 1], type_fields(ordinal)
   local read = redis.pcall('HMGET', key, 'status', 'open', 'close', 'limit', 'types', of.cap, of.held, of.sold, of.limit)
-  if not (read[1] and read[2] and read[3] and read[4] and read[5]) then
+  local types = tonumber(read[5])
+  if not (read[1] and read[2] and read[3] and read[4] and types) then
     if redis.call('EXISTS', key, customers) > 0 then lost = key end
     return nil
   end
   event = {
     at = at, key = key, customers = customers, status = read[1], open = optional(read[2]), close = optional(read[3]),
-    limit = optional(read[4]), types = tonumber(read[5]), stock = {}, changed = {}, used = {}, moved = {},
+    limit = optional(read[4]), types = types, stock = {}, changed = {}, used = {}, moved = {},
   }
   note_stock(event, ordinal, unpack(read, 6))
   events[at] = event
@@ -77,6 +80,7 @@ local function allowance_used(event, field)
     event.has_customers, used = true, read[2]
   end
   used = tonumber(used or 0)
+  if not used then lost, used = event.customers, 0 end
   event.used[field] = used
   return used
 end

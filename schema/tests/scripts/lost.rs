@@ -290,6 +290,23 @@ fn a_key_of_another_type_is_lost_and_closes_the_shard() {
 }
 
 #[test]
+fn a_counter_that_is_no_number_is_lost_and_closes_the_shard() {
+    for field in [Some("types"), Some("cap0"), Some("held0"), Some("sold0"), None] {
+        let (mut shard, event, target) = shard_with_a_hold();
+        let (key, field) = match field {
+            Some(field) => (shard.keys.event(shard.shard, event.id), field.as_bytes().to_vec()),
+            None => {
+                let customer = shard.customers(event.id).into_keys().find(|field| !field.is_empty());
+                (shard.keys.customers(shard.shard, event.id), customer.unwrap())
+            }
+        };
+        let mut write = redis::cmd("HSET");
+        write.arg(&key).arg(field.as_slice()).arg("x").query::<i64>(&mut shard.redis).unwrap();
+        shard.is_closed_by(Cancel { target }, &key);
+    }
+}
+
+#[test]
 fn a_booking_in_a_slot_of_another_type_is_not_read_as_one_that_never_was() {
     let (mut shard, event, target) = shard_with_a_hold();
     let slot = shard.slot_key(&target);
