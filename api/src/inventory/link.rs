@@ -323,7 +323,7 @@ impl Link {
 }
 
 /// Also where Redis has become a replica: whoever asks for it by its name anew may be led to the one that took over.
-fn is_broken(error: &RedisError) -> bool {
+pub(super) fn is_broken(error: &RedisError) -> bool {
     error.is_unrecoverable_error() || error.is_timeout() || error.code() == Some("READONLY")
 }
 

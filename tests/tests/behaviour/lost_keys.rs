@@ -1,6 +1,7 @@
 //! Somebody deletes a key of a Redis that runs and is certified. Whoever misses it closes the shard, and the reconciler
 //! that runs anyway puts it right: nobody is told to do anything.
 
+use boxoffice_schema::ids::BookingId;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -157,6 +158,31 @@ async fn sales_go_on_by_themselves_after_a_key_of_the_event_became_one_of_anothe
     world.book(&event.id, "rest", &event.request("bob", 7)).await.expect(201);
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 10));
+}
+
+/// Somebody wrote into a slot and into the expiry set what no script writes: the first holds that are due, again and again.
+#[tokio::test]
+async fn holds_run_out_although_one_that_is_due_before_them_cannot_be_read() {
+    let world = World::start().await;
+    let mut draft = World::draft(&[5]);
+    draft["hold_seconds"] = json!(2);
+    let broken = world.on_sale(&draft).await;
+    let event = world.on_sale_beside(&broken, &draft).await;
+    let unreadable = id(&world.book(&broken.id, "broken", &broken.hold("ann", 1)).await.expect(201));
+    let field = unreadable.parse::<BookingId>().unwrap().field();
+    let mut write = redis::cmd("HSET");
+    write.arg(world.slot_key(&broken)).arg(field.as_bytes()).arg("x");
+    assert_eq!(world.redis::<i64>(&write).await, 0, "there is no such booking");
+    let mut write = redis::cmd("ZADD");
+    write.arg(world.keys.expiry(world.shard_of(&event))).arg(0).arg("no hold");
+    assert_eq!(world.redis::<i64>(&write).await, 1);
+    let held = id(&world.book(&event.id, "held", &event.hold("ann", 3)).await.expect(201));
+    eventually("the tickets to come back", || async { world.counts(&event, 0).await == (0, 0, 5) }).await;
+    assert_eq!(world.booking(&event.id, &held).await.expect(200)["status"], "expired");
+    // Who asks for the other one is not told that it does not exist, and no shard was closed.
+    world.confirm(&broken.id, &unreadable, "pay").await.refused(503, "inventory_unverified");
+    assert_eq!(world.counts(&broken, 0).await, (1, 0, 4));
+    world.book(&broken.id, "rest", &broken.request("bob", 4)).await.expect(201);
 }
 
 /// An event of which both hashes are gone closes nothing: nobody can tell it from one that is long over.
