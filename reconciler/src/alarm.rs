@@ -12,6 +12,8 @@ pub(crate) enum AlarmKind {
     Refused,
     /// PostgreSQL counts otherwise than a record says that Redis did.
     CountsDiffer,
+    /// A record says that Redis held and sold more than there was.
+    Oversold,
     /// An offset holds another record for a position that was applied.
     Contradiction,
     /// A decision of an epoch that had ended.
@@ -31,9 +33,10 @@ pub(crate) enum AlarmKind {
 }
 
 impl AlarmKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Refused,
         Self::CountsDiffer,
+        Self::Oversold,
         Self::Contradiction,
         Self::EndedEpoch,
         Self::MissingBarrier,
@@ -48,6 +51,7 @@ impl AlarmKind {
         match self {
             Self::Refused => "refused",
             Self::CountsDiffer => "counts_differ",
+            Self::Oversold => "oversold",
             Self::Contradiction => "contradiction",
             Self::EndedEpoch => "ended_epoch",
             Self::MissingBarrier => "missing_barrier",
@@ -74,6 +78,7 @@ impl AlarmKind {
             | Self::Unrestorable => true,
             Self::Refused
             | Self::CountsDiffer
+            | Self::Oversold
             | Self::Contradiction
             | Self::EndedEpoch
             | Self::MissingBarrier => false,

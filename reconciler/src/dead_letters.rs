@@ -176,7 +176,8 @@ async fn apply(connection: &mut PgConnection, record: &Record) -> anyhow::Result
     let changes = Changes::of([record]);
     let mut savepoint = connection.begin().await?;
     match write::write(&mut savepoint, &changes, Look::ForAll).await {
-        // Redis' counts belong to the record's position, which may be long past: a difference proves nothing now.
+        // Redis' counts belong to the record's position, which may be long past: a difference proves nothing now. Where they do
+        // not add up, that is why the record was refused; of one that could not be read `dead-letters show` tells them.
         Ok(_) => Ok(savepoint.commit().await?),
         Err(error) if is_about_data(&error) => bail!("refused again: {error}"),
         Err(error) => Err(error.into()),

@@ -12,6 +12,8 @@ use chrono::{DateTime, Utc};
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 
+use crate::alarm::{Alarm, AlarmKind};
+
 /// What a run of decisions amounts to.
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
@@ -21,6 +23,8 @@ pub(crate) struct Changes<'a> {
     pub(crate) bookings: BTreeMap<BookingId, BookingChange<'a>>,
     /// What Redis counted right after the last decision that touched a ticket type.
     pub(crate) totals: BTreeMap<TicketTypeId, (Shard, EventId, Totals)>,
+    /// Ticket types of which Redis counted more than there is, after whichever decision: a later one may have given it back.
+    pub(crate) oversold: BTreeMap<TicketTypeId, Alarm>,
 }
 
 #[derive(Debug)]
@@ -58,7 +62,7 @@ impl<'a> Changes<'a> {
                 let (decided_at, image) = (record.decided_at, &change.image);
                 self.bookings.insert(change.id, BookingChange { is_new, event_id, decided_at, image });
                 for totals in &change.totals {
-                    self.totals.insert(totals.ticket_type_id, (record.shard, event_id, *totals));
+                    self.note(record.shard, event_id, *totals);
                 }
             }
             Change::Event(image) => {
@@ -71,11 +75,32 @@ impl<'a> Changes<'a> {
                         held: ticket_type.held,
                         sold: ticket_type.sold,
                     };
-                    self.totals.insert(ticket_type.id, (record.shard, event_id, totals));
+                    self.note(record.shard, event_id, totals);
                 }
             }
             Change::Barrier { .. } => {}
         }
+    }
+
+    /// Of the totals the last ones stay, but each must add up: what was sold twice and given back within one batch leaves no
+    /// trace in any count. No decision may say more than its capacity: none is lowered below what is held and sold, and what
+    /// is only said once more or was mended is Redis' counters as they are.
+    fn note(&mut self, shard: Shard, event_id: EventId, totals: Totals) {
+        if u64::from(totals.held) + u64::from(totals.sold) > u64::from(totals.capacity) {
+            let alarm = || Alarm::of_overselling(shard, event_id, totals.ticket_type_id);
+            self.oversold.entry(totals.ticket_type_id).or_insert_with(alarm);
+        }
+        self.totals.insert(totals.ticket_type_id, (shard, event_id, totals));
+    }
+}
+
+impl Alarm {
+    /// Without numbers: they change with every decision, and the alarm shall stay one.
+    fn of_overselling(shard: Shard, event_id: EventId, ticket_type: TicketTypeId) -> Self {
+        let detail = format!(
+            "ticket type {ticket_type}: after a decision Redis held and sold more than the capacity, even if it no longer does"
+        );
+        Self { shard, event_id: Some(event_id), kind: AlarmKind::Oversold, detail, counts: None }
     }
 }
 
@@ -184,5 +209,38 @@ mod tests {
         let log = [booked(1, 2, "a"), published(1, 3)];
         let changes = Changes::of(&log);
         assert_eq!(changes.totals.values().next().unwrap().2.sold, 0);
+    }
+
+    /// The record, of a Redis that counts so many as sold of one ticket.
+    fn of_one_ticket(mut record: Record, sold: u32) -> Record {
+        let Change::Booking(change) = &mut record.change else { panic!("not of a booking") };
+        for totals in &mut change.totals {
+            *totals = Totals { capacity: 1, held: 0, sold, ..*totals };
+        }
+        record
+    }
+
+    #[test]
+    fn what_was_oversold_and_given_back_in_one_batch_is_an_alarm() {
+        let (first, second) = (booked(1, 2, "a"), booked(1, 3, "b"));
+        let cancelled = decided(&second, 4, Kind::Cancelled);
+        let log = [of_one_ticket(first, 1), of_one_ticket(second, 2), of_one_ticket(cancelled, 1)];
+        let changes = Changes::of(&log);
+        assert_eq!(changes.totals.values().next().unwrap().2.sold, 1, "nobody else would see it");
+        let alarms: Vec<_> = changes.oversold.values().collect();
+        assert_eq!(alarms.len(), 1);
+        assert_eq!((alarms[0].kind, alarms[0].event_id), (AlarmKind::Oversold, log[0].event_id));
+        assert!(Changes::of(&log[..1]).oversold.is_empty(), "the last ticket may be sold");
+    }
+
+    #[test]
+    fn an_event_that_is_said_with_more_than_its_capacity_is_an_alarm() {
+        let mut record = published(1, 1);
+        let Change::Event(event) = &mut record.change else { panic!("not of an event") };
+        event.ticket_types[0].held = event.ticket_types[0].capacity;
+        assert!(Changes::of([&record]).oversold.is_empty());
+        let Change::Event(event) = &mut record.change else { panic!("not of an event") };
+        event.ticket_types[0].sold = 1;
+        assert_eq!(Changes::of([&record]).oversold.len(), 1);
     }
 }

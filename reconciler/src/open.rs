@@ -183,6 +183,10 @@ fn mend_alarm(id: i64, shard: i16, kind: &str, detail: &str, event: Option<Uuid>
                 "boxoffice-reconciler dead-letters list, and when none is open repair{event}   (closes this)"
             )
         }
+        Some(AlarmKind::Oversold) => format!(
+            "boxoffice-reconciler audit --deep{event}   (says whether it still is: then pause the event. More clients may hold a \
+             201 than there are tickets; once each of them is served or told, alarms resolve {id})"
+        ),
         Some(AlarmKind::RedisLost | AlarmKind::RecoveryMismatch) => format!(
             "boxoffice-reconciler status   (`run` restores and certifies the shard, which closes this; where it is certified \
              already: alarms resolve {id})"

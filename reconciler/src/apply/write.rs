@@ -26,7 +26,8 @@ pub(crate) enum Look {
     ForAll,
 }
 
-/// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs.
+/// Writes the changes and compares the counts with Redis' own. An alarm is returned for each that differs, and for each of
+/// which Redis said that it was oversold.
 pub(crate) async fn write(
     connection: &mut PgConnection,
     changes: &Changes<'_>,
@@ -46,7 +47,9 @@ pub(crate) async fn write(
     if changes.totals.is_empty() {
         return Ok(Vec::new());
     }
-    write_counts(connection, changes, &capacities, &moved).await
+    let mut alarms = write_counts(connection, changes, &capacities, &moved).await?;
+    alarms.extend(changes.oversold.values().cloned());
+    Ok(alarms)
 }
 
 /// Without deduplication a booking counts whenever it is delivered, and not only where its row changed.
