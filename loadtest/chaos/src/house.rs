@@ -23,6 +23,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Unless an installation says otherwise, and this one does not.
 const SHARDS: f64 = 16.0;
 
+/// Reading every booking of both stores: of half an hour some hundred thousand.
+const AUDIT_WITHIN: Duration = Duration::from_secs(600);
+
 /// How long relayed records are counted to see who relays most.
 const RELAY_LOOK: Duration = Duration::from_millis(300);
 
@@ -197,6 +200,12 @@ fn reconciler(options: &Options, run: &str, at: usize, offset: u16) -> Instance 
         .settings(&settings(options, run))
         .setting("BOXOFFICE_METRICS_LISTEN", &format!("127.0.0.1:{port}"));
     Instance { program, port }
+}
+
+/// Holds the stores against each other booking by booking, as an operator would; what that says where they differ.
+pub(crate) async fn audit(options: &Options, run: &str) -> Result<Option<String>> {
+    let audit = Program::new("audit", options.bin.join("boxoffice-reconciler"), &options.run_dir);
+    audit.arguments(&["audit", "--deep"]).settings(&settings(options, run)).complaint(AUDIT_WITHIN).await
 }
 
 /// What all processes are told: everything goes through the proxies.

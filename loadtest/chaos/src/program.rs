@@ -1,7 +1,7 @@
 //! A process of Boxoffice: started here, killed here.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -88,6 +88,22 @@ impl Program {
         Ok(())
     }
 
+    /// Runs it to its end; what it said where that was not a good one, or did not come within `patience`.
+    pub(crate) async fn complaint(&self, patience: Duration) -> Result<Option<String>> {
+        let how = match timeout(patience, self.command()?.status()).await {
+            Ok(ended) => {
+                let status = ended?;
+                if status.success() {
+                    return Ok(None);
+                }
+                format!("ended with {status}")
+            }
+            Err(_) => format!("did not end within {patience:?}"),
+        };
+        let said = fs::read_to_string(&self.log)?;
+        Ok(Some(format!("{} {how}:\n{}", self.name, said.trim_end())))
+    }
+
     /// Its process id, as long as it runs.
     pub(crate) fn pid(&mut self) -> Option<u32> {
         let child = self.child.as_mut()?;
@@ -134,4 +150,25 @@ impl Program {
 pub(crate) fn send(pid: u32, signal: Signal) -> Result<()> {
     let id = i32::try_from(pid).context("a process id beyond any process id")?;
     signal::kill(Pid::from_raw(id), signal).with_context(|| format!("{signal} cannot be sent to {pid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_does_not_end_well_says_why() {
+        let folder = std::env::temp_dir().join(format!("boxoffice-program-{}", uuid::Uuid::now_v7()));
+        fs::create_dir_all(&folder).unwrap();
+        let complaint = async |name: &'static str, script: &'static str, patience| {
+            let shell = Program::new(name, PathBuf::from("/bin/sh"), &folder).arguments(&["-c", script]);
+            shell.complaint(Duration::from_secs(patience)).await.unwrap()
+        };
+        assert_eq!(complaint("good", "echo all is well", 60).await, None);
+        let found = complaint("bad", "echo a booking is lost; exit 1", 60).await.unwrap();
+        assert!(found.contains("exit status: 1") && found.ends_with("a booking is lost"), "{found}");
+        let late = complaint("late", "exec sleep 100", 1).await.unwrap();
+        assert!(late.contains("did not end within 1s"), "{late}");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
