@@ -27,7 +27,7 @@ pub(crate) struct Line {
 pub(crate) struct Report {
     pub(crate) lines: Vec<Line>,
     pub(crate) probes: Judgement,
-    /// What Boxoffice itself finds wrong: by `audit --deep`, and open gaps, dead letters and alarms.
+    /// What Boxoffice itself finds wrong: by `audit --deep`, what is open, and what healed and should never have been.
     pub(crate) findings: Vec<String>,
     /// The load test's own words.
     pub(crate) load: String,

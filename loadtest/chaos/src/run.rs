@@ -100,7 +100,7 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     house.check_alive()?;
     // At rest: whatever differs now stays so. Before the rest is looked up, to which it adds what it finds.
     let mut findings: Vec<String> = house::audit(options, run).await?.into_iter().collect();
-    findings.extend(findings::open(&house.database_url, windows.any()).await?);
+    findings.extend(findings::all(&house.database_url, windows.any()).await?);
     let load = tokio::fs::read_to_string(options.run_dir.join("loadtest.txt")).await?;
     Ok(Report { lines, probes, findings, load, load_is_good })
 }
