@@ -97,28 +97,36 @@ impl House {
         let ports: Vec<u16> = house.apis.iter().map(|api| api.port).collect();
         house.balancer = Some(balancer::start(options.port_base + port::BALANCER, &ports).await?);
         wait_until_ready(&ports).await.context("the API is not ready")?;
-        house.wait_until_certified().await?;
+        house.wait_until_certified(READY_WITHIN).await?;
         Ok(house)
     }
 
-    /// Waits until every shard may sell: what is broken is to be what runs, and not what starts.
-    async fn wait_until_certified(&self) -> Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
+    /// Waits until every shard may sell. What is broken is to be what runs, and not what starts; and what was healed is healed
+    /// on the shards as well that no probe looks at.
+    pub(crate) async fn wait_until_certified(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
-            let mut certified = 0.0;
-            for reconciler in &self.reconcilers {
-                let own = gauge::read(reconciler.port, "boxoffice_reconciler_certified_shards").await;
-                certified += own.unwrap_or(0.0);
-            }
+            let certified = self.certified_shards().await;
             if certified >= SHARDS {
                 return Ok(());
             }
-            ensure!(
-                Instant::now() < deadline,
-                "only {certified} shards are certified after {READY_WITHIN:?}"
-            );
+            ensure!(Instant::now() < deadline, "only {certified} shards are certified after {patience:?}");
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// As the reconciler that leads sees it: another one shows what it saw when it last led. Where two believe to lead, as
+    /// after a pause, the fewer count.
+    async fn certified_shards(&self) -> f64 {
+        let mut fewest: Option<f64> = None;
+        for reconciler in &self.reconcilers {
+            let read = async |metric: &'static str| gauge::read(reconciler.port, metric).await.unwrap_or(0.0);
+            if read("boxoffice_reconciler_leader").await > 0.5 {
+                let certified = read("boxoffice_reconciler_certified_shards").await;
+                fewest = Some(fewest.map_or(certified, |fewest| fewest.min(certified)));
+            }
+        }
+        fewest.unwrap_or(0.0)
     }
 
     /// Everything but running.

@@ -18,7 +18,7 @@ pub(crate) struct Line {
     pub(crate) lasted: Duration,
     /// How long sales were refused, from the fault until every probed event sold again.
     pub(crate) outage: Outage,
-    /// Whether they did in time (`--patience`).
+    /// Whether they did in time (`--patience`), and all shards were certified.
     pub(crate) resumed: bool,
 }
 

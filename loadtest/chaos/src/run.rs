@@ -126,14 +126,24 @@ async fn break_and_heal(
         house.check_alive()?;
         carry_out(house, fault, windows).await.with_context(|| fault.name())?;
         let lasted = began.elapsed();
-        let resumed = prober.wait_for_sales(Instant::now(), patience).await;
+        let sells = prober.wait_for_sales(Instant::now(), patience).await;
         let outage = prober.outage(began, Instant::now());
+        let resumed = sells && are_certified(house, patience).await;
         let line = Line { name: fault.name(), at: began - start, lasted, outage, resumed };
         println!("{line}");
         lines.push(line);
         sleep(QUIET).await;
     }
     Ok(lines)
+}
+
+/// Whether all shards may sell again in time: the probed events lie on a few of them.
+async fn are_certified(house: &House, patience: Duration) -> bool {
+    let waited = house.wait_until_certified(patience).await;
+    if let Err(error) = &waited {
+        println!("  ! {error:#}");
+    }
+    waited.is_ok()
 }
 
 /// Harms and heals. Where the harm fails halfway, what was done is healed all the same.

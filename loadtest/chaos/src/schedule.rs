@@ -91,12 +91,14 @@ kinds! {
 }
 
 impl Kind {
-    /// What its victim is expected to take from its start to its first sale.
+    /// What its victim is expected to take from its start until everything sells, and a reconciler leads that says so.
     fn healing(self) -> Duration {
         Duration::from_secs(match self {
             Self::RedisFailover => 6,
             Self::KafkaKill => 8,
             Self::PostgresKill => 3,
+            // The lease of the one that was killed runs out.
+            Self::ReconcilerKill => 4,
             _ if self.victim() == Victim::Redis => 2,
             _ => 1,
         })
@@ -196,7 +198,7 @@ impl Fault {
         at + PAIR_LAG * lags + self.lasts
     }
 
-    /// What its servers are expected to take to start again and to sell, so that the schedule need not run late.
+    /// What its servers are expected to take to start again and to sell, all of it, so that the schedule need not run late.
     fn healing(&self) -> Duration {
         self.kinds.iter().map(|kind| kind.healing()).max().unwrap_or_default()
     }
