@@ -8,7 +8,8 @@ use crate::schedule::{Ack, Choice};
 
 /// Breaks a running Boxoffice again and again while tickets are sold, and judges what is left.
 ///
-/// Exit code: 0 nothing was lost and nothing sold twice; 1 something was; 2 the run could not be made.
+/// Exit code: 0 nothing was lost and nothing sold twice; 1 something was, or too few faults came in time to show that nothing is;
+/// 2 the run could not be made.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "boxoffice-chaos", version)]
 pub(crate) struct Options {

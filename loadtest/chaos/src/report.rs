@@ -25,6 +25,9 @@ pub(crate) struct Line {
 /// A whole run.
 #[derive(Debug)]
 pub(crate) struct Report {
+    /// How many faults were planned.
+    pub(crate) drawn: usize,
+    /// Those that were carried out.
     pub(crate) lines: Vec<Line>,
     pub(crate) probes: Judgement,
     /// What Boxoffice itself finds wrong: by `audit --deep`, what is open, and what healed and should never have been.
@@ -32,13 +35,25 @@ pub(crate) struct Report {
     /// The load test's own words.
     pub(crate) load: String,
     pub(crate) load_is_good: bool,
+    /// The command that draws the same again.
+    pub(crate) again: String,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong, and the run shows it.
     pub(crate) fn is_good(&self) -> bool {
+        self.is_unharmed() && self.lines.len() >= self.required()
+    }
+
+    /// Whether nothing is wrong, however few faults there were.
+    pub(crate) fn is_unharmed(&self) -> bool {
         let resumed = self.lines.iter().all(|line| line.resumed);
         self.load_is_good && resumed && self.probes.violations.is_empty() && self.findings.is_empty()
+    }
+
+    /// Three quarters of what was planned, and never none: a run that came too late for its faults has survived nothing.
+    fn required(&self) -> usize {
+        (self.drawn * 3 / 4).max(1)
     }
 
     /// By kind: faults, and the median and longest time for which sales were refused.
@@ -89,9 +104,14 @@ impl Display for Report {
             writeln!(formatter, "  ! {violation}")?;
         }
         let kinds: BTreeSet<&str> = self.lines.iter().flat_map(|line| line.name.split('+')).collect();
-        let (faults, kinds) = (self.lines.len(), kinds.len());
+        let (faults, kinds, drawn) = (self.lines.len(), kinds.len(), self.drawn);
+        if faults < self.required() {
+            let required = self.required();
+            writeln!(formatter, "  ! only {faults} of {drawn} faults came in time; {required} are required")?;
+        }
         let verdict = if self.is_good() { "good: nothing lost, nothing sold twice" } else { "BAD" };
-        writeln!(formatter, "CHAOS: {verdict}, after {faults} faults of {kinds} kinds")
+        writeln!(formatter, "CHAOS: {verdict}, after {faults} faults of {kinds} kinds")?;
+        if self.is_good() { Ok(()) } else { writeln!(formatter, "The same faults again: {}", self.again) }
     }
 }
 
@@ -112,11 +132,13 @@ mod tests {
 
     fn report() -> Report {
         Report {
+            drawn: 3,
             lines: vec![line("redis-kill", 700), line("redis-kill", 900), line("redis-kill", 800)],
             probes: Judgement { booked: 10, excused: 0, violations: Vec::new() },
             findings: Vec::new(),
             load: "VERDICT: good\n".to_owned(),
             load_is_good: true,
+            again: "scripts/chaos --seed 7".to_owned(),
         }
     }
 
@@ -136,10 +158,27 @@ mod tests {
         assert!(!Report { load_is_good: false, ..report() }.is_good());
         assert!(!Report { findings: vec!["1 open: gap".to_owned()], ..report() }.is_good());
         let hung = Line { resumed: false, ..line("redis-kill", 60_000) };
-        assert!(!Report { lines: vec![hung], ..report() }.is_good());
+        assert!(!Report { drawn: 1, lines: vec![hung], ..report() }.is_good());
         let probes = Judgement { booked: 1, excused: 0, violations: vec!["lost".to_owned()] };
         let bad = Report { probes, ..report() };
         assert!(!bad.is_good());
-        assert!(bad.to_string().contains("CHAOS: BAD"));
+        assert!(bad.to_string().contains("CHAOS: BAD") && bad.to_string().ends_with("--seed 7\n"));
+    }
+
+    #[test]
+    fn a_run_of_too_few_faults_is_not_good() {
+        let of = |carried_out, drawn| Report {
+            drawn,
+            lines: vec![line("redis-kill", 1); carried_out],
+            ..report()
+        };
+        for (carried_out, drawn) in [(1, 1), (1, 2), (3, 4), (9, 12), (8, 11)] {
+            assert!(of(carried_out, drawn).is_good(), "{carried_out} of {drawn}");
+        }
+        for (carried_out, drawn) in [(0, 0), (0, 1), (2, 4), (8, 12)] {
+            let report = of(carried_out, drawn);
+            assert!(!report.is_good() && report.is_unharmed(), "{carried_out} of {drawn}");
+            assert!(report.to_string().contains("faults came in time"), "{report}");
+        }
     }
 }

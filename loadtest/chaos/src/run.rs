@@ -102,7 +102,18 @@ async fn act(options: &Options, house: &mut House, run: &str, seed: u64, faults:
     let mut findings: Vec<String> = house::audit(options, run).await?.into_iter().collect();
     findings.extend(findings::all(&house.database_url, windows.any()).await?);
     let load = tokio::fs::read_to_string(options.run_dir.join("loadtest.txt")).await?;
-    Ok(Report { lines, probes, findings, load, load_is_good })
+    let again = again(options, seed);
+    Ok(Report { drawn: faults.len(), lines, probes, findings, load, load_is_good, again })
+}
+
+/// The command that makes the same run once more: the faults, and not what they meet.
+fn again(options: &Options, seed: u64) -> String {
+    if options.mutant.is_some() {
+        return format!("scripts/chaos --check-the-checker --seed {seed}");
+    }
+    let (seconds, ack, rate) = (options.seconds, options.ack.word(), options.rate);
+    let only: String = options.only.iter().map(|choice| format!(" --only {choice}")).collect();
+    format!("scripts/chaos --seconds {seconds} --seed {seed} --ack {ack} --rate {rate}{only}")
 }
 
 /// One fault after the other, each at its time, or later, when sales have gone on for a moment since the one before.
