@@ -146,7 +146,7 @@ impl Buyer {
         match judged {
             Some(Ok(Finding::Booked(seen) | Finding::Replayed(seen))) => {
                 if attempt.acknowledged.replace(seen).is_none() {
-                    attempt.note_told();
+                    attempt.note_booked();
                     self.plan_errands(event, position, attempt);
                 }
             }
@@ -291,7 +291,7 @@ impl Buyer {
         let gave_up = impatient && sent.timed_out();
         match judged {
             Some(Ok(finding)) => shop.tally.answered(self.number, sent.timing, finding, order),
-            Some(Err(why)) => shop.tally.unexpected(self.number, sent.timing, why.clone()),
+            Some(Err(wrong)) => shop.tally.unexpected(self.number, sent.timing, wrong.why.clone()),
             None if gave_up => shop.tally.abandoned(self.number),
             None => shop.tally.unanswered(self.number, sent.timed_out().then_some(sent.timing)),
         }

@@ -158,7 +158,9 @@ pub(crate) struct Attempt {
     pub(crate) first_sent: Instant,
     pub(crate) acknowledged: Option<Acknowledged>,
     pub(crate) life: Life,
-    /// When an answer last told something that must be kept, in milliseconds since 1970; 0 where none has.
+    /// When the first 201 was seen, in milliseconds since 1970; 0 where none was.
+    pub(crate) booked_ms: u64,
+    /// When an answer last told something that must be kept, the first 201 or a later state.
     pub(crate) told_ms: u64,
     /// Some request with this key was never answered, so it may have been, or may yet be, carried out.
     pub(crate) unanswered: bool,
@@ -178,11 +180,18 @@ impl Attempt {
             first_sent: now,
             acknowledged: None,
             life,
+            booked_ms: 0,
             told_ms: 0,
             unanswered,
             refused_in_doubt,
             resent: 0,
         }
+    }
+
+    /// Notes that the first 201 was just seen.
+    pub(crate) fn note_booked(&mut self) {
+        self.note_told();
+        self.booked_ms = self.told_ms;
     }
 
     /// Notes that an answer has just told something that must be kept.
@@ -194,6 +203,17 @@ impl Attempt {
     /// Whether PostgreSQL may have a row for it, so that it must be remembered.
     pub(crate) fn may_have_a_row(&self) -> bool {
         self.acknowledged.is_some() || self.unanswered || self.refused_in_doubt
+    }
+
+    /// Whether the booking may be found in state `found` where the last decision about it is lost: in an earlier state, or in
+    /// what has become of that. `over` says whether its hold may have ended.
+    pub(crate) fn may_have_gone_back_to(&self, found: Status, over: bool) -> bool {
+        match found {
+            Status::Held => self.order.hold,
+            Status::Expired => self.order.hold && over,
+            Status::Confirmed => !self.order.hold || self.life.confirmations > 0,
+            Status::Cancelled => self.life.may_cancel,
+        }
     }
 
     /// Whether its hold may have ended by `now`. The hold began after the request was sent.
@@ -242,6 +262,22 @@ mod tests {
         assert_eq!(permitted(life(Confirmed), false), [Confirmed, Cancelled]);
         assert_eq!(permitted(life(Held), false), [Held, Cancelled]);
         assert_eq!(permitted(life(Expired), true), [Expired]);
+    }
+
+    #[test]
+    fn a_booking_whose_last_decision_is_lost_is_as_before_or_as_that_has_become() {
+        let gone_back = |hold, life, over| {
+            let order = Order { number: 1, customer: 1, event: 0, items: Items::default(), hold };
+            let attempt = Attempt { life, ..Attempt::new(order, Instant::now()) };
+            ALL.into_iter().filter(|found| attempt.may_have_gone_back_to(*found, over)).collect::<Vec<_>>()
+        };
+        let confirmed = Life { confirmations: 1, ..Life::new(Confirmed) };
+        assert_eq!(gone_back(true, confirmed, false), [Held, Confirmed]);
+        assert_eq!(gone_back(true, confirmed, true), [Held, Confirmed, Expired]);
+        assert_eq!(gone_back(true, Life::new(Cancelled), false), [Held]);
+        assert_eq!(gone_back(false, Life::new(Cancelled), true), [Confirmed]);
+        let in_doubt = Life { may_cancel: true, ..Life::new(Confirmed) };
+        assert_eq!(gone_back(false, in_doubt, true), [Confirmed, Cancelled]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Holds one answer against the contract and what the client already knows.
 //!
 //! Nothing here does I/O or changes anything. An `Err` is an answer that the contract does not allow in this situation;
-//! it says why, and one is enough for a bad verdict.
+//! it says why, and one is enough for a bad verdict, unless what explains it is a loss that the mode allows.
+
+use std::fmt;
 
 use tokio::time::Instant;
 
@@ -32,6 +34,49 @@ pub(crate) enum Finding {
     Excused,
 }
 
+/// Why an answer is not allowed.
+#[derive(Clone, Debug)]
+pub(crate) struct Wrong {
+    pub(crate) why: String,
+    /// What must be lost for it to be right. None, where no loss explains it: a 500, an answer that breaks the contract,
+    /// somebody else's booking.
+    pub(crate) if_lost: Option<Lost>,
+}
+
+/// What a client was told, and a fault may have taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Lost {
+    /// The booking, with whatever was decided about it.
+    Booking,
+    /// The last decision about it.
+    Change,
+}
+
+impl Wrong {
+    /// Wrong, unless this is lost.
+    pub(crate) fn unless(lost: Lost, why: impl Into<String>) -> Self {
+        Self { why: why.into(), if_lost: Some(lost) }
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Self {
+        Self { why, if_lost: None }
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.why)
+    }
+}
+
 /// Judges the answer to an order. `reused` says that the key was deliberately sent with another body.
 pub(crate) fn order(
     answer: &Answer,
@@ -39,43 +84,69 @@ pub(crate) fn order(
     event: &Event,
     names: &Names,
     reused: bool,
-) -> Result<Finding, String> {
+) -> Result<Finding, Wrong> {
     if answer.status != 201 {
         return refused_order(read_refusal(answer)?, attempt, event, reused);
     }
-    if reused {
-        return Err("a key that was used for another body was accepted".to_owned());
-    }
     let booking = parse_booking(answer)?;
+    if reused {
+        check_buyer(&booking, &attempt.order, event, names)?;
+        return Err(Wrong::unless(Lost::Booking, "a key that was used for another body was accepted"));
+    }
     check_booking(&booking, &attempt.order, event, names)?;
     if !answer.location {
-        return Err("201 without Location".to_owned());
+        return Err("201 without Location".into());
     }
     let seen = Acknowledged { booking: booking.id, body: hash_body(&answer.body) };
     match (answer.replayed, attempt.acknowledged) {
         (false, None) => Ok(Finding::Booked(seen)),
-        (false, Some(_)) => Err("one key was sold twice (201 without Idempotent-Replayed)".to_owned()),
+        (false, Some(_)) => {
+            Err(Wrong::unless(Lost::Booking, "one key was sold twice (201 without Idempotent-Replayed)"))
+        }
         (true, Some(first)) if first.body == seen.body => Ok(Finding::Replayed(seen)),
-        (true, Some(_)) => Err("a replay differs from the first answer".to_owned()),
+        (true, Some(first)) if first.booking == seen.booking => {
+            Err("a replay differs from the first answer".into())
+        }
+        // Of a booking that the key made since.
+        (true, Some(_)) => {
+            Err(Wrong::unless(Lost::Booking, "a replay shows another booking than the first answer"))
+        }
         (true, None) if attempt.unanswered || attempt.refused_in_doubt => Ok(Finding::Replayed(seen)),
-        (true, None) => Err("Idempotent-Replayed for a key that was never accepted".to_owned()),
+        (true, None) => Err("Idempotent-Replayed for a key that was never accepted".into()),
     }
 }
 
 /// A key that was acknowledged is answered with its 201 whatever has happened since, or not at all.
-fn refused_order(code: Code, attempt: &Attempt, event: &Event, reused: bool) -> Result<Finding, String> {
+fn refused_order(code: Code, attempt: &Attempt, event: &Event, reused: bool) -> Result<Finding, Wrong> {
     let known = attempt.acknowledged.is_some();
+    let is_possible = match code {
+        Code::SoldOut => event.is_scarce(),
+        Code::LimitExceeded => event.has_limit(),
+        _ => false,
+    };
     let allowed = match code {
         Code::IdempotencyKeyReused => reused,
-        Code::SoldOut => !known && event.is_scarce(),
-        Code::LimitExceeded => !known && event.has_limit(),
+        Code::SoldOut | Code::LimitExceeded => !known && is_possible,
         code => code.is_unavailable(),
     };
     if allowed {
         return Ok(Finding::Refused(code));
     }
-    let known = if known { ", although the key was acknowledged" } else { "" };
-    Err(format!("an order for {:?} was refused with {}{known}", event.plan.role, code.word()))
+    let although = if known { ", although the key was acknowledged" } else { "" };
+    let why = format!("an order for {:?} was refused with {}{although}", event.plan.role, code.word());
+    // Without its booking a key is as good as new, and another body may have been accepted under it since.
+    let would_be_right = is_possible || code == Code::IdempotencyKeyReused;
+    Err(if known && would_be_right { Wrong::unless(Lost::Booking, why) } else { why.into() })
+}
+
+/// A refusal of something about a booking that was acknowledged. That there is none may be true.
+fn refused(code: Code, why: String) -> Wrong {
+    if code == Code::BookingNotFound { Wrong::unless(Lost::Booking, why) } else { why.into() }
+}
+
+/// A state in which the booking is shown, and may not be. It may be an earlier one, or what has become of that.
+fn shown(status: Status, attempt: &Attempt, over: bool, why: String) -> Wrong {
+    if attempt.may_have_gone_back_to(status, over) { Wrong::unless(Lost::Change, why) } else { why.into() }
 }
 
 /// Judges the answer to a confirmation.
@@ -85,33 +156,43 @@ pub(crate) fn confirmation(
     event: &Event,
     names: &Names,
     now: Instant,
-) -> Result<Finding, String> {
+) -> Result<Finding, Wrong> {
     let life = &attempt.life;
     if answer.status != 200 {
         let code = read_refusal(answer)?;
         let over = attempt.hold_may_be_over(event.plan.hold_seconds, now);
-        let allowed = match code {
-            Code::HoldExpired => life.permits(Status::Expired, over),
-            Code::BookingCancelled => life.permits(Status::Cancelled, over),
-            code => code.is_unavailable(),
+        let implied = match code {
+            Code::HoldExpired => Some(Status::Expired),
+            Code::BookingCancelled => Some(Status::Cancelled),
+            _ => None,
         };
-        let refused = || format!("a booking last seen {:?} cannot be confirmed: {}", life.last, code.word());
-        return if allowed { Ok(Finding::Refused(code)) } else { Err(refused()) };
+        if implied.map_or(code.is_unavailable(), |status| life.permits(status, over)) {
+            return Ok(Finding::Refused(code));
+        }
+        let why = format!("a booking last seen {:?} cannot be confirmed: {}", life.last, code.word());
+        return Err(match implied {
+            Some(status) => shown(status, attempt, over, why),
+            None => refused(code, why),
+        });
     }
     let booking = own_booking(answer, attempt)?;
     if booking.status != Status::Confirmed || life.last == Status::Cancelled {
-        return Err(format!("{:?} after confirming a booking last seen {:?}", booking.status, life.last));
+        let why = format!("{:?} after confirming a booking last seen {:?}", booking.status, life.last);
+        // A cancellation may be lost; a confirmation that confirms nothing is wrong whatever was.
+        let may_be_lost = booking.status == Status::Confirmed;
+        return Err(if may_be_lost { Wrong::unless(Lost::Change, why) } else { why.into() });
     }
     let reference = booking.payment_reference.as_deref().unwrap_or_default();
-    let candidates = match life.paid_by {
-        Some(first) => first..=first,
-        None => 1..=life.confirmations,
-    };
-    candidates
-        .into_iter()
-        .find(|attempt_number| names.payment(attempt.order.number, *attempt_number) == reference)
-        .map(|paid_by| Finding::Confirmed { paid_by })
-        .ok_or_else(|| format!("payment reference {reference:?} is not the first one sent"))
+    let paid_by =
+        (1..=life.confirmations).find(|number| names.payment(attempt.order.number, *number) == reference);
+    let why = || format!("payment reference {reference:?} is not the first one sent");
+    match (paid_by, life.paid_by) {
+        (Some(paid_by), first) if first.is_none_or(|first| first == paid_by) => {
+            Ok(Finding::Confirmed { paid_by })
+        }
+        (Some(_), _) => Err(Wrong::unless(Lost::Change, why())),
+        (None, _) => Err(why().into()),
+    }
 }
 
 /// Judges the answer to a cancellation.
@@ -120,11 +201,11 @@ pub(crate) fn cancellation(
     attempt: &Attempt,
     event: &Event,
     now: Instant,
-) -> Result<Finding, String> {
+) -> Result<Finding, Wrong> {
     if answer.status != 200 {
         let code = read_refusal(answer)?;
-        let refused = || format!("a cancellation was refused with {}", code.word());
-        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(refused()) };
+        let why = || format!("a cancellation was refused with {}", code.word());
+        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(refused(code, why())) };
     }
     let life = &attempt.life;
     let booking = own_booking(answer, attempt)?;
@@ -137,7 +218,13 @@ pub(crate) fn cancellation(
     if allowed {
         return Ok(Finding::Cancelled(booking.status));
     }
-    Err(format!("{:?} after cancelling a booking last seen {:?}", booking.status, life.last))
+    let why = format!("{:?} after cancelling a booking last seen {:?}", booking.status, life.last);
+    Err(match booking.status {
+        // That it had expired may be lost.
+        Status::Cancelled => Wrong::unless(Lost::Change, why),
+        Status::Expired => shown(booking.status, attempt, over, why),
+        Status::Held | Status::Confirmed => why.into(),
+    })
 }
 
 /// Judges a booking that was read.
@@ -146,34 +233,35 @@ pub(crate) fn look(
     attempt: &Attempt,
     event: &Event,
     now: Instant,
-) -> Result<Finding, String> {
+) -> Result<Finding, Wrong> {
     if answer.status != 200 {
         let code = read_refusal(answer)?;
-        let refused = || format!("an acknowledged booking cannot be read: {}", code.word());
-        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(refused()) };
+        let why = || format!("an acknowledged booking cannot be read: {}", code.word());
+        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(refused(code, why())) };
     }
     let booking = own_booking(answer, attempt)?;
     let over = attempt.hold_may_be_over(event.plan.hold_seconds, now);
     if answer.stale || attempt.life.permits(booking.status, over) {
         return Ok(Finding::Read);
     }
-    Err(format!("a booking last seen {:?} is shown as {:?}", attempt.life.last, booking.status))
+    let why = format!("a booking last seen {:?} is shown as {:?}", attempt.life.last, booking.status);
+    Err(shown(booking.status, attempt, over, why))
 }
 
 /// Judges an event's availability: whatever is being sold meanwhile, each ticket is in exactly one place.
-pub(crate) fn availability(answer: &Answer, event: &Event) -> Result<Finding, String> {
+pub(crate) fn availability(answer: &Answer, event: &Event) -> Result<Finding, Wrong> {
     if answer.status != 200 {
         let code = read_refusal(answer)?;
-        let refused = || format!("availability was refused with {}", code.word());
-        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(refused()) };
+        let why = || format!("availability was refused with {}", code.word());
+        return if code.is_unavailable() { Ok(Finding::Refused(code)) } else { Err(why().into()) };
     }
     let shown: Availability =
         serde_json::from_slice(&answer.body).map_err(|error| format!("availability: {error}"))?;
     if shown.event_id != event.id || shown.ticket_types.len() != event.type_ids.len() {
-        return Err("availability of another event".to_owned());
+        return Err("availability of another event".into());
     }
     match shown.ticket_types.iter().find(|kind| !kind.adds_up()) {
-        Some(kind) if !shown.stale => Err(format!("availability does not add up: {kind:?}")),
+        Some(kind) if !shown.stale => Err(format!("availability does not add up: {kind:?}").into()),
         _ => Ok(Finding::Read),
     }
 }
@@ -190,12 +278,18 @@ fn own_booking<'a>(answer: &'a Answer, attempt: &Attempt) -> Result<Booking<'a>,
     }
 }
 
+fn check_buyer(booking: &Booking<'_>, order: &Order, event: &Event, names: &Names) -> Result<(), String> {
+    if booking.event_id == event.id && booking.customer == names.customer(order.customer) {
+        Ok(())
+    } else {
+        Err("a booking of another event or customer".to_owned())
+    }
+}
+
 /// Whether a booking is the one that was ordered, in the state in which it was made.
 fn check_booking(booking: &Booking<'_>, order: &Order, event: &Event, names: &Names) -> Result<(), String> {
+    check_buyer(booking, order, event, names)?;
     let status = if order.hold { Status::Held } else { Status::Confirmed };
-    if booking.event_id != event.id || booking.customer != names.customer(order.customer) {
-        return Err("a booking of another event or customer".to_owned());
-    }
     if booking.status != status || booking.expires_at.is_some() != order.hold {
         return Err(format!(
             "ordered {status:?}, booked {:?} until {:?}",

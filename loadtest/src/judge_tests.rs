@@ -49,7 +49,7 @@ fn refusal(code: Code) -> Answer {
     Answer { problem: true, retry_after: Some(1), ..Answer::of(status, body) }
 }
 
-fn judge_order(answer: &Answer, attempt: &Attempt) -> Result<Finding, String> {
+fn judge_order(answer: &Answer, attempt: &Attempt) -> Result<Finding, Wrong> {
     order(answer, attempt, &example(Role::Hot), &names(), false)
 }
 
@@ -150,7 +150,7 @@ fn confirmed(reference: &str) -> Answer {
     )
 }
 
-fn judge_confirmation(answer: &Answer, attempt: &Attempt) -> Result<Finding, String> {
+fn judge_confirmation(answer: &Answer, attempt: &Attempt) -> Result<Finding, Wrong> {
     confirmation(answer, attempt, &example(Role::Holds), &names(), Instant::now())
 }
 
@@ -208,6 +208,58 @@ fn a_booking_that_is_read_is_as_it_was_left() {
     assert!(judged(true, Status::Cancelled).is_ok(), "a stale answer may be behind");
     let other = Attempt { acknowledged: None, ..acknowledged(Status::Confirmed) };
     assert!(look(&answer(false), &other, &event, Instant::now()).is_err());
+}
+
+/// What must be lost for the answer to be right.
+fn if_lost(judged: Result<Finding, Wrong>) -> Option<Lost> {
+    judged.expect_err("wrong").if_lost
+}
+
+#[test]
+fn a_key_whose_booking_is_lost_is_as_good_as_new() {
+    let known = acknowledged(Status::Confirmed);
+    let anew = booking(|text| text.replace(&BOOKING.to_string(), &Uuid::from_u128(78).to_string()));
+    for answer in
+        [created(anew.clone()), replay(anew), refusal(Code::SoldOut), refusal(Code::IdempotencyKeyReused)]
+    {
+        assert_eq!(if_lost(judge_order(&answer, &known)), Some(Lost::Booking), "{answer:?}");
+    }
+    let reused = order(&created(booking(|text| text)), &known, &example(Role::Hot), &names(), true);
+    assert_eq!(if_lost(reused), Some(Lost::Booking));
+    let other_bytes = replay(booking(|text| text + " "));
+    let foreign = created(booking(|text| text.replace("lt-c5", "lt-c6")));
+    for answer in [other_bytes, foreign, refusal(Code::InternalError), Answer::of(502, String::new())] {
+        assert_eq!(if_lost(judge_order(&answer, &known)), None, "{answer:?}");
+    }
+    let limited = order(&refusal(Code::SoldOut), &known, &example(Role::Limited), &names(), false);
+    assert_eq!(if_lost(limited), None, "there are tickets for everybody");
+    assert_eq!(if_lost(judge_order(&refusal(Code::NotOnSale), &attempt(false))), None);
+}
+
+#[test]
+fn a_booking_whose_last_decision_is_lost_is_as_it_was_before() {
+    let event = example(Role::Holds);
+    let mut known = overdue(Status::Confirmed);
+    (known.life.confirmations, known.life.paid_by) = (2, Some(1));
+    assert_eq!(if_lost(judge_confirmation(&confirmed("lt-p5-2"), &known)), Some(Lost::Change));
+    assert_eq!(if_lost(judge_confirmation(&confirmed("lt-p6-1"), &known)), None, "somebody else's");
+    assert_eq!(if_lost(judge_confirmation(&refusal(Code::HoldExpired), &known)), Some(Lost::Change));
+    assert_eq!(if_lost(judge_confirmation(&refusal(Code::BookingCancelled), &known)), None, "by whom?");
+    assert_eq!(if_lost(judge_confirmation(&refusal(Code::BookingNotFound), &known)), Some(Lost::Booking));
+    assert_eq!(if_lost(judge_confirmation(&refusal(Code::InternalError), &known)), None);
+    let cancelled = acknowledged(Status::Cancelled);
+    assert_eq!(if_lost(judge_confirmation(&confirmed("lt-p5-1"), &cancelled)), Some(Lost::Change));
+
+    let shown = |word: &str| Answer::of(200, booking(|text| text.replace("confirmed", word)));
+    let cancelling =
+        |word, attempt: &Attempt| if_lost(cancellation(&shown(word), attempt, &event, Instant::now()));
+    assert_eq!(cancelling("expired", &known), Some(Lost::Change));
+    assert_eq!(cancelling("cancelled", &overdue(Status::Expired)), Some(Lost::Change));
+    assert_eq!(cancelling("held", &known), None, "a cancellation cancels");
+    let looking = |word, attempt: &Attempt| if_lost(look(&shown(word), attempt, &event, Instant::now()));
+    assert_eq!(looking("held", &known), Some(Lost::Change));
+    assert_eq!(looking("cancelled", &known), None);
+    assert_eq!(looking("held", &acknowledged(Status::Confirmed)), None, "it was never held");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     client::{Answer, Call, Client, Silence},
     history::{Attempt, Items, Order},
-    judge::Finding,
+    judge::{Finding, Wrong},
     losses::Losses,
     plan::Event,
     scenario::Market,
@@ -39,7 +39,7 @@ pub(crate) struct Line {
 }
 
 /// An answer held against the contract; `None` where there was no answer.
-pub(crate) type Judged = Option<Result<Finding, String>>;
+pub(crate) type Judged = Option<Result<Finding, Wrong>>;
 
 /// A request that was sent, with its answer or silence.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(crate) struct Sent {
 
 impl Sent {
     /// Holds the answer, if there is one, against the contract.
-    pub(crate) fn judge(&self, judge: impl FnOnce(&Answer) -> Result<Finding, String>) -> Judged {
+    pub(crate) fn judge(&self, judge: impl FnOnce(&Answer) -> Result<Finding, Wrong>) -> Judged {
         self.answer.as_ref().ok().map(judge)
     }
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Ledger;
 use crate::{
     history::{Attempt, Names},
+    judge::{Lost, Wrong},
     losses::Windows,
     plan::{CURRENCY, Event},
     progress,
@@ -192,21 +193,31 @@ impl RowCheck {
         }
         let same_event = attempt.order.event == position;
         let difference =
-            difference(row, items, attempt, event, names).or((!same_event).then(|| "event".to_owned()));
+            difference(row, items, attempt, event, names).or((!same_event).then(|| "event".into()));
+        if let Some(wrong) = difference {
+            if self.excuse(&wrong, attempt) {
+                return;
+            }
+            self.faults.add(Fault::Mismatched, format!("{} ({}): {wrong}", row.id, row.idempotency_key));
+        }
         let over = attempt.hold_may_be_over(event.plan.hold_seconds, Instant::now());
         let legal = status.is_some_and(|status| attempt.life.permits(status, over));
-        if (difference.is_some() || !legal) && self.windows.cover(attempt) {
-            self.counts.excused += 1;
-            return;
-        }
-        if let Some(why) = difference {
-            self.faults.add(Fault::Mismatched, format!("{} ({}): {why}", row.id, row.idempotency_key));
-        }
         if !legal {
             let last = attempt.life.last;
             let why = format!("{} ({}) is {}, last seen {last:?}", row.id, row.idempotency_key, row.status);
-            self.faults.add(Fault::IllegalStatus, why);
+            let has_gone_back = status.is_some_and(|status| attempt.may_have_gone_back_to(status, over));
+            let wrong = if has_gone_back { Wrong::unless(Lost::Change, why) } else { why.into() };
+            if !self.excuse(&wrong, attempt) {
+                self.faults.add(Fault::IllegalStatus, wrong.why);
+            }
         }
+    }
+
+    /// Whether it is the result of a loss that is allowed; counted then.
+    fn excuse(&mut self, wrong: &Wrong, attempt: &Attempt) -> bool {
+        let is_excused = wrong.if_lost.is_some_and(|lost| self.windows.cover(lost, attempt));
+        self.counts.excused += u64::from(is_excused);
+        is_excused
     }
 
     fn add_tickets(
@@ -242,7 +253,7 @@ impl RowCheck {
     fn find_lost(&mut self, ledger: &Ledger, names: &Names) {
         for (attempt, seen) in ledger.attempts.iter().zip(&self.seen) {
             if let Some(acknowledged) = attempt.acknowledged.filter(|_| *seen == 0) {
-                if self.windows.cover(attempt) {
+                if self.windows.cover(Lost::Booking, attempt) {
                     self.counts.excused += 1;
                     continue;
                 }
@@ -260,12 +271,13 @@ fn difference(
     attempt: &Attempt,
     event: &Event,
     names: &Names,
-) -> Option<String> {
-    if attempt.acknowledged.is_some_and(|seen| seen.booking != row.id) {
-        return Some("another booking was acknowledged".to_owned());
-    }
+) -> Option<Wrong> {
     if row.customer != names.customer(attempt.order.customer) {
-        return Some(format!("customer {}", row.customer));
+        return Some(format!("customer {}", row.customer).into());
+    }
+    if attempt.acknowledged.is_some_and(|seen| seen.booking != row.id) {
+        // The key made it when the first one was lost.
+        return Some(Wrong::unless(Lost::Booking, "another booking was acknowledged"));
     }
     let lines = attempt.order.items.lines();
     let mut total = 0;
@@ -275,15 +287,20 @@ fn difference(
         let same = |item: &&ItemRow| item.ticket_type_id == *id;
         let found = items.iter().find(same).map(|item| (item.quantity, item.unit_price));
         if found != Some((i32::from(quantity), price)) {
-            return Some(format!("ordered {quantity} of {id} at {price}, found {found:?}"));
+            return Some(format!("ordered {quantity} of {id} at {price}, found {found:?}").into());
         }
     }
     if items.len() != lines.len() || row.total_amount != total || row.currency != CURRENCY {
-        return Some(format!("{} items for {} {}", items.len(), row.total_amount, row.currency));
+        return Some(format!("{} items for {} {}", items.len(), row.total_amount, row.currency).into());
     }
-    let paid_by = attempt.life.paid_by.map(|number| names.payment(attempt.order.number, number));
+    let payment = |number| names.payment(attempt.order.number, number);
+    let paid_by = attempt.life.paid_by.map(payment);
     if row.status == "confirmed" && paid_by.is_some() && row.payment_reference != paid_by {
-        return Some(format!("payment {:?} instead of {paid_by:?}", row.payment_reference));
+        let why = format!("payment {:?} instead of {paid_by:?}", row.payment_reference);
+        // It was confirmed anew when the first confirmation was lost.
+        let is_own =
+            (1..=attempt.life.confirmations).any(|number| row.payment_reference == Some(payment(number)));
+        return Some(if is_own { Wrong::unless(Lost::Change, why) } else { why.into() });
     }
     None
 }

@@ -69,6 +69,24 @@ fn an_acknowledged_booking_without_a_row_is_lost() {
     assert_eq!(check.faults.counts.lost, 1, "the unanswered one may be missing");
 }
 
+/// Lost, and excused, where it was acknowledged and last told of at these times, and what was acknowledged in a window may be gone.
+fn lost(booked_ms: u64, told_ms: u64) -> (u64, u64) {
+    let mut ledger = ledger();
+    ledger.attempts[0] = Attempt { booked_ms, told_ms, ..ledger.attempts[0] };
+    let windows = r#"{"acknowledged":true,"windows":[{"from_ms":100,"to_ms":200}]}"#;
+    let windows = serde_json::from_str(windows).unwrap();
+    let mut check = RowCheck { seen: vec![0; ledger.attempts.len()], windows, ..RowCheck::default() };
+    check.find_lost(&ledger, &names());
+    (check.faults.counts.lost, check.counts.excused)
+}
+
+#[test]
+fn a_booking_may_be_missing_that_was_made_in_a_window_and_not_one_that_was_confirmed_in_it() {
+    assert_eq!(lost(150, 180), (0, 1));
+    assert_eq!(lost(50, 150), (1, 0));
+    assert_eq!(lost(150, 250), (1, 0), "it was there behind the loss");
+}
+
 #[test]
 fn a_row_that_nobody_asked_for_is_unexplained() {
     let stranger = |key: &str| Row { id: Uuid::from_u128(78), idempotency_key: key.to_owned(), ..row() };
