@@ -73,7 +73,7 @@ async fn run(at: SocketAddr, ask: Arc<dyn Ask>, plan: Open) -> Result<Tally> {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
-                    tally.borrow_mut().leave_unanswered(&format!("{error:#}"));
+                    tally.borrow_mut().break_off(&format!("{error:#}"), number >= plan.warm_up);
                     let _ = free.send(Exchange::open(at).await?);
                     return anyhow::Ok(());
                 }
@@ -108,4 +108,52 @@ fn pacemaker(plan: Open, start: Instant) -> mpsc::UnboundedReceiver<u64> {
         }
     });
     due
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::load::Kind;
+
+    struct Anything;
+
+    impl Ask for Anything {
+        fn write(&self, _number: u64, into: &mut Vec<u8>) {
+            into.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+        }
+    }
+
+    /// Answers at once, and each tenth time closes the connection instead.
+    async fn serve(mut stream: TcpStream, asked: Arc<AtomicU64>) {
+        let mut request = [0; 64];
+        while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+            if asked.fetch_add(1, Ordering::Relaxed) % 10 == 9 || stream.write_all(answer).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_whose_connection_broke_is_among_the_longest_and_not_left_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let asked = Arc::new(AtomicU64::new(0));
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, asked.clone()));
+            }
+        });
+        let plan = Open { rate: 2_000, requests: 400, warm_up: 100, connections: 8 };
+        let tally = open(at, Arc::new(Anything), plan).await.unwrap();
+        assert_eq!(tally.unanswered, 40);
+        assert_eq!(tally.count(Kind::Read) + tally.count(Kind::Refused), 300);
+        let quantiles = tally.quantiles_of_all(&[0.5, 0.99]).unwrap();
+        assert!(quantiles[0] < 10_000.0 && quantiles[1] > 59_000.0, "{quantiles:?}");
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Read,
     /// Refused by a rate limit: 429, or 200 with that answer to a service that asked.
     TooOften,
-    /// Anything else: overload, time-outs, mistakes.
+    /// Anything else: overload, time-outs, mistakes; in an open loop a connection that broke, too.
     Refused,
     /// Due in an open loop, and not even asked for when the loop was given up.
     GivenUp,
@@ -86,9 +86,16 @@ impl Tally {
     }
 
     /// A request whose outcome is unknown, and what came instead.
-    pub(super) fn leave_unanswered(&mut self, why: &str) {
+    fn leave_unanswered(&mut self, why: &str) {
         self.unanswered += 1;
         self.first_unanswered.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// A request whose connection broke before it was answered. Whoever sent it waits as long as one that was refused, so it counts
+    /// as that where it was due within the measured time.
+    pub(super) fn break_off(&mut self, why: &str, counts: bool) {
+        self.leave_unanswered(why);
+        self.counts[Kind::Refused as usize] += u64::from(counts);
     }
 
     /// A request that was due so long ago, and not sent.
