@@ -8,6 +8,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) what: String,
+    /// No finite number where it was not measured.
     pub(crate) value: f64,
     /// Lowest and highest of several rounds.
     pub(crate) spread: Option<(f64, f64)>,
@@ -42,13 +43,18 @@ impl Figure {
         Self::of_rounds(what, &ratios, "", goal)
     }
 
-    /// Whether the goal is reached.
+    /// Whether the goal is reached: not by what was not measured.
     pub(crate) fn is_reached(&self) -> bool {
         match self.goal {
-            Goal::AtMost(most) => self.value <= most,
-            Goal::AtLeast(least) => self.value >= least,
+            Goal::AtMost(most) => self.is_measured() && self.value <= most,
+            Goal::AtLeast(least) => self.is_measured() && self.value >= least,
             Goal::None => true,
         }
+    }
+
+    /// A ratio to nothing is none, either.
+    fn is_measured(&self) -> bool {
+        self.value.is_finite()
     }
 
     /// The best round of one against the best of the other, where a busy machine must not raise an alarm.
@@ -74,7 +80,11 @@ impl fmt::Display for Figure {
             _ if self.is_reached() => "reached",
             _ => "**missed**",
         };
-        let measured = format!("{}{unit}{spread}", plain(self.value));
+        let measured = if self.is_measured() {
+            format!("{}{unit}{spread}", plain(self.value))
+        } else {
+            "not measured".to_owned()
+        };
         let cells = [self.what.as_str(), &measured, &goal, verdict];
         write!(
             f,
@@ -84,11 +94,13 @@ impl fmt::Display for Figure {
     }
 }
 
-/// Lowest, median and highest; zeros where there are none.
+/// Lowest, median and highest; no numbers where there are none.
 pub(crate) fn spread(rounds: &[f64]) -> (f64, f64, f64) {
     let mut sorted = rounds.to_vec();
     sorted.sort_by(f64::total_cmp);
-    let (Some(lowest), Some(highest)) = (sorted.first(), sorted.last()) else { return (0.0, 0.0, 0.0) };
+    let (Some(lowest), Some(highest)) = (sorted.first(), sorted.last()) else {
+        return (f64::NAN, f64::NAN, f64::NAN);
+    };
     let middle = sorted.len() / 2;
     let median = if sorted.len() % 2 == 1 {
         sorted[middle]
@@ -135,5 +147,23 @@ mod tests {
         assert!(!figure(2.5, Goal::AtMost(2.0)).is_reached());
         assert!(!figure(29_999.0, Goal::AtLeast(30_000.0)).is_reached());
         assert_eq!(figure(30_000.0, Goal::None).to_string(), "| wait | 30,000 s | | |");
+    }
+
+    #[test]
+    fn what_was_not_measured_reaches_no_goal() {
+        for goal in [Goal::AtMost(1.0), Goal::AtLeast(0.0)] {
+            for figure in [
+                Figure::of_rounds("a", &[], "s", goal),
+                Figure::ratio("a / b", &[], &[], goal),
+                Figure::ratio("a / b", &[1.0], &[], goal),
+                Figure::best_ratio("a / b", &[], &[1.0], goal),
+                Figure::best_ratio("a / b", &[1.0], &[0.0], goal),
+            ] {
+                assert!(!figure.is_reached(), "{figure}");
+                assert!(figure.to_string().contains("| not measured | "), "{figure}");
+            }
+        }
+        let said = Figure::of_rounds("a", &[], "s", Goal::None).to_string();
+        assert_eq!(said, "| a | not measured | | |");
     }
 }
