@@ -2,6 +2,7 @@
 
 use boxoffice_schema::event::{EventImage, slots_for};
 use boxoffice_schema::ids::{EventId, TicketTypeId};
+use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::text::Name;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -67,29 +68,42 @@ pub(crate) async fn create(
     Ok(())
 }
 
-/// An event that may be published.
-pub(crate) struct Frozen {
-    pub(crate) event: StoredEvent,
-    /// The number of the action's entry, where nothing of the event has come through the log yet.
-    pub(crate) action: Option<i64>,
+/// What PostgreSQL knows of an event that is to be published and that Redis does not have.
+pub(crate) enum Frozen {
+    /// It was never on sale, and may be published. With the number of the action's entry.
+    Unsold { event: StoredEvent, action: i64 },
+    /// It was on sale: where Redis has lost it, publishing it would sell its tickets again.
+    Sold(StoredEvent),
+    /// Somebody has frozen it before, so that it may have been on sale, and the log is not applied as far as Redis had
+    /// decided when it did not have the event.
+    Unknown,
 }
 
-/// Freezes a draft, so that it may be published; `None` where there is no such event. An event that was frozen before
-/// is answered as it is.
+/// Freezes a draft, so that it may be published; `None` where there is no such event. `absent_at` is where its shard stood
+/// when Redis did not have it. Only a draft that may be published is changed.
 pub(crate) async fn freeze(
     connection: &mut PgConnection,
     id: EventId,
+    shard: Shard,
+    absent_at: Position,
     by: &Actor,
 ) -> Result<Option<Frozen>, DatabaseError> {
     let mut transaction = connection.begin().await?;
     let Some(mut stored) = record::lock_event(&mut transaction, id).await? else { return Ok(None) };
-    let mut action = None;
-    // Nobody buys before the publication: where somebody did, its word went with a gap that was accepted.
-    let was_sold = stored.image.ticket_types.iter().any(|of_type| of_type.held + of_type.sold > 0);
-    if !stored.applied && !was_sold {
-        let entry = Entry::of_event(by, Action::PublishEvent, id).changing(&stored.image);
-        action = Some(entry.begin(&mut transaction).await?);
+    if stored.applied {
+        return Ok(Some(Frozen::Sold(stored)));
     }
+    // Nobody applies its publication while its row is locked, so that there is none in what is applied by now.
+    if stored.frozen && record::applied(&mut transaction, shard).await? < absent_at {
+        return Ok(Some(Frozen::Unknown));
+    }
+    // Nobody buys before the publication: where somebody did, its word went with a gap that was accepted. Of what was cancelled
+    // or has expired the keys are left, which nobody may use again.
+    if record::has_bookings(&mut transaction, id).await? {
+        return Ok(Some(Frozen::Sold(stored)));
+    }
+    let entry = Entry::of_event(by, Action::PublishEvent, id).changing(&stored.image);
+    let action = entry.begin(&mut transaction).await?;
     if !stored.frozen {
         let capacity = stored.image.ticket_types.iter().map(|of_type| u64::from(of_type.capacity)).sum();
         stored.image.slots = slots_for(capacity);
@@ -101,7 +115,7 @@ pub(crate) async fn freeze(
             .await?;
     }
     transaction.commit().await?;
-    Ok(Some(Frozen { event: stored, action }))
+    Ok(Some(Frozen::Unsold { event: stored, action }))
 }
 
 /// What of a draft is to be another; `None` leaves it as it is.

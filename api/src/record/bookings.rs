@@ -81,6 +81,18 @@ pub(crate) async fn booking(
     Ok(with_items(connection, row.into_iter().collect()).await?.pop())
 }
 
+/// Whether anybody has ever booked of the event, whatever became of it.
+pub(crate) async fn has_bookings(
+    connection: &mut PgConnection,
+    event: EventId,
+) -> Result<bool, DatabaseError> {
+    let found: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM bookings WHERE event_id = $1)")
+        .bind(event.as_uuid())
+        .fetch_one(connection)
+        .await?;
+    Ok(found)
+}
+
 /// A page of somebody's bookings and one more, newest first; only those that `maker` made, where one is given.
 pub(crate) async fn bookings(
     connection: &mut PgConnection,

@@ -3,10 +3,12 @@
 mod audit;
 mod bookings;
 mod events;
+mod shards;
 
 pub(crate) use audit::{RecordedCounts, RecordedType, counts};
-pub(crate) use bookings::{StoredBooking, Whose, booking, bookings};
+pub(crate) use bookings::{StoredBooking, Whose, booking, bookings, has_bookings};
 pub(crate) use events::{StoredEvent, event, events, lock_event};
+pub(crate) use shards::applied;
 
 use boxoffice_schema::DecodeError;
 

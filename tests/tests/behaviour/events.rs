@@ -2,10 +2,11 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Server, gated};
-use crate::http::id;
-use crate::world::World;
+use crate::http::{Event, id};
+use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
 async fn a_draft_is_shown_but_not_sold_until_it_is_published() {
@@ -185,7 +186,7 @@ async fn sales_open_and_close_by_their_window() {
 
     let soon = chrono::Utc::now() + chrono::Duration::milliseconds(1_500);
     world.patch(&event.id, &json!({"sales_close_at": soon.to_rfc3339()})).await.expect(200);
-    crate::world::eventually("sales to close", || async {
+    eventually("sales to close", || async {
         world.availability(&event.id).await["ticket_types"][0]["on_sale"] == false
     })
     .await;
@@ -210,19 +211,75 @@ async fn a_leap_second_is_the_first_second_of_the_next_minute() {
     assert_eq!((read.expect(200), read.header("etag")), (event, created.header("etag")));
 }
 
-/// The word of its publication went with a gap that was accepted, and Redis has lost the event since.
+/// The word of its publication went with a gap that was accepted, and Redis has lost the event since. Its booking counts nowhere
+/// any more, and its key is used.
 #[tokio::test]
 async fn an_event_that_was_sold_is_not_published_anew_although_postgresql_takes_it_for_a_draft() {
     let world = World::start().await;
     let draft = world.post("/v1/events", &World::draft(&[10])).await.expect(201);
     let event = draft["id"].as_str().unwrap();
-    let sold = "UPDATE ticket_types SET sold = 1 WHERE event_id = $1::uuid";
-    sqlx::query(sold).bind(event).execute(&world.pool).await.unwrap();
+    let cancelled = "INSERT INTO bookings (id, event_id, caller, idempotency_key, fingerprint, customer, status, first_status, \
+                     currency, total_amount, created_at, updated_at, epoch, sequence) \
+                     VALUES (gen_random_uuid(), $1::uuid, '-', 'k', '', 'ann', 'cancelled', 'confirmed', 'EUR', 1000, now(), \
+                     now(), 1, 2)";
+    sqlx::query(cancelled).bind(event).execute(&world.pool).await.unwrap();
     world.publish(event).await.refused(503, "inventory_unverified");
-    sqlx::query("UPDATE ticket_types SET sold = 0 WHERE event_id = $1::uuid")
+    sqlx::query("DELETE FROM bookings WHERE event_id = $1::uuid")
         .bind(event)
         .execute(&world.pool)
         .await
         .unwrap();
     world.publish(event).await.expect(200);
+}
+
+/// Nobody applies the log, so that PostgreSQL takes for a draft what is sold out.
+#[tokio::test]
+async fn an_event_that_redis_lost_is_not_published_anew_before_the_log_tells_that_it_was_on_sale() {
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    let event = world.on_sale(&World::draft(&[10])).await;
+    for n in 0..10 {
+        world.book(&event.id, &format!("k{n}"), &event.request("ann", 1)).await.expect(201);
+    }
+    // As long as Redis has it nobody else is asked.
+    assert_eq!(world.publish(&event.id).await.expect(200)["status"], "on_sale");
+    let mut lose = redis::cmd("DEL");
+    lose.arg(world.event_key(&event));
+    lose.arg(world.keys.customers(world.shard_of(&event), event.id.parse().unwrap()));
+    assert_eq!(world.redis::<i64>(&lose).await, 2);
+    let is_refused = async || {
+        world.publish(&event.id).await.refused(503, "inventory_unverified");
+        world.book(&event.id, "new", &event.request("bob", 1)).await.refused(503, "inventory_unverified");
+    };
+    is_refused().await;
+    let stop = CancellationToken::new();
+    world.settings.start_reconciler(&stop);
+    eventually("all to be applied", || async { world.rows_of(&event).await == 10 }).await;
+    is_refused().await;
+    stop.cancel();
+}
+
+/// Whoever froze the draft died before Redis was asked. Meanwhile another event is sold, and the log is behind.
+#[tokio::test]
+async fn an_interrupted_publication_is_finished_once_the_log_is_applied_as_far_as_redis_had_decided() {
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(Settings::fresh().await).await;
+    let draft = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
+    let draft = Event { id: draft, types: Vec::new() };
+    let frozen = "UPDATE events SET frozen_at = now(), slots = 1 WHERE id = $1::uuid";
+    sqlx::query(frozen).bind(&draft.id).execute(&world.pool).await.unwrap();
+    stop.cancel();
+    reconciler.await.unwrap();
+    world.on_sale_beside(&draft, &World::draft(&[10])).await;
+    world.publish(&draft.id).await.refused(503, "inventory_unverified");
+    let stop = CancellationToken::new();
+    world.settings.start_reconciler(&stop);
+    eventually("the publication to be finished", || async {
+        let reply = world.publish(&draft.id).await;
+        assert!([503, 200].contains(&reply.status), "{reply:?}");
+        reply.status == 200
+    })
+    .await;
+    assert_eq!(world.availability(&draft.id).await["ticket_types"][0]["available"], 10);
+    stop.cancel();
 }

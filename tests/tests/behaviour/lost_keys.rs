@@ -20,7 +20,7 @@ impl World {
     }
 
     /// Another event of the same shard.
-    async fn on_sale_beside(&self, other: &Event, draft: &serde_json::Value) -> Event {
+    pub async fn on_sale_beside(&self, other: &Event, draft: &serde_json::Value) -> Event {
         loop {
             let event = self.on_sale(draft).await;
             if self.shard_of(&event) == self.shard_of(other) {

@@ -1,13 +1,16 @@
 //! `POST /v1/events/{event_id}/publish`: puts an event on sale.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
-use boxoffice_schema::scripts::EventOutcome;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::{EventOutcome, EventSnapshot};
 use boxoffice_schema::status::EventStatus;
+use tokio::time::{Instant, sleep};
 
 use super::body::{EventBody, respond};
 use crate::actions::{Actor, Begun};
@@ -58,30 +61,57 @@ pub(crate) async fn publish(caller: Caller, office: SharedOffice, request: HttpR
     respond(StatusCode::OK, &event)
 }
 
+/// How long a publication waits for the log to be applied, so that there is time left to ask Redis.
+const APPLIED_WITHIN: Duration = Duration::from_millis(700);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+
+const NOT_APPLIED: &str = "The publication of this event did not finish, and the log is not applied yet, which tells whether it \
+                           was on sale; publish it again.";
+
 /// The event as it is in Redis, where this or an earlier call has put it.
 async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventImage, Problem> {
     // A draft whose shard is being verified may be changed still. And what Redis says of an event before it was checked may be
     // older than what the caller knows.
-    let refusal = match office.stores.snapshot(id).await {
-        Ok(snapshot) if snapshot.certified => None,
-        Ok(_) => Some(Problem::new(Code::InventoryUnverified)),
-        Err(error) => Some(error.into()),
+    let seen = match office.stores.snapshot(id).await {
+        Ok(snapshot) if snapshot.certified => Ok(snapshot),
+        Ok(_) => Err(Problem::new(Code::InventoryUnverified)),
+        Err(error) => Err(error.into()),
     };
-    if let Some(refusal) = refusal {
-        let is_unknown = matches!(office.stores.recorded(id).await, Ok(None));
-        return Err(if is_unknown { Problem::new(Code::EventNotFound) } else { refusal });
+    let EventSnapshot { event, position, .. } = match seen {
+        Ok(snapshot) => snapshot,
+        Err(refusal) => {
+            let is_unknown = matches!(office.stores.recorded(id).await, Ok(None));
+            return Err(if is_unknown { Problem::new(Code::EventNotFound) } else { refusal });
+        }
+    };
+    if let Some(event) = event {
+        return Ok(Arc::unwrap_or_clone(event));
     }
-    let freeze = async |connection: &mut _| draft::freeze(connection, id, by).await;
-    let Some(Frozen { event: stored, action }) = office.stores.database.run(freeze).await? else {
-        return Err(Problem::new(Code::EventNotFound));
+    let (event, action) = match freeze(office, id, position.unwrap_or_default(), by).await? {
+        Frozen::Unsold { event, action } => (event, action),
+        Frozen::Sold(stored) => return already_on_sale(office, stored).await,
+        Frozen::Unknown => return Err(Problem::because(Code::InventoryUnverified, NOT_APPLIED)),
     };
-    let Some(action) = action else { return already_on_sale(office, stored).await };
-    // Until something of the event has come through the log nobody can have lost it: where it is absent it was never published.
-    let decided = office.stores.inventory.publish(&stored.image).await;
+    let decided = office.stores.inventory.publish(&event.image).await;
     office.journal.end(Begun::Written(action), &decided).await;
     match decided? {
         EventOutcome::Changed(event) | EventOutcome::Unchanged(event) => Ok(event),
         refused => Err(event_refusal(&refused)),
+    }
+}
+
+/// Freezes the event. Where somebody did so before, it may have been sold and lost since: the log is waited for, which tells.
+async fn freeze(office: &Office, id: EventId, absent_at: Position, by: &Actor) -> Result<Frozen, Problem> {
+    let shard = office.stores.inventory.shard_of(id);
+    let until = Instant::now() + APPLIED_WITHIN;
+    loop {
+        let freeze = async |connection: &mut _| draft::freeze(connection, id, shard, absent_at, by).await;
+        let frozen = office.stores.database.run(freeze).await?;
+        let frozen = frozen.ok_or_else(|| Problem::new(Code::EventNotFound))?;
+        if !matches!(frozen, Frozen::Unknown) || Instant::now() >= until {
+            return Ok(frozen);
+        }
+        sleep(BETWEEN_LOOKS).await;
     }
 }
 
