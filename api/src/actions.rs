@@ -53,12 +53,12 @@ impl Action {
 }
 
 /// How it ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     /// Nothing was changed.
     Refused,
-    /// Redis did not answer: the log of decisions tells.
+    /// It may have been changed: the log of decisions tells.
     Unknown,
 }
 
@@ -244,12 +244,12 @@ async fn update(
     Ok(())
 }
 
+/// Only what Redis refused is known to have changed nothing. Unverified is also what it wrote in part, and what an old primary has
+/// decided; and the inventory is overloaded where that could not be found out behind the decision.
 fn outcome_of(decided: &Result<EventOutcome, InventoryError>) -> (Outcome, Option<&EventImage>) {
     match decided {
         Ok(EventOutcome::Changed(event) | EventOutcome::Unchanged(event)) => (Outcome::Done, Some(event)),
-        Ok(_) | Err(InventoryError::Unverified | InventoryError::OutboxFull | InventoryError::Overloaded) => {
-            (Outcome::Refused, None)
-        }
+        Ok(_) | Err(InventoryError::OutboxFull) => (Outcome::Refused, None),
         Err(_) => (Outcome::Unknown, None),
     }
 }
@@ -257,4 +257,31 @@ fn outcome_of(decided: &Result<EventOutcome, InventoryError>) -> (Outcome, Optio
 /// Our own types always serialize.
 fn shown(state: &impl Serialize) -> Option<Value> {
     serde_json::to_value(state).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_certainly_changed_nothing_is_said_to_be_refused() {
+        let told = |decided: Result<EventOutcome, InventoryError>| outcome_of(&decided).0;
+        for refusal in [
+            Ok(EventOutcome::Closed),
+            Ok(EventOutcome::OutboxFull),
+            Ok(EventOutcome::Unverified),
+            Err(InventoryError::OutboxFull),
+        ] {
+            let said = format!("{refusal:?}");
+            assert_eq!(told(refusal), Outcome::Refused, "{said}");
+        }
+        for error in [
+            InventoryError::Unverified,
+            InventoryError::Overloaded,
+            InventoryError::RedisUnavailable("away".to_owned()),
+            InventoryError::KafkaUnavailable,
+        ] {
+            assert_eq!(told(Err(error.clone())), Outcome::Unknown, "{error}");
+        }
+    }
 }

@@ -370,8 +370,9 @@ impl Inventory {
     ) -> Result<EventOutcome, InventoryError> {
         let known = self.known(event);
         let (letter, json): (String, Vec<u8>) = self.link.run(call).await?;
-        self.is_of_now(known, event, None).await?;
+        // What was decided is to be relayed, whatever becomes of the answer.
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
+        self.is_of_now(known, event, None).await?;
         Ok(EventOutcome::parse(&letter, &json)?)
     }
 
