@@ -8,10 +8,12 @@ use actix_web::{HttpMessage, HttpRequest};
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::scripts::EventOutcome;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError};
 use crate::error::{Code, Problem};
@@ -90,6 +92,10 @@ impl Actor {
 /// An action on one thing.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
+    /// Its own, so that it is one row however often it has to be written.
+    id: Uuid,
+    /// When it was done, however much later it is written.
+    at: DateTime<Utc>,
     by: Actor,
     action: Action,
     /// As in `event 0198…` or `key 3f…`.
@@ -100,7 +106,7 @@ pub(crate) struct Entry {
 impl Entry {
     /// Without a state before.
     pub(crate) fn new(by: &Actor, action: Action, target: String) -> Self {
-        Self { by: by.clone(), action, target, before: None }
+        Self { id: Uuid::now_v7(), at: Utc::now(), by: by.clone(), action, target, before: None }
     }
 
     /// On an event.
@@ -119,33 +125,52 @@ impl Entry {
         connection: &mut PgConnection,
         after: &impl Serialize,
     ) -> sqlx::Result<()> {
-        self.insert(connection, Some(Outcome::Done), shown(after)).await.map(drop)
+        self.insert(connection, Some(&Ended::now(Outcome::Done, shown(after)))).await
     }
 
-    /// Writes what is about to be asked of Redis, and returns its number.
-    pub(crate) async fn begin(&self, connection: &mut PgConnection) -> sqlx::Result<i64> {
-        self.insert(connection, None, None).await
+    /// Writes what is about to be asked of Redis, and returns its id.
+    pub(crate) async fn begin(&self, connection: &mut PgConnection) -> sqlx::Result<Uuid> {
+        self.insert(connection, None).await?;
+        Ok(self.id)
     }
 
-    async fn insert(
-        &self,
-        connection: &mut PgConnection,
-        outcome: Option<Outcome>,
-        after: Option<Value>,
-    ) -> sqlx::Result<i64> {
-        sqlx::query_scalar(
-            "INSERT INTO operator_actions (who, action, target, before, after, request_id, outcome, ended_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $7 IS NOT NULL THEN now() END) RETURNING id",
+    /// Where it is written already, by an attempt whose answer came too late, it is only ended.
+    async fn insert(&self, connection: &mut PgConnection, ended: Option<&Ended>) -> sqlx::Result<()> {
+        sqlx::query(
+            "INSERT INTO operator_actions \
+             (entry_id, at, who, action, target, before, request_id, after, outcome, ended_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
+             ON CONFLICT (entry_id) DO UPDATE \
+             SET after = excluded.after, outcome = excluded.outcome, ended_at = excluded.ended_at \
+             WHERE operator_actions.outcome IS NULL",
         )
+        .bind(self.id)
+        .bind(self.at)
         .bind(&self.by.who)
         .bind(self.action.as_str())
         .bind(&self.target)
         .bind(&self.before)
-        .bind(after)
         .bind(&self.by.request_id)
-        .bind(outcome.map(Outcome::as_str))
-        .fetch_one(connection)
-        .await
+        .bind(ended.and_then(|ended| ended.after.as_ref()))
+        .bind(ended.map(|ended| ended.outcome.as_str()))
+        .bind(ended.map(|ended| ended.at))
+        .execute(connection)
+        .await?;
+        Ok(())
+    }
+}
+
+/// How an action ended, and when.
+#[derive(Debug)]
+struct Ended {
+    outcome: Outcome,
+    after: Option<Value>,
+    at: DateTime<Utc>,
+}
+
+impl Ended {
+    fn now(outcome: Outcome, after: Option<Value>) -> Self {
+        Self { outcome, after, at: Utc::now() }
     }
 }
 
@@ -160,8 +185,8 @@ pub(crate) struct Journal {
 
 /// An entry whose outcome is not known yet.
 pub(crate) enum Begun {
-    /// Written, under this number.
-    Written(i64),
+    /// Written, under this id.
+    Written(Uuid),
     /// Not written.
     Waiting(Box<Entry>, OwnedSemaphorePermit),
 }
@@ -189,56 +214,43 @@ impl Journal {
     /// outcome is unknown, and the log of decisions tells.
     pub(crate) async fn end(&self, begun: Begun, decided: &Result<EventOutcome, InventoryError>) {
         let (outcome, after) = outcome_of(decided);
-        let after = after.and_then(shown);
+        let ended = Ended::now(outcome, after.and_then(shown));
         match begun {
             Begun::Written(id) => {
-                let write = self
-                    .database
-                    .run(async |connection| Ok(update(connection, id, outcome, after.as_ref()).await?));
+                let write = self.database.run(async |connection| Ok(update(connection, id, &ended).await?));
                 if !matches!(tokio::time::timeout(WRITTEN_WITHIN, write).await, Ok(Ok(()))) {
-                    tracing::warn!(id, ?outcome, "the outcome of an operator's action was not written");
+                    tracing::warn!(%id, ?outcome, "the outcome of an operator's action was not written");
                 }
             }
             Begun::Waiting(entry, place) => {
-                tokio::spawn(self.clone().write_later(entry, outcome, after, place));
+                tokio::spawn(self.clone().write_later(entry, ended, place));
             }
         }
     }
 
-    async fn write_later(
-        self,
-        entry: Box<Entry>,
-        outcome: Outcome,
-        after: Option<Value>,
-        _place: OwnedSemaphorePermit,
-    ) {
+    async fn write_later(self, entry: Box<Entry>, ended: Ended, _place: OwnedSemaphorePermit) {
         for _ in 0..TRIES_MAX {
             tokio::time::sleep(BETWEEN_TRIES).await;
-            let write = self
-                .database
-                .run(async |connection| Ok(entry.insert(connection, Some(outcome), after.clone()).await?));
+            let write =
+                self.database.run(async |connection| Ok(entry.insert(connection, Some(&ended)).await?));
             if write.await.is_ok() {
                 return;
             }
         }
         tracing::error!(
             ?entry,
-            ?outcome,
+            ?ended,
             "an operator's action was never written down: PostgreSQL stayed away"
         );
     }
 }
 
-async fn update(
-    connection: &mut PgConnection,
-    id: i64,
-    outcome: Outcome,
-    after: Option<&Value>,
-) -> sqlx::Result<()> {
-    sqlx::query("UPDATE operator_actions SET outcome = $2, after = $3, ended_at = now() WHERE id = $1")
+async fn update(connection: &mut PgConnection, id: Uuid, ended: &Ended) -> sqlx::Result<()> {
+    sqlx::query("UPDATE operator_actions SET outcome = $2, after = $3, ended_at = $4 WHERE entry_id = $1")
         .bind(id)
-        .bind(outcome.as_str())
-        .bind(after)
+        .bind(ended.outcome.as_str())
+        .bind(&ended.after)
+        .bind(ended.at)
         .execute(connection)
         .await?;
     Ok(())

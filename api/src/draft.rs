@@ -70,8 +70,8 @@ pub(crate) async fn create(
 
 /// What PostgreSQL knows of an event that is to be published and that Redis does not have.
 pub(crate) enum Frozen {
-    /// It was never on sale, and may be published. With the number of the action's entry.
-    Unsold { event: StoredEvent, action: i64 },
+    /// It was never on sale, and may be published. With the id of the action's entry.
+    Unsold { event: StoredEvent, action: Uuid },
     /// It was on sale: where Redis has lost it, publishing it would sell its tickets again.
     Sold(StoredEvent),
     /// Somebody has frozen it before, so that it may have been on sale, and the log is not applied as far as Redis had

@@ -1,10 +1,11 @@
 //! What operators do is written down with it.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{KEYS, Key, command, operated};
 use crate::gate::{Server, gated};
-use crate::http::{Reply, id};
+use crate::http::{Event, Reply, id};
 use crate::world::{World, eventually};
 
 fn audit_log(world: &World, target: &str) -> Vec<Value> {
@@ -50,6 +51,13 @@ async fn what_is_done_to_an_event_is_written_down_with_who_and_before_and_after(
     assert!(log[5]["after"].is_null());
 }
 
+/// How often a row of the table says that the event was changed, and how often that it was done.
+async fn amendments(world: &World, event: &Event) -> (i64, i64) {
+    let count = "SELECT count(*), count(*) FILTER (WHERE outcome = 'done') FROM operator_actions \
+                 WHERE target = $1 AND action = 'event.amend'";
+    sqlx::query_as(count).bind(format!("event {}", event.id)).fetch_one(&world.pool).await.unwrap()
+}
+
 #[tokio::test]
 async fn an_event_can_be_paused_while_postgresql_is_away_and_that_is_written_down_when_it_is_back() {
     let (mut world, gate) = gated(Server::Postgres, &KEYS).await;
@@ -58,15 +66,42 @@ async fn an_event_can_be_paused_while_postgresql_is_away_and_that_is_written_dow
     let event = world.on_sale(&World::draft(&[10])).await;
     world.drained(&event).await;
     gate.shut();
-    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
-    world.book(&event.id, "k", &event.request("ann", 1)).await.refused(409, "not_on_sale");
+    let mut done = Vec::new();
+    for (status, booked) in [("paused", 409), ("on_sale", 201)] {
+        let before = Utc::now();
+        world.patch(&event.id, &json!({"status": status})).await.expect(200);
+        done.push((status, before, Utc::now()));
+        world.book(&event.id, "k", &event.request("ann", 1)).await.expect(booked);
+    }
     gate.open();
-    let target = format!("event {}", event.id);
-    let entries = "SELECT count(*) FROM operator_actions WHERE target = $1 AND action = 'event.amend' \
-                   AND outcome = 'done' AND before->>'status' = 'on_sale' AND after->>'status' = 'paused'";
-    eventually("the entry to be written", || async {
-        let found = sqlx::query_scalar::<_, i64>(entries).bind(&target).fetch_one(&world.pool).await;
-        found.is_ok_and(|count| count == 1)
+    eventually("the entries to be written", || async { amendments(&world, &event).await.1 == 2 }).await;
+    assert_eq!(amendments(&world, &event).await, (2, 2));
+    let log = audit_log(&world, &format!("event {}", event.id));
+    let amended: Vec<_> = log.iter().filter(|entry| entry["action"] == "event.amend").collect();
+    let mut status = "on_sale";
+    for (entry, (next, before, after)) in amended.into_iter().zip(done) {
+        assert_eq!((&entry["before"]["status"], &entry["after"]["status"]), (&json!(status), &json!(next)));
+        // It was done then, and not when PostgreSQL was back.
+        let at: DateTime<Utc> = entry["at"].as_str().unwrap().parse().unwrap();
+        assert!((before..=after).contains(&at), "{next}: {at} is not {before} to {after}");
+        status = next;
+    }
+}
+
+/// PostgreSQL had it already and only its answer came too late, so that it was written once more.
+#[tokio::test]
+async fn an_entry_that_was_written_although_it_was_given_up_is_one_row() {
+    // Over one connection, which has written an entry before: then the whole statement is sent before it has to wait.
+    let (world, _) = operated(&["--auth", "keys", "--database-pool", "1"]).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let mut lock = world.pool.begin().await.unwrap();
+    sqlx::query("LOCK TABLE operator_actions IN SHARE MODE").execute(&mut *lock).await.unwrap();
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    lock.rollback().await.unwrap();
+    eventually("the entry to be ended", || async {
+        let (all, done) = amendments(&world, &event).await;
+        assert!(all <= 1, "{all} rows");
+        done == 1
     })
     .await;
 }
