@@ -5,7 +5,7 @@
 //! behind, it is asked again until it has come to that position; where it went past it, a new snapshot is taken. An
 //! event whose shard moves on during all tries is counted as not compared: lag is not drift.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use boxoffice_schema::ids::{EventId, TicketTypeId};
@@ -20,6 +20,7 @@ use sqlx::PgPool;
 use crate::config::Config;
 use crate::deep::{DeepError, Sources};
 use crate::redis_link::RedisLink;
+use crate::repairs;
 use crate::snapshot::{self, Counts, LiveShard, Recorded};
 
 mod compare;
@@ -213,10 +214,12 @@ impl FindingKind {
 pub(crate) async fn audit(pool: &PgPool, redis: &RedisLink, scope: &Scope) -> Result<Report, AuditError> {
     let started_at = Utc::now();
     let start = Instant::now();
-    // PostgreSQL first: what Redis lacks after that, it lost.
+    // PostgreSQL first: what Redis lacks after that, it lost; or a rebuild that was asked for before has taken it away.
     let recorded = snapshot::recorded(pool, &scope.shards, scope.event).await?;
+    let rebuilding = repairs::open_rebuilds(pool, &scope.shards).await?;
     let live = snapshot::live_shards(redis, &scope.shards).await?;
-    let mut report = opened(started_at, &recorded, &live);
+    let rebuilding: BTreeSet<Shard> = rebuilding.into_iter().map(|rebuild| rebuild.shard).collect();
+    let mut report = opened(started_at, &recorded, &live, &rebuilding);
     let sources = Sources { pool, redis };
     let mut comparisons = Vec::with_capacity(recorded.len());
     for (shard, recorded) in &recorded {
@@ -244,11 +247,13 @@ pub(crate) async fn audit(pool: &PgPool, redis: &RedisLink, scope: &Scope) -> Re
     Ok(report)
 }
 
-/// The report as it begins: positions, and shards of which Redis lost decisions.
+/// The report as it begins: positions, and shards of which Redis lost decisions. The sequence of a shard that is being rebuilt is 0
+/// until all of it is there again.
 fn opened(
     started_at: DateTime<Utc>,
     recorded: &BTreeMap<Shard, Recorded>,
     live: &BTreeMap<Shard, LiveShard>,
+    rebuilding: &BTreeSet<Shard>,
 ) -> Report {
     let mut report = Report {
         started_at,
@@ -270,7 +275,8 @@ fn opened(
         report.lag += live_sequence.saturating_sub(postgres.sequence);
         let certified = live.is_some_and(|live| live.certified);
         report.shards.insert(shard.number(), ShardPositions { certified, redis, postgres: *postgres });
-        if live_sequence < postgres.sequence {
+        let is_rebuilt = !certified && rebuilding.contains(shard);
+        if live_sequence < postgres.sequence && !is_rebuilt {
             report.findings.push(Finding {
                 shard: *shard,
                 event_id: None,
@@ -285,4 +291,27 @@ fn opened(
         }
     }
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_is_behind_has_lost_decisions_unless_its_shard_is_closed_for_a_rebuild() {
+        let shard = Shard::from_number(3);
+        let at = |sequence| Position { epoch: 2, sequence };
+        let recorded = BTreeMap::from([(shard, Recorded { position: at(7), ..Recorded::default() })]);
+        let found = |certified, sequence, rebuilding: &[Shard]| {
+            let live = BTreeMap::from([(shard, LiveShard { certified, position: Some(at(sequence)) })]);
+            let rebuilding: BTreeSet<Shard> = rebuilding.iter().copied().collect();
+            opened(Utc::now(), &recorded, &live, &rebuilding).findings.len()
+        };
+        assert_eq!(found(false, 0, &[]), 1);
+        assert_eq!(found(false, 0, &[Shard::from_number(4)]), 1);
+        assert_eq!(found(false, 0, &[shard]), 0);
+        // It was not begun yet, or is over: what is sold from has lost something.
+        assert_eq!(found(true, 6, &[shard]), 1);
+        assert_eq!(found(true, 7, &[]), 0);
+    }
 }

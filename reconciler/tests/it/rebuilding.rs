@@ -202,6 +202,26 @@ async fn a_rebuild_that_another_interrupted_in_the_middle_starts_over_and_ends_t
     stack.remove().await;
 }
 
+/// Its sequence is 0 until all of it is there again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_being_rebuilt_is_not_said_to_have_lost_decisions() {
+    let (stack, _) = sold().await;
+    let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap() + 1);
+    // As far as the removal of what Redis had, behind a barrier that was applied.
+    stack.execute("UPDATE shards SET recovery_epoch = epoch + 1, epoch = epoch + 1 WHERE shard = 0").await;
+    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, Vec::new())).await;
+    let (code, printed) = stack.command(&["audit"]).await;
+    assert_eq!(code, 1, "nobody has asked for it: {printed}");
+    assert!(printed.contains("redis_behind"), "{printed}");
+    let asked = "INSERT INTO repairs (kind, shard, asked_by, before) VALUES ('rebuild', 0, 'Ann', '')";
+    stack.execute(asked).await;
+    let (code, printed) = stack.command(&["audit"]).await;
+    assert_eq!(code, 2, "its event cannot be compared: {printed}");
+    assert!(!printed.contains("redis_behind"), "{printed}");
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_is_refused_while_postgresql_may_lack_something_and_the_shard_goes_on_selling() {
     let (stack, sale) = sold().await;
