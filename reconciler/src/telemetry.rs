@@ -19,6 +19,7 @@ pub(crate) mod name {
     pub(crate) const ALARMS_OPEN: &str = "boxoffice_reconciler_alarms_open";
     pub(crate) const DEAD_LETTERS_OPEN: &str = "boxoffice_reconciler_dead_letters_open";
     pub(crate) const REPAIRS_OPEN: &str = "boxoffice_reconciler_repairs_open";
+    pub(crate) const FINDINGS: &str = "boxoffice_reconciler_findings";
     pub(crate) const DRIFT_TICKETS: &str = "boxoffice_reconciler_drift_tickets";
     pub(crate) const OVERDUE_EVENTS: &str = "boxoffice_reconciler_events_with_overdue_holds";
     pub(crate) const CERTIFIED_SHARDS: &str = "boxoffice_reconciler_certified_shards";
@@ -72,6 +73,7 @@ fn describe() {
     describe_gauge!(name::ALARMS_OPEN, Unit::Count, "Alarms that are not resolved");
     describe_gauge!(name::DEAD_LETTERS_OPEN, Unit::Count, "Dead letters that are not resolved");
     describe_gauge!(name::REPAIRS_OPEN, Unit::Count, "Repairs and rebuilds that have not ended");
+    describe_gauge!(name::FINDINGS, Unit::Count, "Findings of the last audit, by kind");
     describe_gauge!(
         name::DRIFT_TICKETS,
         Unit::Count,

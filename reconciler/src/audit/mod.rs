@@ -185,6 +185,16 @@ pub(crate) enum FindingKind {
 }
 
 impl FindingKind {
+    /// What the service looks for, every few seconds. The others take a look at every booking.
+    pub(crate) const OF_THE_SERVICE: [Self; 6] = [
+        Self::Drift,
+        Self::Oversold,
+        Self::MissingInventory,
+        Self::UnreadableInventory,
+        Self::RedisBehind,
+        Self::OverdueHolds,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Drift => "drift",

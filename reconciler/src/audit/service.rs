@@ -74,13 +74,21 @@ fn summary(report: &Report) -> String {
 fn publish(report: &Report) {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     metrics::gauge!(name::DRIFT_TICKETS).set(report.drift as f64);
+    // Also those of which nothing was found: what was found before is over.
+    for kind in FindingKind::OF_THE_SERVICE {
+        metrics::gauge!(name::FINDINGS, "kind" => kind.as_str()).set(count(report, kind));
+    }
     for (gauge, kind) in [
         (name::OVERDUE_EVENTS, FindingKind::OverdueHolds),
         (name::REDIS_LOST_SHARDS, FindingKind::RedisBehind),
     ] {
-        let found = report.findings.iter().filter(|finding| finding.kind == kind).count();
-        metrics::gauge!(gauge).set(u32::try_from(found).unwrap_or(u32::MAX));
+        metrics::gauge!(gauge).set(count(report, kind));
     }
+}
+
+fn count(report: &Report, kind: FindingKind) -> u32 {
+    let found = report.findings.iter().filter(|finding| finding.kind == kind).count();
+    u32::try_from(found).unwrap_or(u32::MAX)
 }
 
 async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
@@ -94,4 +102,42 @@ async fn count_open(pool: &PgPool) -> sqlx::Result<()> {
         metrics::gauge!(gauge).set(u32::try_from(count).unwrap_or(u32::MAX));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use boxoffice_schema::shard::Shard;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+    use crate::audit::{Finding, opened};
+
+    #[test]
+    fn each_kind_of_finding_is_counted_and_0_again_when_it_is_gone() {
+        let sound = opened(chrono::Utc::now(), &BTreeMap::new(), &BTreeMap::new(), &BTreeSet::new());
+        let shard = Shard::from_number(3);
+        let of_kind = |kind| Finding {
+            shard,
+            event_id: None,
+            ticket_type_id: None,
+            kind,
+            detail: String::new(),
+            drift: 0,
+        };
+        let mut findings: Vec<Finding> = FindingKind::OF_THE_SERVICE.map(of_kind).into();
+        findings.push(of_kind(FindingKind::Oversold));
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        for (report, oversold, others) in [(Report { findings, ..sound.clone() }, 2, 1), (sound, 0, 0)] {
+            metrics::with_local_recorder(&recorder, || publish(&report));
+            let told = handle.render();
+            for kind in FindingKind::OF_THE_SERVICE {
+                let count = if kind == FindingKind::Oversold { oversold } else { others };
+                let line = format!("boxoffice_reconciler_findings{{kind=\"{}\"}} {count}\n", kind.as_str());
+                assert!(told.contains(&line), "{line}{told}");
+            }
+        }
+    }
 }
