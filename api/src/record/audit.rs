@@ -3,6 +3,7 @@
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
+use boxoffice_schema::status::EventStatus;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -19,6 +20,7 @@ pub(crate) struct RecordedCounts {
     pub(crate) ticket_types: Vec<RecordedType>,
     /// Open gaps of the shard.
     pub(crate) gaps: Vec<Gap>,
+    /// None of what is not compared, a draft or a closed event.
     pub(crate) last_reconciliation: Option<Reconciliation>,
 }
 
@@ -42,8 +44,10 @@ pub(crate) struct Gap {
 /// The reconciler's newest run.
 #[derive(Debug)]
 pub(crate) struct Reconciliation {
+    /// When it began.
     pub(crate) at: DateTime<Utc>,
-    /// Whether it found nothing wrong with the event.
+    /// Whether it found nothing wrong with the event. That it came to compare it is not recorded: of a shard whose log lags during
+    /// all tries it does not.
     pub(crate) ok: bool,
 }
 
@@ -51,6 +55,9 @@ pub(crate) struct Reconciliation {
 struct CountRow {
     epoch: i32,
     sequence: i64,
+    status: String,
+    /// The decision that last changed the event.
+    changed_at: i64,
     id: Uuid,
     capacity: i32,
     held: i32,
@@ -65,7 +72,8 @@ pub(crate) async fn counts(
 ) -> Result<Option<RecordedCounts>, DatabaseError> {
     // One statement, and so one moment: counts and position belong together.
     let rows: Vec<CountRow> = sqlx::query_as(
-        "SELECT shards.epoch, shards.sequence, types.id, types.capacity, types.held, types.sold \
+        "SELECT shards.epoch, shards.sequence, events.status, events.sequence AS changed_at, \
+                types.id, types.capacity, types.held, types.sold \
          FROM events JOIN shards USING (shard) JOIN ticket_types types ON types.event_id = events.id \
          WHERE events.id = $1 ORDER BY types.ordinal",
     )
@@ -80,7 +88,12 @@ pub(crate) async fn counts(
         },
         ticket_types: rows.iter().map(CountRow::read).collect::<Result<_, _>>()?,
         gaps: gaps(connection, shard).await?,
-        last_reconciliation: last_reconciliation(connection, shard, event).await?,
+        last_reconciliation: match EventStatus::parse(&first.status)? {
+            EventStatus::OnSale | EventStatus::Paused => {
+                last_reconciliation(connection, shard, event, first.changed_at).await?
+            }
+            EventStatus::Draft | EventStatus::Closed => None,
+        },
     }))
 }
 
@@ -113,20 +126,26 @@ async fn gaps(connection: &mut PgConnection, shard: Shard) -> Result<Vec<Gap>, D
     rows.into_iter().map(gap).collect()
 }
 
+/// The newest run, which compared what was on sale or paused in PostgreSQL when it began; none where the event's last change was not
+/// applied then.
 async fn last_reconciliation(
     connection: &mut PgConnection,
     shard: Shard,
     event: EventId,
+    changed_at: i64,
 ) -> Result<Option<Reconciliation>, DatabaseError> {
     // What was found of its shard as a whole is about the event too. Overdue holds are a note.
     let row: Option<(DateTime<Utc>, bool)> = sqlx::query_as(
         "SELECT started_at, NOT EXISTS ( \
              SELECT 1 FROM reconciliation_findings WHERE reconciliation_id = newest.id AND kind <> 'overdue_holds' \
              AND (event_id = $1 OR (event_id IS NULL AND shard = $2)) \
-         ) FROM (SELECT id, started_at FROM reconciliations ORDER BY started_at DESC LIMIT 1) newest",
+         ) FROM (SELECT id, started_at, positions FROM reconciliations ORDER BY started_at DESC LIMIT 1) newest \
+         WHERE (positions -> $3::text -> 'postgres' ->> 'sequence')::int8 >= $4",
     )
     .bind(event.as_uuid())
     .bind(i32::from(shard.number()))
+    .bind(shard.number().to_string())
+    .bind(changed_at)
     .fetch_optional(connection)
     .await?;
     Ok(row.map(|(at, ok)| Reconciliation { at, ok }))

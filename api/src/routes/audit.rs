@@ -122,13 +122,14 @@ struct RecordedBody {
     sold: u32,
 }
 
-/// When both sides were last compared.
+/// The audit's last run, where it began after the event's last change; null for what is not compared, a draft or a closed event.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Reconciliation)]
 struct ReconciliationBody {
     #[serde(serialize_with = "time::serialize")]
     #[schema(schema_with = contract::time)]
     at: DateTime<Utc>,
+    /// Whether it found nothing wrong with the event or its shard. Where the log lagged behind a sale all the while, it compared nothing.
     ok: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::http::id;
+use crate::http::{Event, id};
 use crate::world::{Settings, World, eventually};
 
 #[tokio::test]
@@ -138,28 +138,57 @@ async fn an_audit_answers_what_it_has_seen_where_the_next_look_takes_too_long() 
     assert_eq!(audit["ticket_types"][0]["redis"]["sold"], 3, "{audit}");
 }
 
+/// A run that has found this, and is the newest whatever the service records meanwhile; it saw the shard at this sequence.
+async fn record_run(world: &World, event: &Event, hours: i32, sequence: i64, kind: &str, is_of_event: bool) {
+    sqlx::query(
+        "WITH run AS (INSERT INTO reconciliations \
+             (started_at, duration_ms, lag, compared, not_compared, drift, ok, positions) \
+             VALUES (now() + make_interval(hours => $1), 1, 0, 0, 0, 0, true, \
+                     jsonb_build_object($2::text, jsonb_build_object('postgres', jsonb_build_object('sequence', $5)))) \
+             RETURNING id) \
+         INSERT INTO reconciliation_findings (reconciliation_id, shard, event_id, kind, detail) \
+         SELECT id, $2, $3::uuid, $4, '' FROM run",
+    )
+    .bind(hours)
+    .bind(i16::try_from(world.shard_of(event).number()).unwrap())
+    .bind(is_of_event.then_some(&event.id))
+    .bind(kind)
+    .bind(sequence)
+    .execute(&world.pool)
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn the_last_reconciliation_of_an_event_counts_what_was_found_of_its_shard_and_not_what_is_a_note() {
     let world = World::start().await;
     let event = world.on_sale(&World::draft(&[10])).await;
+    world.drained(&event).await;
     let path = format!("/v1/events/{}/audit", event.id);
-    // Each is the newest, whatever the service records meanwhile.
     for (hours, kind, of_event, ok) in [(1, "overdue_holds", true, true), (2, "redis_behind", false, false)] {
-        sqlx::query(
-            "WITH run AS (INSERT INTO reconciliations \
-                 (started_at, duration_ms, lag, compared, not_compared, drift, ok, positions) \
-                 VALUES (now() + make_interval(hours => $1), 1, 0, 0, 0, 0, true, '{}') RETURNING id) \
-             INSERT INTO reconciliation_findings (reconciliation_id, shard, event_id, kind, detail) \
-             SELECT id, $2, $3::uuid, $4, '' FROM run",
-        )
-        .bind(hours)
-        .bind(i16::try_from(world.shard_of(&event).number()).unwrap())
-        .bind(of_event.then_some(&event.id))
-        .bind(kind)
-        .execute(&world.pool)
-        .await
-        .unwrap();
+        record_run(&world, &event, hours, 1_000, kind, of_event).await;
         let audit = world.get(&path).await.expect(200);
         assert_eq!(audit["last_reconciliation"]["ok"], ok, "{kind}: {audit}");
     }
+}
+
+#[tokio::test]
+async fn of_an_event_that_the_audit_did_not_look_at_there_is_no_last_reconciliation() {
+    let world = World::start().await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    let draft = id(&world.post("/v1/events", &World::draft(&[10])).await.expect(201));
+    world.drained(&event).await;
+    let last_of = async |event: &str| {
+        world.get(&format!("/v1/events/{event}/audit")).await.expect(200)["last_reconciliation"].clone()
+    };
+    record_run(&world, &event, 1, 1_000, "overdue_holds", true).await;
+    assert_eq!(last_of(&event.id).await["ok"], true);
+    assert!(last_of(&draft).await.is_null());
+    // It was put on sale since.
+    record_run(&world, &event, 2, 0, "overdue_holds", true).await;
+    assert!(last_of(&event.id).await.is_null());
+    record_run(&world, &event, 3, 1_000, "overdue_holds", true).await;
+    world.patch(&event.id, &json!({"status": "closed"})).await.expect(200);
+    world.drained(&event).await;
+    assert!(last_of(&event.id).await.is_null());
 }
