@@ -44,6 +44,12 @@ pub(crate) enum Found {
 }
 
 impl Found {
+    /// What Redis has shown, where it has the event.
+    fn live(snapshot: &EventSnapshot) -> Option<Self> {
+        let EventSnapshot { event, certified, now, .. } = snapshot;
+        event.clone().map(|event| Self::Live { event, certified: *certified, now: *now })
+    }
+
     pub(crate) fn event(&self) -> &EventImage {
         match self {
             Self::Live { event, .. } => event,
@@ -66,32 +72,25 @@ impl Found {
 impl Stores {
     /// The event, wherever it is.
     pub(crate) async fn find(&self, id: EventId) -> Result<Found, Problem> {
-        let redis = match self.live(id).await {
-            Ok(Some(live)) => return Ok(live),
-            Ok(None) => None,
-            Err(error) => Some(error),
-        };
+        let seen = self.snapshot(id).await;
+        if let Some(live) = seen.as_ref().ok().and_then(Found::live) {
+            return Ok(live);
+        }
         // Boxed, so that a read which Redis answers does not carry the room for it around, some nine kilobytes.
         let stored = match Box::pin(self.recorded(id)).await {
             Ok(Some(stored)) => Box::new(stored),
-            // Every event begins in PostgreSQL, so that it knows.
-            Ok(None) => return Err(Problem::new(Code::EventNotFound)),
-            Err(problem) => return Err(redis.map_or(problem, Problem::from)),
+            Ok(None) => return Err(unknown(seen)),
+            Err(problem) => return Err(seen.err().map_or(problem, Problem::from)),
         };
+        let redis = seen.err();
         // It may have been published after Redis was asked and before PostgreSQL was.
         if stored.frozen && redis.is_none() {
-            return match self.live(id).await {
-                Ok(Some(live)) => Ok(live),
-                Ok(None) => Ok(Found::Recorded { stored, redis: None }),
+            return match self.snapshot(id).await {
+                Ok(snapshot) => Ok(Found::live(&snapshot).unwrap_or(Found::Recorded { stored, redis: None })),
                 Err(error) => Ok(Found::Recorded { stored, redis: Some(error) }),
             };
         }
         Ok(Found::Recorded { stored, redis })
-    }
-
-    async fn live(&self, id: EventId) -> Result<Option<Found>, InventoryError> {
-        let EventSnapshot { event, certified, now, .. } = self.snapshot(id).await?;
-        Ok(event.map(|event| Found::Live { event, certified, now }))
     }
 
     /// As PostgreSQL has it.
@@ -105,5 +104,18 @@ impl Stores {
             || InventoryError::RedisUnavailable(format!("no answer within {} ms", READ_WITHIN.as_millis()));
         let read = tokio::time::timeout(READ_WITHIN, self.inventory.event(id));
         read.await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+const BEHIND: &str = "PostgreSQL does not know this event yet: it has not applied the log as far.";
+
+/// What is said of an event that PostgreSQL does not know, by what Redis has shown. Every event begins in PostgreSQL, which may be
+/// reading on from a backup: there is no such event only where a Redis that was checked does not have it either.
+pub(crate) fn unknown(seen: Result<EventSnapshot, InventoryError>) -> Problem {
+    match seen {
+        Ok(EventSnapshot { event: Some(_), .. }) => Problem::because(Code::PostgresUnavailable, BEHIND),
+        Ok(EventSnapshot { certified: true, .. }) => Problem::new(Code::EventNotFound),
+        Ok(_) => Problem::new(Code::InventoryUnverified),
+        Err(error) => error.into(),
     }
 }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::unsigned;
+use super::{applied, unsigned};
 use crate::database::DatabaseError;
 
 /// An event's counts at one position of its shard, and what the reconciler has found.
@@ -16,7 +16,7 @@ use crate::database::DatabaseError;
 pub(crate) struct RecordedCounts {
     /// How far the log has been applied.
     pub(crate) position: Position,
-    /// By ordinal.
+    /// By ordinal; none where PostgreSQL does not know the event.
     pub(crate) ticket_types: Vec<RecordedType>,
     /// Open gaps of the shard.
     pub(crate) gaps: Vec<Gap>,
@@ -64,12 +64,12 @@ struct CountRow {
     sold: i32,
 }
 
-/// The event's counts; `None` where there is no such event.
+/// The event's counts.
 pub(crate) async fn counts(
     connection: &mut PgConnection,
     shard: Shard,
     event: EventId,
-) -> Result<Option<RecordedCounts>, DatabaseError> {
+) -> Result<RecordedCounts, DatabaseError> {
     // One statement, and so one moment: counts and position belong together.
     let rows: Vec<CountRow> = sqlx::query_as(
         "SELECT shards.epoch, shards.sequence, events.status, events.sequence AS changed_at, \
@@ -80,24 +80,34 @@ pub(crate) async fn counts(
     .bind(event.as_uuid())
     .fetch_all(&mut *connection)
     .await?;
-    let Some(first) = rows.first() else { return Ok(None) };
-    Ok(Some(RecordedCounts {
-        position: Position {
-            epoch: unsigned("epoch", first.epoch)?,
-            sequence: unsigned("sequence", first.sequence)?,
-        },
+    let (position, changed_at) = match rows.first() {
+        Some(first) => (first.position()?, first.compared_since()?),
+        None => (applied(connection, shard).await?, None),
+    };
+    let last_reconciliation = match changed_at {
+        Some(changed_at) => last_reconciliation(connection, shard, event, changed_at).await?,
+        None => None,
+    };
+    Ok(RecordedCounts {
+        position,
         ticket_types: rows.iter().map(CountRow::read).collect::<Result<_, _>>()?,
         gaps: gaps(connection, shard).await?,
-        last_reconciliation: match EventStatus::parse(&first.status)? {
-            EventStatus::OnSale | EventStatus::Paused => {
-                last_reconciliation(connection, shard, event, first.changed_at).await?
-            }
-            EventStatus::Draft | EventStatus::Closed => None,
-        },
-    }))
+        last_reconciliation,
+    })
 }
 
 impl CountRow {
+    fn position(&self) -> Result<Position, DatabaseError> {
+        Ok(Position { epoch: unsigned("epoch", self.epoch)?, sequence: unsigned("sequence", self.sequence)? })
+    }
+
+    /// The decision that last changed the event, where the audit compares it.
+    fn compared_since(&self) -> Result<Option<i64>, DatabaseError> {
+        let is_compared =
+            matches!(EventStatus::parse(&self.status)?, EventStatus::OnSale | EventStatus::Paused);
+        Ok(is_compared.then_some(self.changed_at))
+    }
+
     fn read(&self) -> Result<RecordedType, DatabaseError> {
         Ok(RecordedType {
             id: TicketTypeId::from_uuid(self.id),

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::{Answer, SharedOffice, in_time_left, shown};
 use crate::contract::{self, EventPath, OPERATING, READING, refusals};
 use crate::error::{Code, Problem};
+use crate::find::unknown;
 use crate::identity::{Caller, Scope};
 use crate::inventory::InventoryError;
 use crate::office::Office;
@@ -185,14 +186,13 @@ async fn look(office: &Office, shard: Shard, id: EventId) -> Result<Sides, Probl
     let counts = async |connection: &mut _| record::counts(connection, shard, id).await;
     let postgres = office.stores.database.run(counts).await;
     let redis = office.stores.snapshot(id).await;
-    match (postgres, redis) {
-        // Every event begins in PostgreSQL, so that it knows.
-        (Ok(None), _) => Err(Problem::new(Code::EventNotFound)),
-        (Ok(counts), redis) => Ok(Sides { postgres: counts, redis: reached(id, redis)? }),
-        (Err(_), Ok(snapshot)) if snapshot.event.is_some() => {
-            Ok(Sides { postgres: None, redis: Some(snapshot) })
-        }
-        (Err(error), _) => Err(error.into()),
+    let is_live = redis.as_ref().is_ok_and(|snapshot| snapshot.event.is_some());
+    match postgres {
+        Ok(counts) if counts.ticket_types.is_empty() && !is_live => Err(unknown(redis)),
+        // One that does not know the event yet tells how far it is.
+        Ok(counts) => Ok(Sides { postgres: Some(counts), redis: reached(id, redis)? }),
+        Err(_) if is_live => Ok(Sides { postgres: None, redis: redis.ok() }),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -47,6 +47,38 @@ async fn while_redis_is_away_bookings_are_refused_in_time_and_reads_say_that_the
     assert_eq!(world.rows_counted(&event, 0).await, (0, 2));
 }
 
+/// PostgreSQL may be reading on from a backup, and Redis alone have the event.
+#[tokio::test]
+async fn while_redis_is_away_nobody_is_told_that_there_is_no_such_event() {
+    let (world, gate) = gated(Server::Redis, &[]).await;
+    let nobodys = uuid::Uuid::now_v7().to_string();
+    let (event, booking) = (format!("/v1/events/{nobodys}"), uuid::Uuid::now_v7().to_string());
+    let wanted = json!({"customer": "ann", "items": [{"ticket_type_id": booking, "quantity": 1}]});
+    gate.shut();
+    for reply in [
+        world.book(&nobodys, "k", &wanted).await,
+        world.confirm(&nobodys, &booking, "pay").await,
+        world.cancel(&nobodys, &booking).await,
+        world.booking(&nobodys, &booking).await,
+        world.get(&event).await,
+        world.get(&format!("{event}/availability")).await,
+        world.get(&format!("{event}/audit")).await,
+        world.get(&format!("{event}/bookings")).await,
+        world.publish(&nobodys).await,
+        world.patch(&nobodys, &json!({"name": "Another night"})).await,
+    ] {
+        reply.refused(503, "redis_unavailable");
+    }
+    gate.open();
+    eventually("Redis to say that there is none", || async {
+        let reply = world.get(&event).await;
+        assert!([503, 404].contains(&reply.status), "{reply:?}");
+        reply.status == 404
+    })
+    .await;
+    world.book(&nobodys, "k", &wanted).await.refused(404, "event_not_found");
+}
+
 /// The expiry of holds, which reads the event, and the relays of all shards share a connection.
 #[tokio::test]
 async fn what_nobody_can_read_in_redis_costs_the_others_no_connection() {

@@ -190,6 +190,29 @@ async fn a_list_without_the_word_of_redis_says_that_it_is_stale() {
     .await;
 }
 
+/// As after a restoration from a backup that was made before the event was, until the log is read so far.
+#[tokio::test]
+async fn an_event_on_sale_that_postgresql_does_not_know_yet_is_not_said_not_to_exist() {
+    let (world, _gate, event) = with_a_publication_under_way().await;
+    for delete in
+        ["DELETE FROM ticket_types WHERE event_id = $1::uuid", "DELETE FROM events WHERE id = $1::uuid"]
+    {
+        sqlx::query(delete).bind(&event.id).execute(&world.pool).await.unwrap();
+    }
+    world.book(&event.id, "a", &event.request("ann", 2)).await.expect(201);
+    let path = format!("/v1/events/{}", event.id);
+    let read = world.get(&path).await;
+    assert_eq!((&read.expect(200)["status"], read.header("boxoffice-stale")), (&json!("on_sale"), None));
+    assert_eq!(world.publish(&event.id).await.expect(200)["status"], "on_sale");
+    let audit = world.get(&format!("{path}/audit")).await.expect(200);
+    assert_eq!(audit["postgres"]["sequence"], 0, "{audit}");
+    assert_eq!(audit["lag"], audit["redis"]["sequence"], "{audit}");
+    let counts = &audit["ticket_types"][0];
+    assert_eq!((&counts["redis"]["sold"], &counts["ticket_type_id"]), (&json!(2), &json!(event.types[0])));
+    assert!(counts["postgres"].is_null() && counts["drift"].is_null(), "{audit}");
+    world.get(&format!("{path}/bookings")).await.refused(503, "postgres_unavailable");
+}
+
 #[tokio::test]
 async fn a_bad_page_is_a_malformed_request() {
     let world = World::start().await;

@@ -6,10 +6,11 @@ use utoipa::ToSchema;
 
 use super::body::BookingBody;
 use crate::contract::{
-    BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, OPERATING, PageQuery, RECORDED, TRADING,
-    refusals,
+    BookingStatusQuery, CustomerPath, CustomerQuery, EventPath, OPERATING, PageQuery, READING, RECORDED,
+    TRADING, refusals,
 };
 use crate::error::{Code, Problem};
+use crate::find::unknown;
 use crate::identity::{Caller, Scope};
 use crate::office::Office;
 use crate::record::{self, StoredBooking, Whose};
@@ -27,7 +28,11 @@ pub(crate) struct ListBody<'a> {
     next_cursor: Option<String>,
 }
 
-refusals!(OfEventRefusals: OPERATING, &[Code::MalformedRequest, Code::EventNotFound], RECORDED);
+refusals!(OfEventRefusals:
+    OPERATING,
+    &[Code::MalformedRequest, Code::EventNotFound, Code::InventoryUnverified],
+    READING,
+);
 refusals!(OfCustomerRefusals: TRADING, &[Code::MalformedRequest, Code::NotFound], RECORDED);
 
 /// List an event's bookings, newest first
@@ -56,9 +61,9 @@ pub(crate) async fn of_event(caller: Caller, office: SharedOffice, request: Http
     let page = Page::parse(request.query_string(), ListOf::BookingsOfEvent)?;
     in_time_left(&request, async {
         let bookings = read(&office, &caller, Whose::Event(event), &page).await?;
-        // An empty list is right only for an event that exists.
+        // An empty list is right only for an event that PostgreSQL knows.
         if bookings.is_empty() && office.stores.recorded(event).await?.is_none() {
-            return Err(Problem::new(Code::EventNotFound));
+            return Err(unknown(office.stores.snapshot(event).await));
         }
         respond(&request, &page, bookings)
     })

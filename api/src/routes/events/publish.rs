@@ -72,18 +72,10 @@ const NOT_APPLIED: &str = "The publication of this event did not finish, and the
 async fn put_on_sale(office: &Office, id: EventId, by: &Actor) -> Result<EventImage, Problem> {
     // A draft whose shard is being verified may be changed still. And what Redis says of an event before it was checked may be
     // older than what the caller knows.
-    let seen = match office.stores.snapshot(id).await {
-        Ok(snapshot) if snapshot.certified => Ok(snapshot),
-        Ok(_) => Err(Problem::new(Code::InventoryUnverified)),
-        Err(error) => Err(error.into()),
-    };
-    let EventSnapshot { event, position, .. } = match seen {
-        Ok(snapshot) => snapshot,
-        Err(refusal) => {
-            let is_unknown = matches!(office.stores.recorded(id).await, Ok(None));
-            return Err(if is_unknown { Problem::new(Code::EventNotFound) } else { refusal });
-        }
-    };
+    let EventSnapshot { certified, event, position, .. } = office.stores.snapshot(id).await?;
+    if !certified {
+        return Err(Problem::new(Code::InventoryUnverified));
+    }
     if let Some(event) = event {
         return Ok(Arc::unwrap_or_clone(event));
     }
