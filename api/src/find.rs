@@ -57,10 +57,10 @@ impl Found {
         }
     }
 
-    /// Whether Redis should have answered instead. A draft is nowhere else, and an event that is over need not be.
+    /// Whether a Redis that was checked should have answered instead. A draft is nowhere else, and an event that is over need not be.
     pub(crate) fn is_stale(&self) -> bool {
         match self {
-            Self::Live { .. } => false,
+            Self::Live { certified, .. } => !certified,
             Self::Recorded { stored, redis: Some(_) } => stored.frozen,
             Self::Recorded { stored, redis: None } => {
                 stored.applied && stored.image.status != EventStatus::Closed
@@ -91,6 +91,21 @@ impl Stores {
             };
         }
         Ok(Found::Recorded { stored, redis })
+    }
+
+    /// The event as it may be shown. What an unverified Redis holds may be older than what was acknowledged, so that PostgreSQL comes
+    /// before it, unless that does not answer, or has yet to hear of the publication.
+    pub(crate) async fn find_to_show(&self, id: EventId) -> Result<Found, Problem> {
+        let found = self.find(id).await?;
+        if !matches!(found, Found::Live { certified: false, .. }) {
+            return Ok(found);
+        }
+        match Box::pin(self.recorded(id)).await {
+            Ok(Some(stored)) if stored.image.status != EventStatus::Draft => {
+                Ok(Found::Recorded { stored: Box::new(stored), redis: Some(InventoryError::Unverified) })
+            }
+            _ => Ok(found),
+        }
     }
 
     /// As PostgreSQL has it.

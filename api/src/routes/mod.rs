@@ -74,7 +74,7 @@ fn json_response(status: StatusCode, body: Vec<u8>) -> HttpResponse {
     HttpResponse::build(status).content_type("application/json").body(body)
 }
 
-/// Says that PostgreSQL answered where Redis should have.
+/// Says that a Redis that was checked should have answered and did not.
 fn marked_stale(mut response: HttpResponse, stale: bool) -> HttpResponse {
     if stale {
         response.headers_mut().insert(STALE.clone(), HeaderValue::from_static("true"));

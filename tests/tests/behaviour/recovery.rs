@@ -123,6 +123,37 @@ async fn what_an_unverified_redis_holds_is_not_shown_as_a_bookings_present_state
     .await;
 }
 
+/// Nor that of its event, unless nobody knows better. What is shown is marked in either case.
+#[tokio::test]
+async fn what_an_unverified_redis_holds_is_not_shown_as_an_events_present_state() {
+    let (settings, gate) = Settings::fresh().await.gated(Server::Postgres).await;
+    let (world, (stop, reconciler)) = World::beside_a_reconciler(settings).await;
+    let event = world.on_sale(&World::draft(&[10])).await;
+    world.book(&event.id, "a", &event.request("ann", 3)).await.expect(201);
+    world.patch(&event.id, &json!({"status": "paused"})).await.expect(200);
+    world.drained(&event).await;
+    stop.cancel();
+    reconciler.await.unwrap();
+    let mut older = redis::cmd("HSET");
+    older.arg(world.event_key(&event)).arg("status").arg("on_sale").arg("sold0").arg(0);
+    let _: i64 = world.redis(&older).await;
+    let certificate = world.keys.certificate(world.shard_of(&event));
+    let _: i64 = world.redis(redis::cmd("DEL").arg(&certificate)).await;
+    let path = format!("/v1/events/{}", event.id);
+    for (status, sold) in [("paused", 3), ("on_sale", 0)] {
+        let (read, left) = (world.get(&path).await, world.get(&format!("{path}/availability")).await);
+        for reply in [&read, &left] {
+            assert_eq!(reply.header("boxoffice-stale"), Some("true"), "{reply:?}");
+        }
+        assert_eq!(read.expect(200)["status"], status);
+        let left = left.expect(200);
+        assert_eq!((&left["status"], &left["stale"]), (&json!(status), &json!(true)));
+        let tickets = &left["ticket_types"][0];
+        assert_eq!((&tickets["sold"], &tickets["on_sale"]), (&json!(sold), &json!(false)));
+        gate.shut();
+    }
+}
+
 /// The host of PostgreSQL was replaced: nobody ever says that the connections to the old one are gone.
 #[tokio::test]
 async fn a_reconciler_whose_connections_to_postgresql_went_silent_recovers_with_new_ones() {

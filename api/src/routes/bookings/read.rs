@@ -35,7 +35,7 @@ refusals!(ReadRefusals: TRADING, &[Code::EventNotFound, Code::BookingNotFound, C
             status = 200,
             description = "The booking.",
             body = BookingBody<'_>,
-            headers(("Boxoffice-Stale" = String, description = "`true` where PostgreSQL answered because Redis is away.")),
+            headers(("Boxoffice-Stale" = String, description = "`true` where Redis is away or is being verified, so that this may be older.")),
         ),
         ReadRefusals,
     ),

@@ -31,7 +31,7 @@ pub(crate) struct AvailabilityBody {
     #[serde(serialize_with = "time::serialize")]
     #[schema(schema_with = contract::time)]
     as_of: DateTime<Utc>,
-    /// Whether PostgreSQL answered because Redis is away.
+    /// Whether Redis is away or is being verified, so that this may be older.
     stale: bool,
     ticket_types: Vec<TypeBody>,
 }
@@ -70,13 +70,13 @@ refusals!(AvailabilityRefusals: &[Code::EventNotFound, Code::InventoryUnverified
             status = 200,
             description = "The stock of each ticket type.",
             body = AvailabilityBody,
-            headers(("Boxoffice-Stale" = String, description = "`true` where PostgreSQL answered because Redis is away.")),
+            headers(("Boxoffice-Stale" = String, description = "`true` where Redis is away or is being verified, so that this may be older.")),
         ),
         AvailabilityRefusals,
     ),
 )]
 pub(crate) async fn availability(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
-    let found = in_time_left(&request, office.stores.find(event_id(&request)?)).await?;
+    let found = in_time_left(&request, office.stores.find_to_show(event_id(&request)?)).await?;
     Ok(marked_stale(show(&request, &found)?, found.is_stale()))
 }
 

@@ -44,7 +44,7 @@ refusals!(ListRefusals: &[Code::MalformedRequest], RECORDED);
             body = ListBody<'_>,
             headers(
                 ("Link" = String, description = "The next page, as `rel=\"next\"`; absent on the last one."),
-                ("Boxoffice-Stale" = String, description = "`true` where Redis is away and could not say what was just published."),
+                ("Boxoffice-Stale" = String, description = "`true` where Redis is away or is being verified, and could not say what was just published."),
             ),
         ),
         ListRefusals,
@@ -73,15 +73,17 @@ async fn read(office: &Office, page: &Page) -> Result<(Vec<StoredEvent>, Option<
 }
 
 /// A publication takes a moment through the log; whoever has just put an event on sale finds it so here too. Without
-/// Redis the list is as PostgreSQL has it: whether Redis was there wherever it was needed.
+/// Redis the list is as PostgreSQL has it: whether Redis was there, and verified, wherever it was needed.
 async fn show_publications(office: &Office, events: &mut [StoredEvent]) -> bool {
+    let mut is_certain = true;
     for stored in events {
         if stored.frozen && stored.image.status == EventStatus::Draft {
             let Ok(snapshot) = office.stores.snapshot(stored.image.id).await else { return false };
+            is_certain &= snapshot.certified;
             if let Some(event) = snapshot.event {
                 stored.image = Arc::unwrap_or_clone(event);
             }
         }
     }
-    true
+    is_certain
 }

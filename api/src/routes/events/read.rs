@@ -24,12 +24,12 @@ refusals!(ReadRefusals: &[Code::EventNotFound, Code::InventoryUnverified], READI
             status = 200,
             description = "The event.",
             body = EventBody<'_>,
-            headers(("Boxoffice-Stale" = String, description = "`true` where PostgreSQL answered because Redis is away.")),
+            headers(("Boxoffice-Stale" = String, description = "`true` where Redis is away or is being verified, so that this may be older.")),
         ),
         ReadRefusals,
     ),
 )]
 pub(crate) async fn read(_: Caller, office: SharedOffice, request: HttpRequest) -> Answer {
-    let found = in_time_left(&request, office.stores.find(event_id(&request)?)).await?;
+    let found = in_time_left(&request, office.stores.find_to_show(event_id(&request)?)).await?;
     Ok(marked_stale(shown(&request, &EventBody::of(found.event()))?, found.is_stale()))
 }
