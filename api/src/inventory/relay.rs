@@ -176,12 +176,7 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent
     loop {
         let outcome = send_head(shared, shard, epoch, frames_max, sent).await;
         let is_full = outcome.as_ref().is_ok_and(|frames| *frames == frames_max);
-        // Less comes sooner, where so much does not come within the time-out.
-        frames_max = match outcome {
-            Err(RelayError::Inventory(_)) => (frames_max / 2).max(1),
-            Ok(_) if !is_full => FRAMES_MAX,
-            _ => frames_max,
-        };
+        frames_max = next_page(frames_max, &outcome);
         match outcome {
             Ok(0) => {
                 tokio::select! {
@@ -206,6 +201,18 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
         }
+    }
+}
+
+/// How many frames the next round may take, after one that was to take so many. Less comes sooner, where so much does not come
+/// within the time-out; and one more is tried after each round that was full, or a flood would never get from small pages again.
+/// What else fails says nothing of the page.
+fn next_page(frames_max: usize, round: &Result<usize, RelayError>) -> usize {
+    match round {
+        Err(RelayError::LatePage) => (frames_max / 2).max(1),
+        Err(_) => frames_max,
+        Ok(frames) if *frames < frames_max => FRAMES_MAX,
+        Ok(_) => (frames_max + 1).min(FRAMES_MAX),
     }
 }
 
@@ -237,6 +244,8 @@ enum RelayError {
     LostShard,
     #[error("Kafka has confirmed nothing for {} s", CONFIRMED_WITHIN.as_secs())]
     Unconfirmed,
+    #[error("a page of the outbox did not come in time")]
+    LatePage,
     #[error(transparent)]
     Inventory(#[from] InventoryError),
     #[error(transparent)]
@@ -313,7 +322,9 @@ async fn hand_over_head(
 ) -> Result<Option<Sent>, RelayError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(frames_max);
-    let head: StreamRangeReply = shared.background.command(&command).await?;
+    let head: StreamRangeReply = shared.background.try_command(&command).await?.map_err(|error| {
+        if error.is_timeout() { RelayError::LatePage } else { super::link::classify(&error).into() }
+    })?;
     let mut records: Vec<Message> = Vec::new();
     for entry in &head.ids {
         let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
@@ -369,4 +380,27 @@ async fn measure(shared: &Shared, shard: Shard) -> Result<(), InventoryError> {
             .set(sequence.saturating_sub(confirmed) as f64);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_halved_where_it_was_late_itself_and_grows_back_while_rounds_are_full() {
+        let late = || Err(RelayError::LatePage);
+        assert_eq!(next_page(FRAMES_MAX, &late()), 16);
+        assert_eq!(next_page(1, &late()), 1);
+        let broken = InventoryError::RedisUnavailable("the connection broke".to_owned());
+        assert_eq!(next_page(7, &Err(broken.into())), 7);
+        assert_eq!(next_page(7, &Err(RelayError::Unconfirmed)), 7);
+        assert_eq!(next_page(7, &Ok(6)), FRAMES_MAX);
+
+        let mut page = 1;
+        for _ in 1..FRAMES_MAX {
+            page = next_page(page, &Ok(page));
+        }
+        assert_eq!(page, FRAMES_MAX);
+        assert_eq!(next_page(page, &Ok(page)), FRAMES_MAX);
+    }
 }
