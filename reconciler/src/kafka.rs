@@ -1,10 +1,14 @@
 //! Kafka clients: how each is configured, and what is asked of the brokers besides consuming.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use boxoffice_schema::record;
+use boxoffice_schema::position::Position;
+use boxoffice_schema::record::{self, Change, Kind, Record};
 use boxoffice_schema::shard::{Shard, ShardCount};
+use chrono::Utc;
 use futures_util::future::try_join_all;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -123,6 +127,28 @@ pub(crate) async fn watermarks_of(
     tokio::task::spawn_blocking(ask).await?.context("Kafka does not tell the bounds of the log")
 }
 
+/// Asks for the bounds of partitions again and again, by one client, which is made when it is first needed.
+#[derive(Default)]
+pub(crate) struct Bounds(Option<Arc<BaseConsumer>>);
+
+impl Bounds {
+    /// Those of each shard for which its partition's leader answers.
+    pub(crate) async fn of_each(
+        &mut self,
+        config: &Config,
+        shards: Vec<Shard>,
+    ) -> anyhow::Result<BTreeMap<Shard, Watermarks>> {
+        let client = match &self.0 {
+            Some(client) => Arc::clone(client),
+            None => Arc::clone(self.0.insert(Arc::new(consumer(config)?))),
+        };
+        let topic = config.kafka_topic.clone();
+        let ask = move || each_watermarks(&client, &topic, shards);
+        let answers = tokio::task::spawn_blocking(ask).await?;
+        Ok(answers.into_iter().filter_map(|(shard, found)| Some((shard, found.ok()?))).collect())
+    }
+}
+
 /// Whether a broker answers.
 pub(crate) async fn ping(config: &Config) -> anyhow::Result<()> {
     let config = config.clone();
@@ -237,6 +263,25 @@ impl LogWriter {
             deliveries.push(enqueue(&producer, message).await?);
         }
         confirmed(deliveries).await
+    }
+
+    /// Appends a barrier. That of an epoch which has not begun ends all older ones, and names the last decision of the Redis that is
+    /// recovered; another one says nothing, and is passed by every reader.
+    pub(crate) async fn append_barrier(
+        &self,
+        shard: Shard,
+        epoch: u32,
+        last: Position,
+    ) -> Result<(), LogError> {
+        let barrier = Record {
+            shard,
+            position: Position { epoch, sequence: last.sequence },
+            kind: Kind::Barrier,
+            event_id: None,
+            decided_at: boxoffice_schema::time::truncate(Utc::now()),
+            change: Change::Barrier { old_epoch: last.epoch },
+        };
+        self.append(&[barrier.message()]).await
     }
 
     /// The offset behind the last record of a shard's partition.

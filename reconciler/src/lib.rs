@@ -58,6 +58,7 @@ mod stand_in;
 mod standstill;
 mod status;
 mod stored;
+mod tail;
 mod telemetry;
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::consumer::{LogReader, LostOffset, Read, or_wait};
 use crate::decode::{Incoming, decode};
 use crate::kafka::LogWriter;
+use crate::tail;
 
 /// Batches between the thread and the task; with the one being applied it bounds what is in memory.
 const BATCHES_AHEAD: usize = 2;
@@ -53,18 +54,24 @@ enum State {
     Running,
 }
 
-/// Applies the log until the shutdown.
+/// Applies the log until the shutdown, and passes what nobody can read at its end.
 pub(crate) async fn run(config: Config, pool: PgPool, log: Arc<LogWriter>, shutdown: CancellationToken) {
+    let apply = apply_log(&config, &pool, &log, &shutdown);
+    let pass = tail::watch(&config, &pool, &log, &shutdown);
+    tokio::join!(apply, pass);
+}
+
+async fn apply_log(config: &Config, pool: &PgPool, log: &Arc<LogWriter>, shutdown: &CancellationToken) {
     let mut backoff = Backoff::of_a_server();
     while !shutdown.is_cancelled() {
-        let applier = Applier::new(pool.clone(), Arc::clone(&log));
-        match run_once(&config, applier, &shutdown).await {
+        let applier = Applier::new(pool.clone(), Arc::clone(log));
+        match run_once(config, applier, shutdown).await {
             Ok(()) => backoff.reset(),
             Err(error) => {
                 tracing::error!(%error, "reading the log failed; starting over at PostgreSQL's offsets");
             }
         }
-        backoff.wait(&shutdown).await;
+        backoff.wait(shutdown).await;
     }
 }
 

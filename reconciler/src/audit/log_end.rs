@@ -5,16 +5,14 @@
 //! alone tell. Such a gap stops nothing: should the records come after all, they are applied, and it is closed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
-use rdkafka::consumer::BaseConsumer;
 use sqlx::PgPool;
 
 use crate::config::Config;
 use crate::findings;
-use crate::kafka;
+use crate::kafka::Bounds;
 use crate::number;
 use crate::open;
 use crate::redis_link::RedisLink;
@@ -25,7 +23,7 @@ use crate::telemetry::name;
 /// What was seen the last time.
 #[derive(Default)]
 pub(super) struct LogEnd {
-    client: Option<Arc<BaseConsumer>>,
+    bounds: Bounds,
     /// Shards whose log seemed to lack its end, with the last decision that was applied.
     suspected: BTreeMap<Shard, u64>,
 }
@@ -50,13 +48,7 @@ impl LogEnd {
     ) -> anyhow::Result<()> {
         // In this order: what was confirmed before the log's end was asked for is in front of it.
         let confirmed = confirmed(config, redis).await.unwrap_or_default();
-        let client = match &self.client {
-            Some(client) => Arc::clone(client),
-            None => Arc::clone(self.client.insert(Arc::new(kafka::consumer(config)?))),
-        };
-        let (topic, shards) = (config.kafka_topic.clone(), config.shards);
-        let ask = move || kafka::each_watermarks(&client, &topic, shards.shards());
-        let found: BTreeMap<Shard, _> = tokio::task::spawn_blocking(ask).await?.into_iter().collect();
+        let found = self.bounds.of_each(config, config.shards.shards().collect()).await?;
         let rows: Vec<Applied> =
             sqlx::query_as("SELECT shard, epoch, sequence, next_offset FROM shards").fetch_all(pool).await?;
         let suspected = std::mem::take(&mut self.suspected);
@@ -64,7 +56,7 @@ impl LogEnd {
             let (shard, epoch, sequence) =
                 (number::shard(shard), number::epoch(epoch), number::sequence(sequence));
             // Kafka being away is said by the pipeline.
-            let Some(Ok(bounds)) = found.get(&shard) else { continue };
+            let Some(bounds) = found.get(&shard) else { continue };
             let lag = u32::try_from(bounds.high - next_offset).unwrap_or(0);
             metrics::gauge!(name::LAG_RECORDS, "shard" => shard.to_string()).set(lag);
             let to = confirmed

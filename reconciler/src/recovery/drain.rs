@@ -2,9 +2,7 @@
 
 use boxoffice_schema::frame;
 use boxoffice_schema::position::Position;
-use boxoffice_schema::record::{Change, Kind, Record};
 use boxoffice_schema::shard::Shard;
-use chrono::Utc;
 use redis::streams::StreamRangeReply;
 
 use super::{Recoverer, RecoveryError};
@@ -43,14 +41,6 @@ impl Recoverer {
         epoch: u32,
         last: Position,
     ) -> Result<(), RecoveryError> {
-        let barrier = Record {
-            shard,
-            position: Position { epoch, sequence: last.sequence },
-            kind: Kind::Barrier,
-            event_id: None,
-            decided_at: boxoffice_schema::time::truncate(Utc::now()),
-            change: Change::Barrier { old_epoch: last.epoch },
-        };
-        Ok(self.log.append(&[barrier.message()]).await?)
+        Ok(self.log.append_barrier(shard, epoch, last).await?)
     }
 }

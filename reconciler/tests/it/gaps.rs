@@ -7,7 +7,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::recovering::restart_redis;
 use crate::sale::Sale;
-use crate::stack::{FIRST, SECOND, Stack, wait_until};
+use crate::stack::{FIRST, SECOND, Stack, wait_until, wait_within};
 
 const OPEN_GAPS: &str = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
 
@@ -175,6 +175,23 @@ async fn a_transaction_of_somebody_else_at_the_end_of_the_log_keeps_no_recovery_
     assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
     restart_redis(&stack).await;
     stack.wait_until_certified().await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Nothing is lost, and yet the shard would be told of as one that stands still, until the next decision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_somebody_else_at_the_end_of_a_quiet_log_is_passed() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let (brokers, topic) = (stack.config.kafka_brokers.clone(), stack.config.kafka_topic.clone());
+    tokio::task::spawn_blocking(move || take_back_a_record(&brokers, &topic)).await.unwrap();
+    // Behind the barrier of the first start: what was taken back, its marker, and the barrier that is read behind it.
+    let is_passed = async || stack.position(FIRST).await.2 == 4;
+    wait_within(Duration::from_secs(60), "the marker is passed", is_passed).await;
+    assert_eq!(stack.position(FIRST).await, (1, 0, 4));
+    assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 0);
     service.stop().await;
     stack.remove().await;
 }
