@@ -239,7 +239,7 @@ fn storable(reason: &str) -> String {
     reason.chars().take(1_000).map(|c| if c == '\0' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Keeps a record that was put aside, once.
+/// Keeps a record that was put aside, once. Its copy in the dead-letter topic follows.
 pub(crate) async fn record_dead_letter(
     connection: &mut PgConnection,
     aside: &SetAside<'_>,
@@ -247,8 +247,8 @@ pub(crate) async fn record_dead_letter(
     let SetAside { incoming, kind, reason } = aside;
     let position = incoming.position();
     let recorded = sqlx::query(
-        "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO dead_letters (shard, epoch, sequence, kafka_offset, kind, reason, payload, copied_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, NULL) ON CONFLICT DO NOTHING",
     )
     .bind(number::of_shard(incoming.shard))
     .bind(position.map(|position| int4(position.epoch)))

@@ -18,7 +18,6 @@ use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
 use tokio::sync::Mutex;
 
 use crate::config::Config;
-use crate::findings::SetAside;
 
 /// For questions to the brokers; each is asked again later.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -168,8 +167,8 @@ pub(crate) async fn count_partitions(config: &Config, topic: &str) -> anyhow::Re
     Ok(tokio::task::spawn_blocking(ask).await??)
 }
 
-/// Refuses a log, or a topic for what is set aside, with fewer partitions than shards: without the second, one record that cannot
-/// be read would stop them all.
+/// Refuses a log, or a topic for what is set aside, with fewer partitions than shards: what is set aside goes to the partition of its
+/// shard's number as well.
 ///
 /// The outer error is Kafka being away, which passes; the inner one is final.
 pub(crate) async fn check_topics(config: &Config) -> anyhow::Result<anyhow::Result<()>> {
@@ -206,26 +205,11 @@ pub(crate) enum LogError {
     Replaced,
 }
 
-/// Writes to Kafka and waits for the brokers' confirmation.
+/// Writes to the log and waits for the brokers' confirmation.
 pub(crate) struct LogWriter {
     config: ClientConfig,
     topic: String,
-    dead_letter_topic: String,
     producer: Mutex<FutureProducer>,
-}
-
-/// The most bytes of a record that are copied to the dead-letter topic. Anybody's record may be as large as the broker takes,
-/// which together with these headers is more than Kafka's client sends; the table has the whole.
-const COPY_MAX: usize = 512 << 10;
-
-/// Headers of the dead-letter topic, beside those of the position.
-mod header {
-    pub(super) const ORIGIN_TOPIC: &str = "boxoffice-origin-topic";
-    pub(super) const ORIGIN_PARTITION: &str = "boxoffice-origin-partition";
-    pub(super) const ORIGIN_OFFSET: &str = "boxoffice-origin-offset";
-    pub(super) const REASON: &str = "boxoffice-reason";
-    /// How many bytes the record had, where its copy is cut.
-    pub(super) const CUT_FROM: &str = "boxoffice-cut-from";
 }
 
 impl LogWriter {
@@ -241,12 +225,7 @@ impl LogWriter {
             .set("linger.ms", "1")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
         let producer = Mutex::new(client.create()?);
-        Ok(Self {
-            config: client,
-            topic: config.kafka_topic.clone(),
-            dead_letter_topic: config.dead_letter_topic.clone(),
-            producer,
-        })
+        Ok(Self { config: client, topic: config.kafka_topic.clone(), producer })
     }
 
     /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all.
@@ -292,40 +271,6 @@ impl LogWriter {
         asked.map(|(_, end)| end).map_err(LogError::EndUnknown)
     }
 
-    /// Sends what was put aside to the dead-letter topic; returns when the brokers have confirmed all of it.
-    pub(crate) async fn put_aside(&self, set_aside: &[SetAside<'_>]) -> Result<(), LogError> {
-        if set_aside.is_empty() {
-            return Ok(());
-        }
-        let producer = self.producer().await?;
-        let mut deliveries = Vec::with_capacity(set_aside.len());
-        for SetAside { incoming, reason, .. } in set_aside {
-            let mut fields = vec![
-                (header::ORIGIN_TOPIC, self.topic.clone()),
-                (header::ORIGIN_PARTITION, incoming.shard.partition().to_string()),
-                (header::ORIGIN_OFFSET, incoming.offset.to_string()),
-                (header::REASON, reason.clone()),
-            ];
-            if let Some(position) = incoming.position() {
-                fields.push((record::header::EPOCH, position.epoch.to_string()));
-                fields.push((record::header::SEQUENCE, position.sequence.to_string()));
-            }
-            let whole = incoming.payload.as_slice();
-            let copied = &whole[..whole.len().min(COPY_MAX)];
-            if copied.len() < whole.len() {
-                fields.push((header::CUT_FROM, whole.len().to_string()));
-            }
-            let key = incoming.shard.to_string();
-            let message = FutureRecord::to(&self.dead_letter_topic)
-                .partition(incoming.shard.partition())
-                .key(&key)
-                .payload(copied)
-                .headers(owned(&fields));
-            deliveries.push(enqueue(&producer, message).await?);
-        }
-        confirmed(deliveries).await
-    }
-
     /// The producer; a new one where the last met an error after which it sends nothing any more.
     async fn producer(&self) -> Result<FutureProducer, LogError> {
         let mut producer = self.producer.lock().await;
@@ -337,7 +282,7 @@ impl LogWriter {
 }
 
 /// A record's headers, as the client takes them.
-fn owned(headers: &[(&str, String)]) -> OwnedHeaders {
+pub(crate) fn owned(headers: &[(&str, String)]) -> OwnedHeaders {
     headers
         .iter()
         .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))

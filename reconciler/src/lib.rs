@@ -26,6 +26,7 @@ mod audit;
 mod backoff;
 mod consumer;
 mod copy;
+mod dead_letter_topic;
 mod dead_letters;
 mod decode;
 mod deep;

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::consumer::{LogReader, LostOffset, Read, or_wait};
 use crate::decode::{Incoming, decode};
 use crate::kafka::LogWriter;
-use crate::tail;
+use crate::{dead_letter_topic, tail};
 
 /// Batches between the thread and the task; with the one being applied it bounds what is in memory.
 const BATCHES_AHEAD: usize = 2;
@@ -54,17 +54,18 @@ enum State {
     Running,
 }
 
-/// Applies the log until the shutdown, and passes what nobody can read at its end.
+/// Applies the log until the shutdown, passes what nobody can read at its end, and copies what is set aside.
 pub(crate) async fn run(config: Config, pool: PgPool, log: Arc<LogWriter>, shutdown: CancellationToken) {
-    let apply = apply_log(&config, &pool, &log, &shutdown);
+    let apply = apply_log(&config, &pool, &shutdown);
     let pass = tail::watch(&config, &pool, &log, &shutdown);
-    tokio::join!(apply, pass);
+    let copy = dead_letter_topic::watch(&config, &pool, &shutdown);
+    tokio::join!(apply, pass, copy);
 }
 
-async fn apply_log(config: &Config, pool: &PgPool, log: &Arc<LogWriter>, shutdown: &CancellationToken) {
+async fn apply_log(config: &Config, pool: &PgPool, shutdown: &CancellationToken) {
     let mut backoff = Backoff::of_a_server();
     while !shutdown.is_cancelled() {
-        let applier = Applier::new(pool.clone(), Arc::clone(log));
+        let applier = Applier::new(pool.clone());
         match run_once(config, applier, shutdown).await {
             Ok(()) => backoff.reset(),
             Err(error) => {

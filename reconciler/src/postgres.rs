@@ -38,8 +38,8 @@ pub(crate) fn pool(config: &Config) -> anyhow::Result<PgPool> {
     let options = options
         .application_name(APPLICATION_NAME)
         // A statement that PostgreSQL itself gives up is better than one that is waited for in vain. A process that was
-        // paused or cut off in the middle of a batch holds the rows that its successor needs: it is given a little
-        // longer than a dead letter may take on its way to Kafka, which is the longest wait within a transaction.
+        // paused or cut off in the middle of a batch holds the rows that its successor needs: it is given longer than a mend
+        // of a gap asks Kafka where the log begins, which is the longest wait within a transaction.
         // One whose machine is gone is noticed by keep-alives.
         // Compiling a statement (`jit`) takes PostgreSQL longer than running any of ours.
         .options([

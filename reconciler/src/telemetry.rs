@@ -18,6 +18,7 @@ pub(crate) mod name {
     pub(crate) const GAPS_OPEN: &str = "boxoffice_reconciler_gaps_open";
     pub(crate) const ALARMS_OPEN: &str = "boxoffice_reconciler_alarms_open";
     pub(crate) const DEAD_LETTERS_OPEN: &str = "boxoffice_reconciler_dead_letters_open";
+    pub(crate) const DEAD_LETTERS_UNCOPIED: &str = "boxoffice_reconciler_dead_letters_uncopied";
     pub(crate) const REPAIRS_OPEN: &str = "boxoffice_reconciler_repairs_open";
     pub(crate) const FINDINGS: &str = "boxoffice_reconciler_findings";
     pub(crate) const DRIFT_TICKETS: &str = "boxoffice_reconciler_drift_tickets";
@@ -72,6 +73,11 @@ fn describe() {
     describe_gauge!(name::GAPS_OPEN, Unit::Count, "Gaps in a shard's sequence that are not resolved");
     describe_gauge!(name::ALARMS_OPEN, Unit::Count, "Alarms that are not resolved");
     describe_gauge!(name::DEAD_LETTERS_OPEN, Unit::Count, "Dead letters that are not resolved");
+    describe_gauge!(
+        name::DEAD_LETTERS_UNCOPIED,
+        Unit::Count,
+        "Dead letters that the dead-letter topic does not have yet"
+    );
     describe_gauge!(name::REPAIRS_OPEN, Unit::Count, "Repairs and rebuilds that have not ended");
     describe_gauge!(name::FINDINGS, Unit::Count, "Findings of the last audit, by kind");
     describe_gauge!(

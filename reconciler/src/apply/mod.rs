@@ -17,7 +17,6 @@ use crate::decode::{Content, Incoming};
 use crate::epochs::Epochs;
 use crate::findings::{self, SetAside};
 use crate::fold::Changes;
-use crate::kafka::{LogError, LogWriter};
 use crate::number::{self, int4, int8};
 use crate::postgres::{self, is_about_data};
 use crate::sequence::{Gap, Progress, Verdict};
@@ -48,7 +47,6 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Applier {
     pub(crate) pool: PgPool,
-    log: Arc<LogWriter>,
     reached: Arc<Reached>,
 }
 
@@ -86,8 +84,6 @@ struct Judged<'a> {
 enum ApplyError {
     #[error("PostgreSQL: {0}")]
     Postgres(#[from] sqlx::Error),
-    #[error("dead-letter topic: {0}")]
-    DeadLetterTopic(#[from] LogError),
     #[error("the transaction did not end within {} s", TRANSACTION_TIMEOUT.as_secs())]
     Timeout,
 }
@@ -97,7 +93,7 @@ impl ApplyError {
     fn calls_for_pieces(&self, records: usize) -> bool {
         match self {
             Self::Postgres(error) => is_about_data(error),
-            Self::DeadLetterTopic(_) | Self::Timeout => records > PIECE_MAX,
+            Self::Timeout => records > PIECE_MAX,
         }
     }
 }
@@ -112,8 +108,8 @@ enum Mode {
 }
 
 impl Applier {
-    pub(crate) fn new(pool: PgPool, log: Arc<LogWriter>) -> Self {
-        Self { pool, log, reached: Arc::default() }
+    pub(crate) fn new(pool: PgPool) -> Self {
+        Self { pool, reached: Arc::default() }
     }
 
     /// From here on the shard's records are those from this offset, which was PostgreSQL's.
@@ -234,8 +230,6 @@ impl Applier {
             findings::record_dead_letter(&mut transaction, aside).await?;
         }
         move_shards(&mut transaction, &progress).await?;
-        // First into the topic, then, with the commit, into the table: a crash in between only sends it twice.
-        self.log.put_aside(&set_aside).await?;
         transaction.commit().await?;
         self.reached.note(&progress);
         Ok(Outcome { stopped, applied: decisions.len() as u64 })

@@ -1,11 +1,12 @@
 //! What cannot be read or applied is set aside: a row, a record in the dead-letter topic, and a command.
 
+use boxoffice_reconciler::migrate;
 use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::record::{Change, Kind, Record};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 
 use crate::sale::Sale;
-use crate::stack::{FIRST, Stack};
+use crate::stack::{FIRST, SECOND, Stack, UNCOPIED};
 
 const OPEN: &str = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
 
@@ -35,7 +36,7 @@ async fn what_is_not_json_is_set_aside_and_its_position_taken() {
         ["poisoned 1-2", "poisoned 1-3"]
     );
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["b"]);
-    let sent = stack.dead_letter_topic();
+    let sent = stack.dead_letter_topic().await;
     assert_eq!(sent.len(), 2);
     assert_eq!(sent[0].payload().unwrap(), b"not JSON");
     assert_eq!(header(&sent[0], "boxoffice-origin-topic"), stack.config.kafka_topic);
@@ -182,7 +183,7 @@ async fn a_booking_of_an_unknown_event_is_refused_and_the_rest_of_its_batch_appl
     assert_eq!(stack.words("SELECT kind FROM alarms").await, ["refused"]);
     assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
     assert_eq!(stack.number("SELECT sold::int8 FROM ticket_types").await, 2);
-    assert_eq!(stack.dead_letter_topic().len(), 1);
+    assert_eq!(stack.dead_letter_topic().await.len(), 1);
     let (code, printed) = stack.command(&["dead-letters", "retry", "1"]).await;
     assert_eq!(code, 2, "{printed}");
     assert!(printed.contains("refused again"), "{printed}");
@@ -293,10 +294,36 @@ async fn what_is_too_large_to_be_copied_is_set_aside_whole_and_nothing_stands_st
     stack.append_raw(FIRST, &large, &[]).await;
     stack.append(&[sale.book("a", 1)]).await;
     stack.wait_for_sequence(FIRST, 2).await;
-    let sent = stack.dead_letter_topic();
+    let sent = stack.dead_letter_topic().await;
     assert_eq!(sent[0].payload().unwrap(), &large[..512 << 10]);
     assert_eq!(header(&sent[0], "boxoffice-cut-from"), "1020000");
     assert_eq!(stack.number("SELECT length(payload)::int8 FROM dead_letters").await, 1_020_000);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// The row is the record. Its copy waits for the topic, and nobody else does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_aside_while_the_dead_letter_topic_is_away_holds_nobody_up_and_is_copied_later() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    stack.delete_topic(&stack.config.dead_letter_topic).await;
+    let (mut sale, mut other) = (Sale::new(FIRST, 10), Sale::new(SECOND, 10));
+    let (published, booked) = (sale.publish(), sale.book("a", 1));
+    stack.append(&[published]).await;
+    stack.append_as(&booked, b"not a record").await;
+    stack.append(&[sale.book("b", 1), other.publish(), other.book("c", 1)]).await;
+    stack.wait_for_sequence(FIRST, 3).await;
+    stack.wait_for_sequence(SECOND, 2).await;
+    assert_eq!(stack.number(OPEN).await, 1);
+    assert_eq!(stack.number(UNCOPIED).await, 1);
+
+    // The topic is made again, and nothing else is changed.
+    migrate::migrate(&stack.config).await.unwrap();
+    let sent = stack.dead_letter_topic().await;
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].payload().unwrap(), b"not a record");
     service.stop().await;
     stack.remove().await;
 }

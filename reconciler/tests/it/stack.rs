@@ -24,6 +24,8 @@ use uuid::Uuid;
 /// Long enough for a busy machine; no test waits for it unless it fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+pub(crate) const UNCOPIED: &str = "SELECT count(*) FROM dead_letters WHERE copied_at IS NULL";
+
 pub(crate) const FIRST: Shard = Shard::from_number(0);
 pub(crate) const SECOND: Shard = Shard::from_number(1);
 
@@ -104,13 +106,26 @@ impl Stack {
         let mut server = PgConnection::connect(&self.server_url).await.unwrap();
         let drop = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.name));
         sqlx::query(drop).execute(&mut server).await.unwrap();
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.config.kafka_brokers).create().unwrap();
         let topics =
             [&self.config.kafka_topic, &self.config.dead_letter_topic, &self.config.rate_limit_topic];
         let topics: Vec<&str> = topics.iter().map(|topic| topic.as_str()).collect();
-        admin.delete_topics(&topics, &AdminOptions::new()).await.unwrap();
+        self.admin().delete_topics(&topics, &AdminOptions::new()).await.unwrap();
         self.wipe_redis().await;
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        ClientConfig::new().set("bootstrap.servers", &self.config.kafka_brokers).create().unwrap()
+    }
+
+    /// Deletes a topic; returns when Kafka does not know it any more.
+    pub(crate) async fn delete_topic(&self, topic: &str) {
+        let admin = self.admin();
+        admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        wait_until("the topic is gone", async || {
+            let told = admin.inner().fetch_metadata(Some(topic), DEADLINE).unwrap();
+            told.topics().iter().all(|topic| topic.partitions().is_empty())
+        })
+        .await;
     }
 
     /// All keys of this installation.
@@ -231,8 +246,9 @@ impl Stack {
         self.producer.send_result(message).map_err(|(error, _)| error).unwrap()
     }
 
-    /// All records of the dead-letter topic.
-    pub(crate) fn dead_letter_topic(&self) -> Vec<OwnedMessage> {
+    /// All records of the dead-letter topic, when it has all that was set aside.
+    pub(crate) async fn dead_letter_topic(&self) -> Vec<OwnedMessage> {
+        self.wait_for_number("the dead letters are copied", UNCOPIED, 0).await;
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.config.kafka_brokers)
             .set("group.id", "test")
