@@ -14,16 +14,17 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer};
-use tokio::sync::Mutex;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer, PurgeConfig};
+use tokio::sync::RwLock;
+use tokio::time::Instant;
 
 use crate::config::Config;
 
 /// For questions to the brokers; each is asked again later.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bounds how long a record may wait for its delivery report before the sender is told that it failed.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the brokers may take to confirm what is appended. Then it counts as failed.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What all clients have in common.
 pub(crate) fn client(config: &Config) -> ClientConfig {
@@ -199,38 +200,92 @@ pub(crate) fn enough_partitions(topic: &str, found: usize, shards: ShardCount) -
 pub(crate) enum LogError {
     #[error("Kafka refused a record: {0}")]
     Refused(#[from] KafkaError),
+    #[error("Kafka has not confirmed a record within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("Kafka does not tell where a shard's log ends: {0}")]
     EndUnknown(KafkaError),
-    #[error("the producer was replaced while a record was under way")]
+    #[error("the producer was replaced")]
     Replaced,
 }
 
-/// Writes to the log and waits for the brokers' confirmation.
+/// Writes to the log and waits for the brokers' confirmation. The shards share it: where one of them fails, what others have under
+/// way is taken back as well.
 pub(crate) struct LogWriter {
     config: ClientConfig,
     topic: String,
-    producer: Mutex<FutureProducer>,
+    confirmed_within: Duration,
+    /// Written only to replace it: while records of one shard are handed over, no other shard's failure may take back those that
+    /// went before and let those that follow through.
+    current: RwLock<Current>,
+}
+
+/// Kafka's client, until something fails.
+struct Current {
+    /// Counts them: several shards may report the failure of one.
+    generation: u64,
+    /// Or why it could not be made.
+    producer: Result<FutureProducer, KafkaError>,
 }
 
 impl LogWriter {
     pub(crate) fn new(config: &Config) -> Result<Self, KafkaError> {
+        Self::with_patience(config, CONFIRMED_WITHIN)
+    }
+
+    fn with_patience(config: &Config, confirmed_within: Duration) -> Result<Self, KafkaError> {
         let mut client = client(config);
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            // A record that times out stops those behind it, so that a drain that failed leaves no gap in the log.
+            // A record that is refused stops those behind it, so that a drain that failed leaves no gap in the log.
             .set("enable.gapless.guarantee", "true")
+            // That does not hold for records that time out in the client: the others are sent. So none does, and this writer gives
+            // up by itself.
+            .set("message.timeout.ms", "0")
             // Of several requests of a producer that a broker does not know yet, one that was refused could be taken for delivered.
             .set("max.in.flight.requests.per.connection", "1")
-            .set("linger.ms", "1")
-            .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
-        let producer = Mutex::new(client.create()?);
-        Ok(Self { config: client, topic: config.kafka_topic.clone(), producer })
+            .set("linger.ms", "1");
+        let producer = Ok(client.create()?);
+        let current = RwLock::new(Current { generation: 0, producer });
+        Ok(Self { config: client, topic: config.kafka_topic.clone(), confirmed_within, current })
     }
 
-    /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all.
+    /// Appends records to their shards' partitions, in order; returns when the brokers have confirmed all. Where it fails, the log
+    /// has some of them from the first on, or will have, and nothing behind one that it lacks.
     pub(crate) async fn append(&self, records: &[record::Message]) -> Result<(), LogError> {
-        let producer = self.producer().await?;
+        let deadline = Instant::now() + self.confirmed_within;
+        loop {
+            let current = self.current.read().await;
+            let generation = current.generation;
+            let handed_over = self.until(deadline, self.hand_over(&current, records)).await;
+            drop(current);
+            let outcome = match handed_over {
+                Ok(deliveries) => self.until(deadline, confirmed(deliveries)).await,
+                Err(error) => Err(error),
+            };
+            // What was taken back because another shard failed goes again, from its first record on: a shard whose partition is away
+            // would keep the others from being drained.
+            if outcome.is_ok() || self.start_over(generation).await || Instant::now() >= deadline {
+                return outcome;
+            }
+        }
+    }
+
+    async fn until<T>(
+        &self,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, LogError>>,
+    ) -> Result<T, LogError> {
+        let late = LogError::Late(self.confirmed_within);
+        tokio::time::timeout_at(deadline, work).await.unwrap_or(Err(late))
+    }
+
+    async fn hand_over(
+        &self,
+        current: &Current,
+        records: &[record::Message],
+    ) -> Result<Vec<DeliveryFuture>, LogError> {
+        let producer = current.producer.as_ref().map_err(Clone::clone)?;
         let mut deliveries = Vec::with_capacity(records.len());
         for record in records {
             let key = record.key();
@@ -239,9 +294,29 @@ impl LogWriter {
                 .key(&key)
                 .payload(record.value.as_slice())
                 .headers(owned(&record.headers()));
-            deliveries.push(enqueue(&producer, message).await?);
+            deliveries.push(enqueue(producer, message).await?);
         }
-        confirmed(deliveries).await
+        Ok(deliveries)
+    }
+
+    /// After a failure nothing of the old producer may come behind what is sent anew: what it still has is taken back before anybody
+    /// sends again, and one that met a fatal error sends nothing any more. `false` where another failure had done so already.
+    async fn start_over(&self, failed: u64) -> bool {
+        let mut current = self.current.write().await;
+        if current.generation != failed {
+            return false;
+        }
+        let producer = self.config.create();
+        if let Err(error) = &producer {
+            tracing::error!(%error, "cannot make another Kafka producer; trying again when one is needed");
+        }
+        let old = std::mem::replace(&mut *current, Current { generation: failed + 1, producer });
+        if let Ok(old) = old.producer {
+            old.purge(PurgeConfig::default().queue().inflight());
+            // Its end waits for its thread, which must not hold up the others.
+            tokio::task::spawn_blocking(move || drop(old));
+        }
+        true
     }
 
     /// Appends a barrier. That of an epoch which has not begun ends all older ones, and names the last decision of the Redis that is
@@ -265,19 +340,17 @@ impl LogWriter {
 
     /// The offset behind the last record of a shard's partition.
     pub(crate) async fn end_of(&self, shard: Shard) -> Result<i64, LogError> {
-        let (producer, topic) = (self.producer().await?, self.topic.clone());
+        let current = self.current.read().await;
+        let (generation, producer) = (current.generation, current.producer.clone());
+        drop(current);
+        let Ok(producer) = producer else {
+            self.start_over(generation).await;
+            return Err(LogError::Replaced);
+        };
+        let topic = self.topic.clone();
         let ask = move || producer.client().fetch_watermarks(&topic, shard.partition(), REQUEST_TIMEOUT);
         let asked = tokio::task::spawn_blocking(ask).await.unwrap_or(Err(KafkaError::Canceled));
         asked.map(|(_, end)| end).map_err(LogError::EndUnknown)
-    }
-
-    /// The producer; a new one where the last met an error after which it sends nothing any more.
-    async fn producer(&self) -> Result<FutureProducer, LogError> {
-        let mut producer = self.producer.lock().await;
-        if producer.client().fatal_error().is_some() {
-            *producer = self.config.create()?;
-        }
-        Ok(producer.clone())
     }
 }
 
@@ -288,7 +361,7 @@ pub(crate) fn owned(headers: &[(&str, String)]) -> OwnedHeaders {
         .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
-/// Hands a record to the producer. A full queue empties as the brokers confirm, or as deliveries time out.
+/// Hands a record to the producer. A full queue empties as the brokers confirm, or when somebody gives up.
 async fn enqueue(
     producer: &FutureProducer,
     mut message: FutureRecord<'_, String, [u8]>,
@@ -314,4 +387,94 @@ async fn confirmed(deliveries: Vec<DeliveryFuture>) -> Result<(), LogError> {
         }
     });
     try_join_all(each).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::RDKafkaApiKey;
+    use rdkafka::{Message as _, Offset, TopicPartitionList};
+
+    use super::*;
+    use crate::test_records::booked;
+
+    const RECORDS: u64 = 20;
+
+    /// The sequence numbers of what the partition has.
+    fn logged(config: &Config) -> Vec<u64> {
+        let consumer = consumer(config).unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&config.kafka_topic, 0, Offset::Offset(0)).unwrap();
+        consumer.assign(&list).unwrap();
+        let (_, end) = consumer.fetch_watermarks(&config.kafka_topic, 0, REQUEST_TIMEOUT).unwrap();
+        let read = (0..end).map(|_| consumer.poll(REQUEST_TIMEOUT).unwrap().unwrap());
+        read.map(|read| Record::decode(read.payload().unwrap()).unwrap().position.sequence).collect()
+    }
+
+    /// Whether each number comes for the first time behind all lower ones.
+    fn has_no_gap(logged: &[u64]) -> bool {
+        let mut last = 0;
+        logged.iter().all(|sequence| {
+            let is_next = *sequence <= last + 1;
+            last = last.max(*sequence);
+            is_next
+        })
+    }
+
+    /// Kafka cannot be asked to lack replicas for a moment: a broker that does is made of its client.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_was_given_up_is_not_sent_when_the_replicas_are_back() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("log", 1, 1).unwrap();
+        let mut config = crate::test_records::config();
+        config.kafka_brokers = cluster.bootstrap_servers();
+        let log = LogWriter::with_patience(&config, Duration::from_secs(2)).unwrap();
+        let records: Vec<_> = (1..=RECORDS).map(|n| booked(1, n, &n.to_string()).message()).collect();
+        log.append(&records[..2]).await.unwrap();
+
+        cluster.request_errors(RDKafkaApiKey::Produce, &[RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS; 1_000]);
+        // What is handed over later has more time left: by the client's own clock it would outlive what is in front of it.
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            log.append(&records[10..]).await
+        };
+        let (first, second) = tokio::join!(log.append(&records[2..10]), later);
+        assert!(matches!(first, Err(LogError::Late(_))), "{first:?}");
+        assert!(second.is_err());
+        cluster.clear_request_errors(RDKafkaApiKey::Produce);
+        log.append(&records[..5]).await.unwrap();
+        log.append(&records[5..]).await.unwrap();
+
+        let logged = tokio::task::spawn_blocking(move || logged(&config)).await.unwrap();
+        assert!(has_no_gap(&logged), "{logged:?}");
+        assert_eq!(logged.last(), Some(&RECORDS));
+    }
+
+    /// What it takes back of the others goes again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_shard_whose_partition_is_away_fails_alone() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("log", 2, 1).unwrap();
+        cluster.partition_leader("log", 1, None).unwrap();
+        // Something of the other shard is under way when this one is given up.
+        cluster.broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
+        let mut config = crate::test_records::config();
+        config.kafka_brokers = cluster.bootstrap_servers();
+        let log = LogWriter::with_patience(&config, Duration::from_secs(2)).unwrap();
+        let mut elsewhere = booked(1, 1, "elsewhere");
+        elsewhere.shard = Shard::from_number(1);
+        let elsewhere = [elsewhere.message()];
+        let others = async {
+            for n in 1..=2 * RECORDS {
+                log.append(&[booked(1, n, &n.to_string()).message()]).await.unwrap();
+            }
+        };
+        let (failed, ()) = tokio::join!(log.append(&elsewhere), others);
+        assert!(matches!(failed, Err(LogError::Late(_))), "{failed:?}");
+
+        let logged = tokio::task::spawn_blocking(move || logged(&config)).await.unwrap();
+        assert!(has_no_gap(&logged), "{logged:?}");
+        assert_eq!(logged.last(), Some(&(2 * RECORDS)));
+    }
 }
