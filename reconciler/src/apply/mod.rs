@@ -325,10 +325,10 @@ async fn lock_shards(
     batch: &[Incoming],
 ) -> sqlx::Result<BTreeMap<Shard, Progress>> {
     let shards: BTreeSet<i16> = batch.iter().map(|incoming| number::of_shard(incoming.shard)).collect();
-    let rows = sqlx::query(include_str!("lock_shards.sql"))
-        .bind(shards.into_iter().collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
+    let shards: Vec<i16> = shards.into_iter().collect();
+    let rows = sqlx::query(include_str!("lock_shards.sql")).bind(&shards).fetch_all(&mut *connection).await?;
+    // When nobody else can write them: whoever moved the row while it was waited for may have begun an epoch.
+    let mut epochs = read_epochs(connection, &shards).await?;
     rows.iter()
         .map(|row| {
             let (shard, epoch, sequence): (i16, i32, i64) =
@@ -339,12 +339,19 @@ async fn lock_shards(
                 sequence: number::sequence(sequence),
                 digest: digest.and_then(|digest| digest.try_into().ok()),
                 next_offset: row.try_get(4)?,
-                epochs: Epochs::from_columns(row.try_get(5)?, row.try_get(6)?),
+                epochs: epochs.remove(&shard).unwrap_or_default(),
                 begun: Vec::new(),
             };
             Ok((number::shard(shard), progress))
         })
         .collect()
+}
+
+async fn read_epochs(connection: &mut PgConnection, shards: &[i16]) -> sqlx::Result<BTreeMap<i16, Epochs>> {
+    let rows: Vec<(i16, Vec<i32>, Vec<i64>)> =
+        sqlx::query_as(include_str!("read_epochs.sql")).bind(shards).fetch_all(connection).await?;
+    let epochs = |(shard, epochs, began_behind)| (shard, Epochs::from_columns(epochs, began_behind));
+    Ok(rows.into_iter().map(epochs).collect())
 }
 
 async fn move_shards(

@@ -83,6 +83,34 @@ async fn a_late_record_is_an_alarm_although_its_sequence_number_was_used_again()
     stack.remove().await;
 }
 
+/// Another reconciler, which believed in its lease, began an epoch while this one waited for the shard's row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_record_is_an_alarm_although_its_epoch_ended_while_the_shard_was_waited_for() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+
+    let mut other = stack.pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM shards WHERE shard = 0 FOR NO KEY UPDATE").execute(&mut *other).await.unwrap();
+    stack.append(&[sale.book("late", 1)]).await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND wait_event_type = 'Lock' AND query LIKE '%next_offset%FOR NO KEY UPDATE%'";
+    stack.wait_for_number("the shard is waited for", waiting, 1).await;
+    let begin = "WITH begun AS (INSERT INTO epochs (shard, epoch, began_behind) VALUES (0, 2, 2)) \
+                 UPDATE shards SET epoch = 2, recovery_epoch = 2, sequence = 3, digest = NULL WHERE shard = 0";
+    sqlx::query(begin).execute(&mut *other).await.unwrap();
+    other.commit().await.unwrap();
+
+    let late = "SELECT count(*) FROM alarms WHERE kind = 'ended_epoch'";
+    stack.wait_for_number("the late record is told of", late, 1).await;
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["a"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counts_that_differ_from_redis_at_the_same_position_are_one_alarm_and_are_not_overwritten() {
     let stack = Stack::prepare().await;
