@@ -1,5 +1,7 @@
 //! From the bytes of a Kafka record to a decision, or to poison. Pure.
 
+use std::collections::HashSet;
+
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::{Change, Record, header};
 use boxoffice_schema::shard::Shard;
@@ -145,6 +147,10 @@ fn check_ranges(record: &Record) -> Result<(), String> {
             if event.ticket_types.len() > usize::from(u8::MAX) {
                 return Err(format!("{} ticket types are too many", event.ticket_types.len()));
             }
+            let mut named = HashSet::with_capacity(event.ticket_types.len());
+            if let Some(again) = event.ticket_types.iter().find(|ticket_type| !named.insert(ticket_type.id)) {
+                return Err(format!("it names ticket type {} twice", again.id));
+            }
             if Some(event.id) != record.event_id {
                 return Err("the event that it carries is not the one that it names".to_owned());
             }
@@ -276,5 +282,16 @@ mod tests {
         let (position, reason) = poison(with_headers(&record, &record.message().value));
         assert_eq!(position, Some(record.position));
         assert!(reason.contains("not the one that it names"), "{reason}");
+    }
+
+    #[test]
+    fn an_event_that_names_a_ticket_type_twice_is_poison() {
+        let mut record = published(1, 1);
+        let Change::Event(event) = &mut record.change else { panic!("not of an event") };
+        let again = event.ticket_types[0].clone();
+        event.ticket_types.push(again);
+        let (position, reason) = poison(with_headers(&record, &record.message().value));
+        assert_eq!(position, Some(record.position));
+        assert!(reason.ends_with("twice"), "{reason}");
     }
 }

@@ -82,8 +82,8 @@ pub(crate) fn is_about_data(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            // Data exceptions, violated constraints, and values too large for an index.
-            ["22", "23", "54"].iter().any(|class| code.starts_with(class))
+            // One row twice in a statement, data exceptions, violated constraints, and values too large for an index.
+            ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class))
         }
         sqlx::Error::Encode(_) => true,
         _ => false,

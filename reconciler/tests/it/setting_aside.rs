@@ -5,7 +5,7 @@ use boxoffice_schema::ids::{EventId, TicketTypeId};
 use boxoffice_schema::record::{Change, Kind, Record};
 use rdkafka::message::{Headers, Message, OwnedMessage};
 
-use crate::sale::Sale;
+use crate::sale::{Sale, event_of};
 use crate::stack::{FIRST, SECOND, Stack, UNCOPIED};
 
 const OPEN: &str = "SELECT count(*) FROM dead_letters WHERE outcome IS NULL";
@@ -298,6 +298,47 @@ async fn what_is_too_large_to_be_copied_is_set_aside_whole_and_nothing_stands_st
     assert_eq!(sent[0].payload().unwrap(), &large[..512 << 10]);
     assert_eq!(header(&sent[0], "boxoffice-cut-from"), "1020000");
     assert_eq!(stack.number("SELECT length(payload)::int8 FROM dead_letters").await, 1_020_000);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// No statement takes one row twice, and no other one would be tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_that_names_a_ticket_type_twice_is_set_aside_and_holds_nobody_up() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let (mut sale, mut other) = (Sale::new(FIRST, 10), Sale::new(SECOND, 10));
+    let published = sale.publish();
+    let again = sale.ticket_type().clone();
+    sale.event.ticket_types.push(again);
+    let twice = sale.event_record(Kind::CapacityChanged);
+    stack.append(&[published, twice, other.publish(), other.book("a", 1)]).await;
+    stack.wait_for_sequence(FIRST, 2).await;
+    stack.wait_for_sequence(SECOND, 2).await;
+    let said = stack.words("SELECT kind || ' ' || sequence || ' ' || reason FROM dead_letters").await;
+    assert_eq!(said.len(), 1);
+    assert!(said[0].starts_with("poisoned 2 ") && said[0].ends_with("twice"), "{said:?}");
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["a"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Of a batch that has both no statement takes the row twice: they are applied one by one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_events_that_name_one_ticket_type_hold_nobody_up() {
+    let stack = Stack::prepare().await;
+    let (mut sale, mut other) = (Sale::new(FIRST, 10), Sale::new(SECOND, 10));
+    let published = sale.publish();
+    let mut event = event_of(FIRST, stack.config.shards, 10);
+    event.ticket_types = sale.event.ticket_types.clone();
+    let mut twin = Sale { shard: FIRST, position: sale.position, event };
+    stack.append(&[published, twin.publish(), other.publish(), other.book("a", 1)]).await;
+    let service = stack.start();
+    stack.wait_for_sequence(FIRST, 2).await;
+    stack.wait_for_sequence(SECOND, 2).await;
+    assert_eq!(stack.number("SELECT count(*) FROM events").await, 3);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings").await, ["a"]);
     service.stop().await;
     stack.remove().await;
 }
