@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use sqlx::{PgConnection, PgPool};
 
 use crate::config::Config;
-use crate::kafka;
+use crate::kafka::{self, Watermarks};
 use crate::number;
 use crate::repairs::{self, Intent, Kind};
 
@@ -39,13 +39,16 @@ struct Open {
     missing: Missing,
 }
 
-/// Lets the shard try again: the missing decisions may be in the log now. Where Kafka did not have the shard's offset, reading
-/// goes on at the oldest record there is. The sequence decides: what is still missing is a gap again.
-pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64) -> anyhow::Result<()> {
+/// Lets the shard try again: the missing decisions may be in the log now, at its offset, or at another one that is named. Where Kafka
+/// did not have the shard's offset and none is named, reading goes on at the oldest record there is. The sequence decides: what was
+/// applied is passed, and what is still missing is a gap again.
+pub(crate) async fn retry(config: &Config, pool: &PgPool, id: i64, from: Option<i64>) -> anyhow::Result<()> {
     let mut transaction = pool.begin().await?;
     let gap = lock_open(&mut transaction, id).await?;
-    if gap.missing.offset_lost {
-        read_from_oldest(config, &mut transaction, gap.shard).await?;
+    match from {
+        Some(offset) => read_from(config, &mut transaction, gap.shard, offset).await?,
+        None if gap.missing.offset_lost => read_from_oldest(config, &mut transaction, gap.shard).await?,
+        None => {}
     }
     resolve(&mut transaction, id).await?;
     Ok(transaction.commit().await?)
@@ -114,11 +117,37 @@ async fn lock_open(connection: &mut PgConnection, id: i64) -> anyhow::Result<Ope
 /// Moves the shard's offset to the oldest record, whatever the log has by now under the offset that it did not have. What was
 /// applied before is passed.
 async fn read_from_oldest(config: &Config, connection: &mut PgConnection, shard: i16) -> anyhow::Result<()> {
+    let found = bounds_of(config, shard).await?;
+    Ok(move_to(connection, shard, found.low).await?)
+}
+
+/// Moves the shard's offset to where somebody says that its decisions lie. A log that was cut, or made anew, and has grown past the
+/// offset since has another record there, and the missing ones before it.
+async fn read_from(
+    config: &Config,
+    connection: &mut PgConnection,
+    shard: i16,
+    offset: i64,
+) -> anyhow::Result<()> {
+    let found = bounds_of(config, shard).await?;
+    ensure!(
+        found.have(offset),
+        "the log of shard {shard} has no offset {offset}: it has {} to {}",
+        found.low,
+        found.high
+    );
+    Ok(move_to(connection, shard, offset).await?)
+}
+
+async fn bounds_of(config: &Config, shard: i16) -> anyhow::Result<Watermarks> {
     let found = kafka::watermarks_of(config, vec![number::shard(shard)]).await?;
-    let (_, found) = found.first().context("Kafka does not tell where the log begins")?;
+    found.first().map(|(_, found)| *found).context("Kafka does not tell where the log begins")
+}
+
+async fn move_to(connection: &mut PgConnection, shard: i16, offset: i64) -> sqlx::Result<()> {
     sqlx::query("UPDATE shards SET next_offset = $2 WHERE shard = $1")
         .bind(shard)
-        .bind(found.low)
+        .bind(offset)
         .execute(connection)
         .await?;
     Ok(())

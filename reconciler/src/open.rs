@@ -131,8 +131,9 @@ pub(crate) async fn gaps(pool: &PgPool) -> sqlx::Result<Vec<OpenItem>> {
             (
                 format!("{missing} (epoch {epoch}) before offset {}", missing.kafka_offset),
                 format!(
-                    "boxoffice-reconciler repair   (reads the log again; should they be lost for good: gaps accept {id}, \
-                     then repair, by which Redis says them again)"
+                    "boxoffice-reconciler repair   (reads the log again; where it was cut or made anew, and has grown past that \
+                     offset since, they lie elsewhere in it: gaps retry {id} --from OFFSET; should they be lost for good: gaps \
+                     accept {id}, then repair, by which Redis says them again)"
                 ),
             )
         };

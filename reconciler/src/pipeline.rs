@@ -5,7 +5,8 @@
 //! it was. Where its connections break or stay silent, the lease ends all of it, and it begins again at PostgreSQL's offsets.
 //!
 //! A shard that meets a gap stops: it is taken out of the assignment, and what was read ahead of it is dropped. It is
-//! read again from PostgreSQL's offset when its gap is resolved. All shards begin in that state.
+//! read again from PostgreSQL's offset when its gap is resolved. All shards begin in that state. A shard that runs is read again
+//! where somebody moved that offset back.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::config::Config;
 use crate::consumer::{LogReader, LostOffset, Read, or_wait};
 use crate::decode::{Incoming, decode};
 use crate::kafka::LogWriter;
-use crate::{dead_letter_topic, tail};
+use crate::{dead_letter_topic, number, tail};
 
 /// Batches between the thread and the task; with the one being applied it bounds what is in memory.
 const BATCHES_AHEAD: usize = 2;
@@ -169,11 +170,14 @@ impl Pipeline {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = look.tick() => {
-                    if let Err(error) = self.resume_stopped().await {
+                // A PostgreSQL that is silent is waited for no longer than the lease lasts.
+                _ = look.tick() => match shutdown.run_until_cancelled(self.resume()).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => {
                         tracing::warn!(%error, "PostgreSQL does not tell which shards may go on; asking again");
                     }
-                }
+                    None => return,
+                },
                 delivery = received.recv() => match delivery {
                     Some(delivery) => if self.take(delivery, shutdown).await.is_none() { return },
                     None => return,
@@ -223,28 +227,30 @@ impl Pipeline {
         Some(())
     }
 
-    /// Reads on where a stopped shard has no open gap (any more).
-    async fn resume_stopped(&mut self) -> sqlx::Result<()> {
-        let stopped: Vec<i16> = self
-            .states
-            .iter()
-            .filter(|(_, state)| **state == State::Stopped)
-            .filter_map(|(shard, _)| i16::try_from(shard.number()).ok())
-            .collect();
-        if stopped.is_empty() {
-            return Ok(());
-        }
+    /// Reads on where a stopped shard has no open gap (any more), and anew where PostgreSQL's offset of a shard lies before what was
+    /// brought there: nothing is under way to it now.
+    async fn resume(&mut self) -> sqlx::Result<()> {
+        let reached = |(shard, state): (&Shard, &State)| match state {
+            State::Stopped => Some((number::of_shard(*shard), None)),
+            State::Running => Some((number::of_shard(*shard), Some(self.applier.reached(*shard)))),
+            State::Resuming => None,
+        };
+        let (shards, reached): (Vec<i16>, Vec<Option<i64>>) = self.states.iter().filter_map(reached).unzip();
         let rows: Vec<(i16, i64)> = sqlx::query_as(
-            "SELECT shard, next_offset FROM shards WHERE shard = ANY ($1) \
+            "SELECT shard, next_offset \
+             FROM shards JOIN unnest($1::int2[], $2::int8[]) AS reader (shard, reached) USING (shard) \
+             WHERE (reached IS NULL OR next_offset < reached) \
              AND NOT EXISTS (SELECT FROM gaps WHERE gaps.shard = shards.shard AND resolved_at IS NULL)",
         )
-        .bind(&stopped)
+        .bind(shards)
+        .bind(reached)
         .fetch_all(&self.applier.pool)
         .await?;
         for (shard, offset) in rows {
-            let Ok(number) = u16::try_from(shard) else { continue };
-            let shard = Shard::from_number(number);
-            self.states.insert(shard, State::Resuming);
+            let shard = number::shard(shard);
+            if self.states.insert(shard, State::Resuming) == Some(State::Running) {
+                tracing::warn!(%shard, offset, "the shard's offset was moved back; reading it again from there");
+            }
             let _ = self.commands.send(Command::Resume(shard, offset));
         }
         Ok(())

@@ -117,6 +117,11 @@ impl Applier {
         self.reached.begin(shard, offset);
     }
 
+    /// The offset up to which the shard was brought since.
+    pub(crate) fn reached(&self, shard: Shard) -> i64 {
+        self.reached.of(shard)
+    }
+
     /// Applies a batch, trying until it is done: servers come back, and nothing may be left out. `None` where the
     /// shutdown came first.
     ///

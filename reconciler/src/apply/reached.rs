@@ -21,6 +21,10 @@ impl Reached {
         self.offsets().insert(shard, offset);
     }
 
+    pub(super) fn of(&self, shard: Shard) -> i64 {
+        self.offsets().get(&shard).copied().unwrap_or_default()
+    }
+
     pub(super) fn note(&self, progress: &BTreeMap<Shard, Progress>) {
         self.offsets().extend(progress.iter().map(|(shard, progress)| (*shard, progress.next_offset)));
     }

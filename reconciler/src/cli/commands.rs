@@ -138,8 +138,8 @@ pub(super) async fn gaps(config: &Config, command: Gaps) -> anyhow::Result<()> {
     let pool = prepared_pool(config).await?;
     match command {
         Gaps::List => print!("{}", report::of_items(&open::gaps(&pool).await?)),
-        Gaps::Retry { id } => {
-            crate::gaps::retry(config, &pool, id).await?;
+        Gaps::Retry { id, from } => {
+            crate::gaps::retry(config, &pool, id, from).await?;
             println!(
                 "gap {id}: the shard reads on; see `boxoffice-reconciler status` for whether it stopped again"
             );

@@ -201,6 +201,9 @@ enum Gaps {
     Retry {
         /// Its number.
         id: i64,
+        /// Where the log has them, in front of the shard's offset or behind it. What was applied is passed.
+        #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
+        from: Option<i64>,
     },
     /// Take the missing decisions for lost: the shard goes on behind them. Repair afterwards.
     Accept {

@@ -32,7 +32,7 @@ impl Mender<'_> {
         let Some(OpenGap { id, missing }) = self.open_gap(shard).await? else { return Ok(()) };
         let row = self.begin(Kind::Gap, shard, None, &missing.to_string()).await?;
         let to = missing.to_sequence;
-        gaps::retry(self.config, self.pool, id).await?;
+        gaps::retry(self.config, self.pool, id, None).await?;
         let start = Instant::now();
         let (still_open, applied) = loop {
             let open = self.open_gap(shard).await?;
@@ -59,8 +59,9 @@ impl Mender<'_> {
         self.end(row, Outcome::Refused, &format!("read again, and still {missing}")).await?;
         self.notes.push(format!(
             "shard {shard}: the log was read again, and still {missing}. Look at \
-             `boxoffice-reconciler dead-letters list`; else `boxoffice-reconciler gaps accept {id}`, and then this \
-             again, which lets Redis say what it still knows of them"
+             `boxoffice-reconciler dead-letters list`; where the log was cut or made anew, read it from where they lie, by \
+             `boxoffice-reconciler gaps retry {id} --from OFFSET`; else `boxoffice-reconciler gaps accept {id}`, and then \
+             this again, which lets Redis say what it still knows of them"
         ));
         Ok(())
     }

@@ -102,6 +102,70 @@ async fn an_offset_that_kafka_does_not_have_is_a_gap_and_never_a_jump() {
     stack.remove().await;
 }
 
+/// The log was cut, or made anew, and has grown past the shard's offset since: that one is there, and the decisions lie before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn decisions_that_lie_before_the_shards_offset_are_applied_when_it_is_told_where() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_offset(FIRST, 3).await;
+    service.stop().await;
+    stack.append(&["b", "c", "d"].map(|key| sale.book(key, 1))).await;
+    stack.execute("UPDATE shards SET next_offset = 5 WHERE shard = 0").await;
+    let service = stack.start();
+    stack.wait_for_number("the gap is found", OPEN_GAPS, 1).await;
+    let gap: (i64, i64, i64) = sqlx::query_as("SELECT from_sequence, to_sequence, kafka_offset FROM gaps")
+        .fetch_one(&stack.pool)
+        .await
+        .unwrap();
+    assert_eq!(gap, (3, 4, 5));
+    let (_, printed) = stack.command(&["status"]).await;
+    assert!(printed.contains("gaps retry 1 --from OFFSET"), "{printed}");
+
+    let (code, printed) = stack.command(&["gaps", "retry", "1", "--from", "1000"]).await;
+    assert_eq!(code, 2, "{printed}");
+    assert!(printed.contains("has no offset 1000: it has 0 to 6"), "{printed}");
+    assert_eq!(stack.number(OPEN_GAPS).await, 1);
+    let (code, printed) = stack.command(&["gaps", "retry", "1", "--from", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.wait_for_offset(FIRST, 6).await;
+    assert_eq!(stack.position(FIRST).await, (1, 5, 6));
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c", "d"]);
+    assert_eq!(stack.number("SELECT sum(sold)::int8 FROM ticket_types").await, 4);
+    assert_eq!(stack.number("SELECT count(*) FROM gaps").await, 1);
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// A gap at the end of the log stops nothing, and nothing may come by which the reader would learn that it is to go back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_runs_is_read_again_where_its_offset_is_moved_back() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let mut sale = Sale::new(FIRST, 10);
+    stack.append(&[sale.publish(), sale.book("a", 1)]).await;
+    stack.wait_for_offset(FIRST, 3).await;
+    // The reader passes what lies before the shard's offset.
+    stack.execute("UPDATE shards SET next_offset = 5, updated_at = 'epoch' WHERE shard = 0").await;
+    stack.append(&["b", "c"].map(|key| sale.book(key, 1))).await;
+    let passed = "SELECT count(*) FROM shards WHERE shard = 0 AND updated_at > 'epoch'";
+    stack.wait_for_number("they are passed", passed, 1).await;
+    stack
+        .execute(
+            "INSERT INTO gaps (shard, epoch, from_sequence, to_sequence, kafka_offset) VALUES (0, 1, 3, 4, 5)",
+        )
+        .await;
+    let (code, printed) = stack.command(&["gaps", "retry", "1", "--from", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    stack.wait_for_sequence(FIRST, 4).await;
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b", "c"]);
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// Nobody knows whether a decision went with the offset: none did.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_an_offset_that_kafka_does_not_have_is_accepted_the_next_decision_is_applied() {
