@@ -39,6 +39,8 @@ mod restore;
 mod scope;
 mod watch;
 
+use drain::Outboxes;
+
 pub(crate) use scope::Scope;
 pub(crate) use watch::run;
 
@@ -116,6 +118,7 @@ pub(crate) struct Recoverer {
     log: Arc<LogWriter>,
     /// How many shards may be restored at the same time: each holds two pages of bookings in memory.
     restorations: Semaphore,
+    outboxes: Outboxes,
 }
 
 impl Recoverer {
@@ -128,7 +131,9 @@ impl Recoverer {
         let epoch = self.take_epoch(shard, last_epoch).await?;
         let start = self.ask(&begin_recovery(&self.redis.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
+        self.outboxes.keep(shard, &start);
         let drained = self.drain(shard).await?;
+        let records = drained.records;
         self.outwait_old_primary(fenced_at).await?;
         // The barrier names the last decision of the Redis in which this began. Another one may have been drained, after
         // a restart or a fail-over in between, and then that decision need not be in Kafka.
@@ -137,10 +142,12 @@ impl Recoverer {
         }
         self.append_barrier(shard, epoch, start.last).await?;
         self.wait_for_barrier(shard, epoch).await?;
+        self.outboxes.note(shard, &start, drained);
         let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
         let call = certify(&self.redis.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
-        tracing::info!(%shard, epoch, sequence, drained, "the shard is certified");
+        self.outboxes.forget(shard);
+        tracing::info!(%shard, epoch, sequence, drained = records, "the shard is certified");
         Ok(Position { epoch, sequence })
     }
 

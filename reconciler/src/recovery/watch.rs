@@ -24,7 +24,7 @@ use crate::repairs;
 use crate::snapshot::{self, LiveShard};
 use crate::telemetry::name;
 
-use super::{RESTORATIONS_MAX, Recoverer, RecoveryError};
+use super::{Outboxes, RESTORATIONS_MAX, Recoverer, RecoveryError};
 
 /// How often certificates are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) {
     let restorations = Semaphore::new(RESTORATIONS_MAX);
-    let recoverer = Arc::new(Recoverer { pool, redis, log, restorations });
+    let recoverer = Arc::new(Recoverer { pool, redis, log, restorations, outboxes: Outboxes::default() });
     let mut pauses: BTreeMap<Shard, Pause> = BTreeMap::new();
     // Tasks, so that one shard is encoded on one processor while another is on the other.
     let mut running = JoinSet::new();

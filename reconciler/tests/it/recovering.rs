@@ -371,6 +371,38 @@ async fn nothing_is_restored_while_postgresql_lacks_a_refused_record() {
     stack.remove().await;
 }
 
+/// Whoever is to resolve what keeps it closed may come late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_is_refused_again_and_again_appends_its_outbox_once() {
+    const BOOKINGS: i64 = 60;
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    stack.execute("ALTER TABLE bookings ADD CONSTRAINT unlucky CHECK (idempotency_key <> '0')").await;
+    for n in 0..BOOKINGS {
+        assert!(matches!(sale.book(&stack, &n.to_string()).await, Outcome::Changed(_)));
+    }
+    restart_redis(&stack).await;
+    let attempted = "SELECT recovery_epoch::int8 FROM shards WHERE shard = 0";
+    wait_until("several attempts were made", async || stack.number(attempted).await > 5).await;
+    let (epoch, _, next_offset) = stack.position(FIRST).await;
+    // Each epoch has its barrier.
+    assert!(next_offset < i64::from(epoch) + 2 * BOOKINGS, "{next_offset} records in epoch {epoch}");
+
+    stack.execute("ALTER TABLE bookings DROP CONSTRAINT unlucky").await;
+    assert_eq!(stack.command(&["dead-letters", "retry", "1"]).await.0, 0);
+    stack.execute("UPDATE alarms SET resolved_at = now() WHERE kind = 'counts_differ'").await;
+    stack.wait_until_certified().await;
+    // From now on the outbox is as any other.
+    assert!(matches!(sale.book(&stack, "after").await, Outcome::Changed(_)));
+    restart_redis(&stack).await;
+    stack.wait_for_number("all are there", "SELECT count(*) FROM bookings", BOOKINGS + 1).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// Under such an id a retry would not find it, and book again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_booking_whose_id_is_not_that_of_its_key_is_not_restored() {
