@@ -170,7 +170,7 @@ async fn an_event_that_was_just_put_on_sale_is_in_no_list_of_drafts() {
     let all = world.get("/v1/events").await;
     assert_eq!(all.header("boxoffice-stale"), None);
     let all = all.expect(200);
-    assert_eq!((&all["items"][0], id(&all["items"][1])), (&draft, event.id));
+    assert_eq!((&all["items"][0], id(&all["items"][1])), (&draft, event.id.clone()));
     assert_eq!(all["items"][1]["status"], "on_sale");
     assert_eq!(world.get("/v1/events?status=draft").await.expect(200)["items"], json!([draft]));
     // What a Redis that nobody has verified says of it may be older.
