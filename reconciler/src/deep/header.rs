@@ -50,7 +50,7 @@ impl Subject<'_> {
             }
             return Ok(());
         }
-        found.not_compared.push(format!(
+        found.leave_open(format!(
             "event {}: PostgreSQL never came to Redis' position while the event stayed the same",
             self.event.id
         ));

@@ -15,12 +15,14 @@ use sqlx::{PgConnection, PgPool};
 
 use crate::audit::{self, FindingKind, Report};
 use crate::config::Config;
-use crate::deep::{self, Sources};
+use crate::deep::{self, Comparison, Sources};
 use crate::number;
 use crate::redis_link::RedisLink;
 use crate::repairs::{self, Intent, Kind, Outcome, Repair};
 use crate::stored;
 use crate::{postgres, servers, snapshot, stand_in};
+
+use restate::Restated;
 
 mod counts;
 mod gap;
@@ -121,8 +123,7 @@ impl Mender<'_> {
     /// What Redis says again is applied before counters are looked at; and before any booking what the event is, since PostgreSQL
     /// takes no more bookings than that allows. Unless that is less than PostgreSQL counts: then something was given back.
     async fn mend_event(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
-        let sources = Sources { pool: self.pool, redis: self.redis };
-        let mut found = deep::compare(sources, shard, event).await?;
+        let found = deep::compare(self.sources(), shard, event).await?;
         let differs = found.differences.iter().any(|difference| difference.kind == FindingKind::EventDiffers);
         let is_said_first = differs && self.has_room(shard, event).await?;
         if is_said_first {
@@ -131,20 +132,60 @@ impl Mender<'_> {
                 return Ok(());
             }
         }
-        for _ in 0..ROUNDS_MAX {
-            let Some(last) = self.restate_bookings(shard, event, &found).await? else { break };
-            if !self.is_applied(shard, event.id, last).await? {
-                return Ok(());
-            }
-            if found.untold == 0 {
-                break;
-            }
-            found = deep::compare(sources, shard, event).await?;
+        if !self.restate_all(shard, event, found).await? {
+            return Ok(());
         }
         if differs && !is_said_first || self.has_doubtful_stock(shard, event.id).await? {
             self.mend_stock(shard, event).await?;
         }
         Ok(())
+    }
+
+    /// Lets Redis say all bookings that PostgreSQL lacks, and waits until they are applied. `false` where PostgreSQL may lack some
+    /// afterwards, which is noted: Redis' counters must not be taken down to its counts then.
+    async fn restate_all(
+        &mut self,
+        shard: Shard,
+        event: &EventImage,
+        mut found: Comparison,
+    ) -> anyhow::Result<bool> {
+        for _ in 0..ROUNDS_MAX {
+            let Restated { last, left_out } = self.restate_bookings(shard, event, &found).await?;
+            if let Some(last) = last
+                && !self.is_applied(shard, event.id, last).await?
+            {
+                return Ok(false);
+            }
+            if left_out > 0 {
+                self.note_doubt(event.id, &format!("{left_out} of them were not said again"));
+                return Ok(false);
+            }
+            if let Some(doubt) = found.doubt() {
+                self.note_doubt(event.id, doubt);
+                return Ok(false);
+            }
+            if found.untold == 0 {
+                return Ok(true);
+            }
+            // What is told is all of another kind, and would be told again.
+            if last.is_none() {
+                break;
+            }
+            found = deep::compare(self.sources(), shard, event).await?;
+        }
+        self.note_doubt(event.id, "more differs than is told at once");
+        Ok(false)
+    }
+
+    fn note_doubt(&mut self, event: EventId, why: &str) {
+        self.notes.push(format!(
+            "event {event}: PostgreSQL may lack bookings that Redis has: {why}. Redis' counters were left as they are; mend \
+             what the audit below names, and run this again"
+        ));
+    }
+
+    fn sources(&self) -> Sources<'_> {
+        Sources { pool: self.pool, redis: self.redis }
     }
 
     async fn has_room(&self, shard: Shard, event: &EventImage) -> anyhow::Result<bool> {

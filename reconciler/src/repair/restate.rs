@@ -15,55 +15,64 @@ use super::{BOUNDS, Mender};
 /// Bookings that a row names; their number is always told.
 const NAMED_MAX: usize = 10;
 
+/// What became of the bookings that PostgreSQL lacks.
+#[derive(Default)]
+pub(super) struct Restated {
+    /// The position of the last one that was said once more.
+    pub(super) last: Option<Position>,
+    /// How many were not, as far as is known.
+    pub(super) left_out: usize,
+}
+
 impl Mender<'_> {
-    /// Returns the position of the last booking that was restated; none where there was nothing to do.
     pub(super) async fn restate_bookings(
         &mut self,
         shard: Shard,
         event: &EventImage,
         found: &Comparison,
-    ) -> anyhow::Result<Option<Position>> {
+    ) -> anyhow::Result<Restated> {
         let bookings = found.bookings_with(FindingKind::UnrecordedBookings);
-        let mut last = None;
+        let mut restated = Restated::default();
         for batch in bookings.chunks(BATCH_MAX) {
             let before = format!("PostgreSQL lacks {}, or has them older", named(batch));
             let row = self.begin(Kind::Restate, shard, Some(event.id), &before).await?;
-            let (outcome, after) = match self.restate(shard, event, batch).await {
+            let (left_out, outcome, after) = match self.restate(shard, event, batch).await {
                 Ok((position, missed)) => {
-                    last = last.max(position);
+                    restated.last = restated.last.max(position);
                     let said = position.map_or_else(
                         || "nothing was restated".to_owned(),
                         |position| format!("restated, the last at {position}"),
                     );
                     let outcome = if position.is_some() { Outcome::Done } else { Outcome::Refused };
-                    (outcome, said + &missed)
+                    (missed.len(), outcome, said + &missed.concat())
                 }
-                Err(error) => (Outcome::of_failure(&error), error.to_string()),
+                Err(error) => (batch.len(), Outcome::of_failure(&error), error.to_string()),
             };
             self.end(row, outcome, &after).await?;
-            if outcome != Outcome::Done {
+            restated.left_out += left_out;
+            if left_out > 0 {
                 self.notes.push(format!("event {}: {after}", event.id));
             }
         }
-        Ok(last)
+        Ok(restated)
     }
 
-    /// Returns the last position, and in words what was not restated.
+    /// Returns the last position, and in words each booking that was not restated.
     async fn restate(
         &self,
         shard: Shard,
         event: &EventImage,
         batch: &[BookingId],
-    ) -> anyhow::Result<(Option<Position>, String)> {
+    ) -> anyhow::Result<(Option<Position>, Vec<String>)> {
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
         let call = decision_call(&self.redis.keys, shard, BOUNDS, &requests);
         let replies: Vec<Vec<u8>> = self.redis.run(&call).await?;
-        let (mut last, mut missed) = (None, String::new());
+        let (mut last, mut missed) = (None, Vec::new());
         for (id, reply) in batch.iter().zip(replies) {
             match Decided::parse(&reply)? {
                 Decided::Changed(image) => last = last.max(Some(image.position)),
-                other => missed.push_str(&format!("; booking {id}: {}", other.label())),
+                other => missed.push(format!("; booking {id}: {}", other.label())),
             }
         }
         Ok((last, missed))
