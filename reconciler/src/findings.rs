@@ -92,21 +92,22 @@ pub(crate) async fn resolve_one(pool: &PgPool, id: i64, by: &str) -> sqlx::Resul
     Ok(true)
 }
 
-/// The open alarms about the counts of an event, by their numbers.
-pub(crate) async fn differing_counts(
-    pool: &PgPool,
-    event: EventId,
-) -> sqlx::Result<Vec<(i64, CountsDifference)>> {
-    let rows: Vec<(i64, uuid::Uuid, i64, i64)> = sqlx::query_as(
-        "SELECT id, ticket_type_id, held_difference, sold_difference FROM alarms \
-         WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL AND ticket_type_id IS NOT NULL ORDER BY id",
+/// By how much the counts of an event's ticket types differ, as its open alarms say: of each type the newest one. Each of them tells
+/// the whole difference at its position, and not what was added to it since the one before.
+pub(crate) async fn differing_counts(pool: &PgPool, event: EventId) -> sqlx::Result<Vec<CountsDifference>> {
+    let rows: Vec<(uuid::Uuid, i64, i64)> = sqlx::query_as(
+        "SELECT DISTINCT ON (ticket_type_id) ticket_type_id, held_difference, sold_difference FROM alarms \
+         WHERE event_id = $1 AND kind = $2 AND resolved_at IS NULL AND ticket_type_id IS NOT NULL \
+         ORDER BY ticket_type_id, id DESC",
     )
     .bind(event.as_uuid())
     .bind(AlarmKind::CountsDiffer.as_str())
     .fetch_all(pool)
     .await?;
-    let difference = |(id, ticket_type, held, sold)| {
-        (id, CountsDifference { ticket_type_id: TicketTypeId::from_uuid(ticket_type), held, sold })
+    let difference = |(ticket_type, held, sold)| CountsDifference {
+        ticket_type_id: TicketTypeId::from_uuid(ticket_type),
+        held,
+        sold,
     };
     Ok(rows.into_iter().map(difference).collect())
 }

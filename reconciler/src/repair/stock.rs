@@ -51,13 +51,16 @@ impl Mender<'_> {
     }
 
     pub(super) async fn mend_stock(&mut self, shard: Shard, event: &EventImage) -> anyhow::Result<()> {
-        if let Some(obstacle) = self.obstacle(shard).await? {
-            self.notes.push(format!("event {}: counters are not mended: {obstacle}", event.id));
+        if self.is_obstructed(shard, event.id).await? {
             return Ok(());
         }
         for _ in 0..TRIES {
             let Some(stated) = self.say_event(shard, event.id).await? else { return Ok(()) };
             if !self.is_applied(shard, event.id, stated).await? {
+                return Ok(());
+            }
+            // Whatever was set aside up to that position is open since it was applied at the latest.
+            if self.is_obstructed(shard, event.id).await? {
                 return Ok(());
             }
             let found = findings::differing_counts(self.pool, event.id).await?;
@@ -69,7 +72,7 @@ impl Mender<'_> {
                 continue;
             }
             let differences: Vec<StockDifference> =
-                found.iter().filter_map(|(_, difference)| in_redis(event, difference)).collect();
+                found.iter().filter_map(|difference| in_redis(event, difference)).collect();
             if self.move_stock(shard, event, stated, &differences).await? {
                 return Ok(());
             }
@@ -78,16 +81,18 @@ impl Mender<'_> {
         Ok(())
     }
 
-    /// PostgreSQL is the measure only where it has all that was decided.
-    async fn obstacle(&self, shard: Shard) -> sqlx::Result<Option<&'static str>> {
+    /// PostgreSQL is the measure only where it has all that was decided; where it has not, that is noted.
+    async fn is_obstructed(&mut self, shard: Shard, event: EventId) -> sqlx::Result<bool> {
         let open = open::of_shard(self.pool, shard).await?;
-        Ok(if open.gaps > 0 {
-            Some("a gap of its shard is open: see `boxoffice-reconciler gaps list`")
+        let obstacle = if open.gaps > 0 {
+            "a gap of its shard is open: see `boxoffice-reconciler gaps list`"
         } else if open.dead_letters > 0 {
-            Some("dead letters of its shard are open: see `boxoffice-reconciler dead-letters list`")
+            "dead letters of its shard are open: see `boxoffice-reconciler dead-letters list`"
         } else {
-            None
-        })
+            return Ok(false);
+        };
+        self.notes.push(format!("event {event}: counters are not mended: {obstacle}"));
+        Ok(true)
     }
 
     /// Lets Redis say the event once more. Alarms about its counts are closed before: where they were right, applying

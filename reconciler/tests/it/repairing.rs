@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use boxoffice_schema::fingerprint::IdempotencyField;
 use boxoffice_schema::ids::BookingId;
-use boxoffice_schema::scripts::{EventChange, Outcome};
+use boxoffice_schema::scripts::{EventChange, Outcome, RestatementReply, restate_event};
 use boxoffice_schema::slot;
 use boxoffice_schema::status::BookingStatus;
 
-use crate::recovering::{LiveSale, inventory, restart_redis, sold_in_every_state};
+use crate::recovering::{BOUNDS, LiveSale, inventory, restart_redis, sold_in_every_state};
 use crate::relaying::{outbox, trim_outbox, while_relayed, while_sold};
 use crate::stack::{FIRST, Stack, wait_until};
 
@@ -303,6 +303,40 @@ async fn repair_while_nothing_is_applied(stack: &Stack) -> (i32, String) {
         slow.rollback().await.unwrap();
     };
     tokio::join!(stack.command(&["repair"]), release).0
+}
+
+/// Each tells the whole difference at its position.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_alarms_about_a_ticket_type_the_newer_one_is_mended_and_not_their_sum() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    // What the sale may have left there is applied.
+    if let Some(last) = outbox(&stack).await.last() {
+        trim_outbox(&stack, last.position).await;
+    }
+    add_sold(&stack, &sale, 1).await;
+    let restated = restate_event(&stack.config.keys(), FIRST, BOUNDS, sale.id());
+    let (letter, ..): RestatementReply = stack.run_script(&restated).await;
+    assert_eq!(letter, "C");
+    add_sold(&stack, &sale, 1).await;
+    let relay = async {
+        // The repair says the event at a later position, at which the difference is another.
+        wait_until("the event is said once more", async || outbox(&stack).await.len() == 2).await;
+        stack.append(&outbox(&stack).await[..1]).await;
+        stack.wait_for_number("the first difference is alarmed", OPEN_ALARMS, 1).await;
+        while_relayed(&stack, std::future::pending::<()>()).await;
+    };
+    let (code, printed) = tokio::select! {
+        repaired = stack.command(&["repair"]) => repaired,
+        () = relay => unreachable!("the relay does not end"),
+    };
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.number(MENDED_STOCK).await, 1);
+    assert_eq!(sold_in_redis(&stack, &sale).await, 3);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
 }
 
 /// An alarm about counts is no reason to keep a shard closed where it is certain that Redis was wrong.
