@@ -10,14 +10,14 @@
 --
 -- Returns {outcome, the event hash as a JSON object}: C changed, P nothing to change, N closed is final,
 -- K a capacity is below what is held and sold, W sales would close before they open, S somebody has changed it
--- meanwhile, O outbox full, U the event or a counter is missing.
+-- meanwhile, O outbox full, U the event or a field of it is missing, or a number of it is none.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()
 if not shard then return unverified() end
 
 local event = read_whole(KEYS[5])
-if not (event.status and event.types) then return { 'U', '' } end
+if not is_whole(event) then return { 'U', '' } end
 
 if ARGV[5] ~= '' and ARGV[5] ~= event.updated then return { 'S', cjson.encode(event) } end
 

@@ -10,7 +10,7 @@
 --
 -- Returns {outcome, the event hash as a JSON object, epoch, sequence}: C mended, X the differences are stale,
 -- K a counter would be below 0 or more would be held and sold than there is, O outbox full,
--- U the event or a counter is missing. Only C writes.
+-- U the event or a field of it is missing, or a number of it is none. Only C writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()

@@ -5,8 +5,8 @@
 -- KEYS[5] event hash
 -- ARGV[4] event id (16 bytes)
 --
--- Returns {outcome, the event hash as a JSON object, epoch, sequence}: C restated, O outbox full, U the event is missing.
--- Only C writes.
+-- Returns {outcome, the event hash as a JSON object, epoch, sequence}: C restated, O outbox full,
+-- U the event or a field of it is missing, or a number of it is none. Only C writes.
 -- Errors: UNVERIFIED, WRITEFAILED.
 
 local shard = open_shard()

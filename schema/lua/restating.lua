@@ -1,10 +1,10 @@
 -- What restate_event.lua and mend_stock.lua share: an event that is said once more. It is placed between
 -- whole_event.lua and the script's own text.
 
--- The event as a table, or nil where its hash is missing.
+-- The event as a table, or nil where its hash is missing or is no event's.
 local function read_restated()
   local event = read_whole(KEYS[5])
-  return event.status and event.types and event or nil
+  return is_whole(event) and event or nil
 end
 
 local function refuse(outcome) return { outcome, '', 0, 0 } end

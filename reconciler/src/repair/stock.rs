@@ -103,12 +103,7 @@ impl Mender<'_> {
         shard: Shard,
         event: EventId,
     ) -> anyhow::Result<Option<Position>> {
-        let live = snapshot::live_shards(self.redis, &[shard]).await?;
-        if !live.get(&shard).is_some_and(|live| live.certified) {
-            self.notes.push(format!(
-                "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; the counters in \
-                 Redis were not changed. If it stays closed, `boxoffice-reconciler status` says why"
-            ));
+        if !self.can_be_said(shard, event).await? {
             return Ok(None);
         }
         let before = "Redis and PostgreSQL differ about the event, or cannot be compared at rest";
@@ -128,6 +123,24 @@ impl Mender<'_> {
             self.notes.push(format!("event {event}: {after}"));
         }
         Ok(said)
+    }
+
+    /// Whether Redis may say the event, and somebody could read what it says; where not, that is noted.
+    async fn can_be_said(&mut self, shard: Shard, event: EventId) -> anyhow::Result<bool> {
+        let live = snapshot::live_shards(self.redis, &[shard]).await?;
+        if !live.get(&shard).is_some_and(|live| live.certified) {
+            self.notes.push(format!(
+                "event {event}: its shard is closed until recovery has compared Redis with PostgreSQL; the counters in \
+                 Redis were not changed. If it stays closed, `boxoffice-reconciler status` says why"
+            ));
+            return Ok(false);
+        }
+        let live = snapshot::live(self.redis, shard, &[event]).await?.pop();
+        if let Some((_, Err(error))) = live {
+            self.notes.push(format!("event {event} in Redis: {error}: {}", told(&Restatement::Unverified)));
+            return Ok(false);
+        }
+        Ok(true)
     }
 
     /// Returns whether this is done with, for better or worse; otherwise the knowledge was stale.
@@ -202,8 +215,9 @@ fn told(refusal: &Restatement) -> &'static str {
         }
         Restatement::OutboxFull => "too much waits for Kafka; nothing was changed",
         Restatement::Unverified => {
-            "a key of the event is missing in Redis; nothing was changed. Rebuild the event with \
-             `boxoffice-reconciler rebuild --event`"
+            "a key or a field of the event is missing in Redis, or holds what it cannot hold; nothing was changed. Rebuild the \
+             event with `boxoffice-reconciler rebuild --event`. If that is refused for alarms about counts while no dead letter \
+             is open: `boxoffice-reconciler alarms resolve ID` of each `counts_differ` of its shard, and then again"
         }
     }
 }

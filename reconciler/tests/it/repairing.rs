@@ -339,6 +339,36 @@ async fn of_two_alarms_about_a_ticket_type_the_newer_one_is_mended_and_not_their
     stack.remove().await;
 }
 
+/// With that counter in the log nobody could read on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_with_a_counter_below_0_is_not_said_again_and_its_shard_sells_on_until_it_is_rebuilt() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    add_sold(&stack, &sale, -10).await;
+    let event = sale.id().to_string();
+    while_relayed(&stack, async {
+        assert!(matches!(sale.book(&stack, "d").await, Outcome::Changed(_)));
+        stack.wait_for_number("the difference is alarmed", OPEN_ALARMS, 1).await;
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 1, "{printed}");
+        assert!(printed.contains("rebuild --event") && printed.contains("alarms resolve"), "{printed}");
+        assert!(matches!(sale.book(&stack, "e").await, Outcome::Changed(_)));
+        stack.wait_for_sequence(FIRST, 6).await;
+
+        let (code, printed) = stack.command(&["rebuild", "--event", &event]).await;
+        assert_eq!(code, 1, "{printed}");
+        assert_eq!(stack.command(&["alarms", "resolve", "1"]).await.0, 0);
+        let (code, printed) = stack.command(&["rebuild", "--event", &event]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(confirmed(&stack).await, 5);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// An alarm about counts is no reason to keep a shard closed where it is certain that Redis was wrong.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_known_drift_does_not_keep_recovery_from_restoring_what_postgresql_is_certain_of() {

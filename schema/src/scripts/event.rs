@@ -126,7 +126,7 @@ pub enum EventOutcome {
     Superseded,
     /// Too much waits for Kafka.
     OutboxFull,
-    /// The event, or a key of its inventory, is missing.
+    /// The event or a field of it is missing, or a number of it is none.
     Unverified,
 }
 

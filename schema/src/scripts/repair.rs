@@ -102,7 +102,7 @@ pub enum Restatement {
     Impossible,
     /// Too much waits for Kafka.
     OutboxFull,
-    /// The event, or a counter, is missing.
+    /// The event or a field of it is missing, or a number of it is none.
     Unverified,
 }
 

@@ -3,7 +3,8 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::{Change, Kind};
 use boxoffice_schema::scripts::{
-    self, Cancel, Decision, Outcome, Restate, Restatement, RestatementReply, StockDifference, error_code,
+    self, Cancel, Decision, EventChange, EventOutcome, Outcome, Restate, Restatement, RestatementReply,
+    StockDifference, error_code,
 };
 
 use crate::shard::{START_MS, TestShard, book, event};
@@ -97,6 +98,44 @@ fn what_is_not_there_is_not_restated() {
     assert_eq!(shard.decide(&[Restate { target }]).unwrap(), [Outcome::Missing]);
     assert_eq!(shard.restate_event(crate::shard::event(&[1]).id), Restatement::Unverified);
     assert_eq!(shard.records().len(), 1);
+}
+
+/// A hand wrote into it. Nobody could read a frame with it, and nothing behind that would leave the outbox.
+#[test]
+fn an_event_that_the_log_could_not_be_read_with_is_neither_said_nor_mended_nor_changed() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let stated = said(shard.restate_event(event.id));
+    let key = shard.keys.event(shard.shard, event.id);
+    let another_capacity = EventChange::Capacity(0, 20);
+    for (field, spoilt) in [
+        ("sold0", Some("-1")),
+        ("held0", Some("1.5")),
+        ("held0", Some("")),
+        ("cap0", Some("4294967296")),
+        ("price0", Some("x")),
+        ("slots", Some("some")),
+        ("open", Some("now")),
+        ("types", Some("2")),
+        ("types", Some("none")),
+        ("name", None),
+        ("limit", None),
+        ("limit0", None),
+        ("id0", None),
+    ] {
+        let before: String = redis::cmd("HGET").arg(&key).arg(field).query(&mut shard.redis).unwrap();
+        let mut spoil = redis::cmd(if spoilt.is_some() { "HSET" } else { "HDEL" });
+        spoil.arg(&key).arg(field).arg(spoilt).query::<i64>(&mut shard.redis).unwrap();
+        assert_eq!(shard.restate_event(event.id), Restatement::Unverified, "{field} {spoilt:?}");
+        assert_eq!(shard.mend(event.id, stated, ONE_SOLD_LESS), Restatement::Unverified, "{field}");
+        let changed = shard.amend(event.id, std::slice::from_ref(&another_capacity));
+        assert_eq!(changed, EventOutcome::Unverified, "{field} {spoilt:?}");
+        redis::cmd("HSET").arg(&key).arg(field).arg(before).query::<i64>(&mut shard.redis).unwrap();
+    }
+    assert_eq!((shard.records().len(), shard.shard_field("seq")), (2, stated.sequence));
+    assert!(matches!(shard.amend(event.id, &[another_capacity]), EventOutcome::Changed(_)));
+    assert_eq!(said(shard.restate_event(event.id)).sequence, stated.sequence + 2);
 }
 
 #[test]
