@@ -2,16 +2,16 @@
 -- Bookings must not be restored twice, since allowances are added up.
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3] expiry   KEYS[4] customers hash   KEYS[5..] slot hashes
--- ARGV[1] the epoch being recovered
--- ARGV[2..] lists, each behind the number of its arguments:
+-- ARGV[1] the epoch being recovered   ARGV[2] identity of the Redis in which that began (run_id:master_replid)
+-- ARGV[3..] lists, each behind the number of its arguments:
 --   fields of the customers hash;  the tickets to add to each;
 --   expiries: time in milliseconds, event id .. booking id (32 bytes), of each that is held;
 --   then for each of KEYS[5..] what is written into it: field, value, ..., first the empty field of a slot that was written
 --
 -- Returns 1.
--- Errors: STALEEPOCH where another recovery took the shard over.
+-- Errors: STALEEPOCH where another recovery took the shard over, REDISCHANGED where this is another Redis.
 
-local stale = refuse_stale(ARGV[1])
+local stale = refuse_stale(ARGV[1], ARGV[2])
 if stale then return stale end
 
 -- Lua's stack bounds how many values one call can take. Even, since they are pairs.
@@ -22,7 +22,7 @@ local function write_pairs(command, key, list, from, to)
   end
 end
 
-local at = 2
+local at = 3
 -- Where the next list begins, and where it ends.
 local function next_list()
   local from = at + 1

@@ -2,12 +2,12 @@
 -- sequence back to 0, so that a restoration that is interrupted is seen as a loss by the next recovery, never as whole.
 --
 -- KEYS[1] shard   KEYS[2] certificate   KEYS[3..] the keys to be removed
--- ARGV[1] the epoch being recovered
+-- ARGV[1] the epoch being recovered   ARGV[2] identity of the Redis in which that began (run_id:master_replid)
 --
 -- Returns the number of keys removed.
--- Errors: STALEEPOCH where another recovery took the shard over.
+-- Errors: STALEEPOCH where another recovery took the shard over, REDISCHANGED where this is another Redis.
 
-local stale = refuse_stale(ARGV[1])
+local stale = refuse_stale(ARGV[1], ARGV[2])
 if stale then return stale end
 redis.call('HSET', KEYS[1], 'seq', 0, 'last_epoch', 0)
 local removed = 0

@@ -3,8 +3,8 @@
 //! The order, for each shard: apply the log to its end; take an epoch in PostgreSQL; write it to Redis, which fences
 //! the shard; drain the outbox into Kafka; append a barrier; wait until the log is applied up to the barrier; compare;
 //! where Redis lost something, restore it from PostgreSQL; certify. Each step checks that the epoch is still the one
-//! being recovered, so a recoverer that slept changes nothing. Interrupted anywhere, the recovery starts over with a
-//! new epoch and ends the same.
+//! being recovered, so a recoverer that slept changes nothing, and all that writes checks that this is the Redis in which
+//! it began. Interrupted anywhere, the recovery starts over with a new epoch and ends the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,7 +143,8 @@ impl Recoverer {
         self.append_barrier(shard, epoch, start.last).await?;
         self.wait_for_barrier(shard, epoch).await?;
         self.outboxes.note(shard, &start, drained);
-        let Position { sequence, .. } = self.put_in_order(shard, epoch, start.last, scope).await?;
+        let Position { sequence, .. } =
+            self.put_in_order(shard, start.fence(epoch), start.last, scope).await?;
         let call = certify(&self.redis.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         self.outboxes.forget(shard);

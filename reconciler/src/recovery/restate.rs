@@ -7,7 +7,7 @@ use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    BATCH_MAX, Outcome as Decided, Restate, Restatement, RestatementReply, Target, note_lost,
+    BATCH_MAX, Fence, Outcome as Decided, Restate, Restatement, RestatementReply, Target, note_lost,
     restate_event_fenced, restate_fenced, restore_event,
 };
 use boxoffice_schema::shard::Shard;
@@ -43,19 +43,19 @@ impl Recoverer {
     pub(super) async fn restate_unrecorded(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         last: Position,
     ) -> Result<Position, RecoveryError> {
         if self.has_refused(shard).await? {
             return Ok(last);
         }
         // First, since PostgreSQL takes no more bookings than an event may have.
-        let mut last = self.restate_events(shard, epoch, last).await?;
+        let mut last = self.restate_events(shard, fence, last).await?;
         for event in stored::events(&self.pool, shard).await? {
-            last = self.restate_bookings(shard, epoch, &event.image, last).await?;
+            last = self.restate_bookings(shard, fence, &event.image, last).await?;
         }
         // And those for whose capacity there was no room before PostgreSQL had all that was given back.
-        last = self.restate_events(shard, epoch, last).await?;
+        last = self.restate_events(shard, fence, last).await?;
         let open = open::of_shard(&self.pool, shard).await?;
         if open.dead_letters == 0 && open.differing > 0 {
             self.dispel_doubt(shard).await?;
@@ -71,7 +71,7 @@ impl Recoverer {
     async fn restate_events(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
         let published = self.live_drafts(shard).await?;
@@ -84,7 +84,7 @@ impl Recoverer {
         }
         for (event, before) in unsaid {
             let row = self.begin_restating(shard, event, before).await?;
-            let call = restate_event_fenced(&self.redis.keys, shard, epoch, event);
+            let call = restate_event_fenced(&self.redis.keys, shard, fence, event);
             let reply: RestatementReply = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
             let (outcome, after) = match Restatement::parse(&reply)? {
                 Restatement::Said(_, position) => {
@@ -134,7 +134,7 @@ impl Recoverer {
     async fn restate_bookings(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         event: &EventImage,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
@@ -145,10 +145,10 @@ impl Recoverer {
                 return Ok(last);
             }
             for batch in unrecorded.chunks(BATCH_MAX) {
-                let said = match self.restate(shard, epoch, event, batch).await? {
+                let said = match self.restate(shard, fence, event, batch).await? {
                     None => {
-                        self.put_in_place(shard, epoch, event).await?;
-                        self.restate(shard, epoch, event, batch).await?
+                        self.put_in_place(shard, fence, event).await?;
+                        self.restate(shard, fence, event, batch).await?
                     }
                     said => said,
                 };
@@ -165,10 +165,15 @@ impl Recoverer {
 
     /// An event of which Redis has lost a key says no booking. It gets what PostgreSQL has of the event, without the customers'
     /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
-    async fn put_in_place(&self, shard: Shard, epoch: u32, event: &EventImage) -> Result<(), RecoveryError> {
+    async fn put_in_place(
+        &self,
+        shard: Shard,
+        fence: Fence<'_>,
+        event: &EventImage,
+    ) -> Result<(), RecoveryError> {
         let keys = &self.redis.keys;
-        self.call(&note_lost(keys, shard, epoch, keys.event(shard, event.id))).await?;
-        self.call(&restore_event(keys, shard, epoch, event)).await
+        self.call(&note_lost(keys, shard, fence, keys.event(shard, event.id))).await?;
+        self.call(&restore_event(keys, shard, fence, event)).await
     }
 
     /// What was said comes into the log, and is applied.
@@ -204,7 +209,7 @@ impl Recoverer {
     async fn restate(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         event: &EventImage,
         batch: &[BookingId],
     ) -> Result<Option<Position>, RecoveryError> {
@@ -212,7 +217,7 @@ impl Recoverer {
         let row = self.begin_restating(shard, event.id, &before).await?;
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
-        let call = restate_fenced(&self.redis.keys, shard, epoch, &requests);
+        let call = restate_fenced(&self.redis.keys, shard, fence, &requests);
         let replies: Vec<Vec<u8>> = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         let said: Vec<Position> = replies
             .iter()

@@ -12,7 +12,7 @@ use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::keys::Keys;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    Call, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
+    Call, Fence, restore_bookings, restore_clear, restore_event, restore_shard, restore_unschedule,
 };
 use boxoffice_schema::shard::Shard;
 use boxoffice_schema::status::BookingStatus;
@@ -77,7 +77,7 @@ impl Recoverer {
     pub(super) async fn restore(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         only: Option<&BTreeSet<EventId>>,
     ) -> Result<Position, RecoveryError> {
         let _turn = self.restorations.acquire().await;
@@ -88,20 +88,20 @@ impl Recoverer {
         let mut events = stored::events(&self.pool, shard).await?;
         if let Some(only) = only {
             events.retain(|event| only.contains(&event.image.id));
-            self.unschedule(shard, epoch, only).await?;
+            self.unschedule(shard, fence, only).await?;
         } else {
-            self.call(&restore_clear(keys, shard, epoch, vec![keys.expiry(shard)])).await?;
+            self.call(&restore_clear(keys, shard, fence, vec![keys.expiry(shard)])).await?;
         }
-        self.clear(shard, epoch, &events).await?;
+        self.clear(shard, fence, &events).await?;
         let mut restored = Restored::default();
         for event in events.iter().filter(|event| !event.is_over) {
-            self.restore_event(shard, epoch, &event.image, &mut restored).await?;
+            self.restore_event(shard, fence, &event.image, &mut restored).await?;
         }
         let is_whole = only.is_none();
-        self.call(&restore_shard(keys, shard, epoch, last, restored.clock_ms, is_whole)).await?;
+        self.call(&restore_shard(keys, shard, fence, last, restored.clock_ms, is_whole)).await?;
         let Restored { events, bookings, .. } = restored;
         let duration_ms = start.elapsed().as_millis();
-        tracing::warn!(%shard, epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
+        tracing::warn!(%shard, epoch = fence.epoch, %last, events, bookings, duration_ms, "the shard was restored from PostgreSQL");
         Ok(last)
     }
 
@@ -113,9 +113,14 @@ impl Recoverer {
 
     /// Removes the outbox, which is drained, and what Redis has of the events. The first call takes the shard's sequence
     /// back to 0.
-    async fn clear(&self, shard: Shard, epoch: u32, events: &[StoredEvent]) -> Result<(), RecoveryError> {
+    async fn clear(
+        &self,
+        shard: Shard,
+        fence: Fence<'_>,
+        events: &[StoredEvent],
+    ) -> Result<(), RecoveryError> {
         let keys = &self.redis.keys;
-        self.call(&restore_clear(keys, shard, epoch, vec![keys.outbox(shard)])).await?;
+        self.call(&restore_clear(keys, shard, fence, vec![keys.outbox(shard)])).await?;
         for event in events {
             let doomed = keys_of(keys, shard, &event.image);
             // A finished event may be gone from Redis for long; its slots are not looked for then.
@@ -124,7 +129,7 @@ impl Recoverer {
                 continue;
             }
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_clear(keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_clear(keys, shard, fence, doomed.to_vec())).await?;
             }
         }
         Ok(())
@@ -134,12 +139,12 @@ impl Recoverer {
     async fn unschedule(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         only: &BTreeSet<EventId>,
     ) -> Result<(), RecoveryError> {
         let keys = &self.redis.keys;
         // From here on an interrupted rebuild is seen as a loss by the next recovery.
-        self.call(&restore_clear(keys, shard, epoch, Vec::new())).await?;
+        self.call(&restore_clear(keys, shard, fence, Vec::new())).await?;
         let key = keys.expiry(shard);
         let mut cursor = 0_u64;
         loop {
@@ -152,7 +157,7 @@ impl Recoverer {
             };
             let doomed: Vec<_> = page.into_iter().map(|(member, _)| member).filter(is_doomed).collect();
             for doomed in doomed.chunks(CLEAR_MAX) {
-                self.call(&restore_unschedule(keys, shard, epoch, doomed.to_vec())).await?;
+                self.call(&restore_unschedule(keys, shard, fence, doomed.to_vec())).await?;
             }
             if next == 0 {
                 return Ok(());
@@ -165,11 +170,11 @@ impl Recoverer {
     async fn restore_event(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         event: &EventImage,
         restored: &mut Restored,
     ) -> Result<(), RecoveryError> {
-        self.call(&restore_event(&self.redis.keys, shard, epoch, event)).await?;
+        self.call(&restore_event(&self.redis.keys, shard, fence, event)).await?;
         restored.events += 1;
         restored.clock_ms = restored.clock_ms.max(boxoffice_schema::time::to_millis(event.updated_at));
         let shared = Arc::new(event.clone());
@@ -180,7 +185,7 @@ impl Recoverer {
             counted.add(&bookings);
             restored.bookings += bookings.len();
             restored.clock_ms = restored.clock_ms.max(newest_ms);
-            let calls = restore_bookings(&self.redis.keys, shard, epoch, event, &mut bookings).collect();
+            let calls = restore_bookings(&self.redis.keys, shard, fence, event, &mut bookings).collect();
             drop(bookings);
             let _: Vec<i64> = self.redis.run_all(calls).await.map_err(stale_is_taken_over)?;
             page = next.await?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::position::Position;
+use boxoffice_schema::scripts::Fence;
 use boxoffice_schema::shard::Shard;
 
 use crate::repairs::{self, OpenRebuild, Outcome};
@@ -109,38 +110,38 @@ impl Recoverer {
     pub(super) async fn put_in_order(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         last: Position,
         scope: &Scope,
     ) -> Result<Position, RecoveryError> {
         // Of an attempt that failed while Redis said something.
         repairs::end_interrupted(&self.pool, shard, true).await?;
-        let mut found = self.compare(shard, epoch, last).await;
+        let mut found = self.compare(shard, fence.epoch, last).await;
         let mut at = last;
         let shall_restore = *scope != Scope::Lost && found.is_ok();
         if shall_restore || matches!(found, Err(RecoveryError::Mismatch(_))) {
-            at = self.restate_unrecorded(shard, epoch, last).await?;
+            at = self.restate_unrecorded(shard, fence, last).await?;
         }
         if at != last {
-            found = self.compare(shard, epoch, at).await;
+            found = self.compare(shard, fence.epoch, at).await;
         }
         match (found, scope) {
             (Ok(()), Scope::Lost) => Ok(at),
-            (Ok(()), Scope::Shard) => self.restore_and_compare(shard, epoch, scope).await,
+            (Ok(()), Scope::Shard) => self.restore_and_compare(shard, fence, scope).await,
             (found @ (Ok(()) | Err(RecoveryError::Mismatch(_))), Scope::Events(_)) => {
                 if let Err(difference) = &found {
                     self.raise(shard, difference).await?;
                 }
-                match self.restore_and_compare(shard, epoch, scope).await {
+                match self.restore_and_compare(shard, fence, scope).await {
                     // Something else of the shard is wrong as well.
                     Err(difference @ RecoveryError::Mismatch(_)) => {
-                        self.put_right(shard, epoch, &difference).await
+                        self.put_right(shard, fence, &difference).await
                     }
                     restored => restored,
                 }
             }
             (Err(difference @ (RecoveryError::RedisLost { .. } | RecoveryError::Mismatch(_))), _) => {
-                self.put_right(shard, epoch, &difference).await
+                self.put_right(shard, fence, &difference).await
             }
             (Err(error), _) => Err(error),
         }
@@ -150,25 +151,25 @@ impl Recoverer {
     async fn put_right(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         difference: &RecoveryError,
     ) -> Result<Position, RecoveryError> {
         self.raise(shard, difference).await?;
-        self.restore_and_compare(shard, epoch, &Scope::Shard).await
+        self.restore_and_compare(shard, fence, &Scope::Shard).await
     }
 
     async fn restore_and_compare(
         &self,
         shard: Shard,
-        epoch: u32,
+        fence: Fence<'_>,
         scope: &Scope,
     ) -> Result<Position, RecoveryError> {
         self.check_restorable(shard).await?;
         if scope.events().is_none() {
             self.check_drafts(shard).await?;
         }
-        let last = self.restore(shard, epoch, scope.events()).await?;
-        self.compare(shard, epoch, last).await?;
+        let last = self.restore(shard, fence, scope.events()).await?;
+        self.compare(shard, fence.epoch, last).await?;
         Ok(last)
     }
 

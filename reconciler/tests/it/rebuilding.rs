@@ -1,7 +1,7 @@
 //! Redis restored because somebody says so.
 
 use boxoffice_schema::ids::BookingId;
-use boxoffice_schema::scripts::{Outcome, RecoveryReply, begin_recovery, restore_clear};
+use boxoffice_schema::scripts::{Outcome, RecoveryReply, RecoveryStart, begin_recovery, restore_clear};
 
 use crate::recovering::{LiveSale, inventory, sold_in_every_state};
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
@@ -187,16 +187,18 @@ async fn a_rebuild_that_another_interrupted_in_the_middle_starts_over_and_ends_t
     let before = inventory(&stack).await;
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap() + 1);
     stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
-    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let begun: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let start = RecoveryStart::from(begun);
+    let fence = start.fence(epoch);
     let doomed = vec![keys.event(FIRST, sale.id()), keys.slot(FIRST, sale.id(), 1)];
-    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, doomed)).await;
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, fence, doomed)).await;
 
     let (code, printed) = stack.command(&["rebuild", "--event", &sale.id().to_string()]).await;
     assert_eq!(code, 0, "{printed}");
     assert_eq!(inventory(&stack).await, before);
     assert!(stack.is_certified(FIRST).await);
     // The one that was interrupted wakes up.
-    let late = restore_clear(&keys, FIRST, epoch, vec![keys.event(FIRST, sale.id())]);
+    let late = restore_clear(&keys, FIRST, fence, vec![keys.event(FIRST, sale.id())]);
     assert_eq!(stack.try_script::<i64>(&late).await.unwrap_err().code(), Some("STALEEPOCH"));
     assert_eq!(inventory(&stack).await, before);
     stack.remove().await;

@@ -7,9 +7,9 @@ use boxoffice_schema::ids::{BookingId, EventId};
 use boxoffice_schema::image::ImageItem;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    Book, Cancel, Confirm, Decision, EventChange, Expire, OutboxBounds, Outcome, RecoveryReply, Target,
-    amend, begin_recovery, decision_call, publish, restore_bookings, restore_clear, restore_event,
-    restore_shard, restore_unschedule,
+    Book, Cancel, Confirm, Decision, EventChange, Expire, Fence, OutboxBounds, Outcome, RecoveryReply,
+    RecoveryStart, Target, amend, begin_recovery, decision_call, publish, restore_bookings, restore_clear,
+    restore_event, restore_shard, restore_unschedule,
 };
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -435,15 +435,17 @@ async fn a_recoverer_that_slept_restores_nothing() {
     service.stop().await;
     let before = inventory(&stack).await;
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap());
+    // In which Redis it began is asked for last.
+    let [slept, own] = [epoch - 1, epoch].map(|epoch| Fence { epoch, identity: "any:redis" });
     let mut bookings = [(id, image)];
-    let mut late: Vec<_> = restore_bookings(&keys, FIRST, epoch - 1, &sale.event, &mut bookings).collect();
+    let mut late: Vec<_> = restore_bookings(&keys, FIRST, slept, &sale.event, &mut bookings).collect();
     late.extend([
-        restore_clear(&keys, FIRST, epoch - 1, vec![keys.expiry(FIRST)]),
-        restore_event(&keys, FIRST, epoch - 1, &sale.event),
-        restore_shard(&keys, FIRST, epoch - 1, Position { epoch: 1, sequence: 1 }, 0, true),
-        restore_unschedule(&keys, FIRST, epoch - 1, Vec::new()),
+        restore_clear(&keys, FIRST, slept, vec![keys.expiry(FIRST)]),
+        restore_event(&keys, FIRST, slept, &sale.event),
+        restore_shard(&keys, FIRST, slept, Position { epoch: 1, sequence: 1 }, 0, true),
+        restore_unschedule(&keys, FIRST, slept, Vec::new()),
         // Its own epoch, but the shard is certified since.
-        restore_clear(&keys, FIRST, epoch, vec![keys.expiry(FIRST)]),
+        restore_clear(&keys, FIRST, own, vec![keys.expiry(FIRST)]),
     ]);
     for call in &late {
         let refusal = stack.try_script::<i64>(call).await.unwrap_err();
@@ -472,10 +474,11 @@ async fn an_interrupted_restoration_starts_over() {
     let epoch = u32::try_from(stack.position(FIRST).await.0).unwrap() + 1;
     stack.execute("UPDATE shards SET recovery_epoch = recovery_epoch + 1 WHERE shard = 0").await;
     let keys = stack.config.keys();
-    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let begun: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let start = RecoveryStart::from(begun);
     let slots = (0..event.slots).map(|slot| keys.slot(FIRST, event.id, slot)).collect();
-    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, slots)).await;
-    let _: i64 = stack.run_script(&restore_event(&keys, FIRST, epoch, &event)).await;
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, start.fence(epoch), slots)).await;
+    let _: i64 = stack.run_script(&restore_event(&keys, FIRST, start.fence(epoch), &event)).await;
     assert_ne!(inventory(&stack).await, before);
 
     let service = stack.start();

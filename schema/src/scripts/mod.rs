@@ -26,7 +26,7 @@ pub use event::{
 pub use lease::{LeaseOutcome, lease, trim, unlease};
 pub use look::{Look, LookReply, Sight, SlotSight, look, replays};
 pub use rate::{RATES_MAX, RateCheck, Standing, check_rates, parse_standings};
-pub use recovery::{RecoveryReply, RecoveryStart, begin_recovery, certify, end_epoch, recovering};
+pub use recovery::{Fence, RecoveryReply, RecoveryStart, begin_recovery, certify, end_epoch, recovering};
 pub use repair::{
     Restate, Restatement, RestatementReply, StockDifference, mend_stock, restate_event, restate_event_fenced,
     restate_fenced,
@@ -123,12 +123,22 @@ script!(TRIM, "trim", " flags=allow-oom", ["identity", "trim"]);
 script!(BEGIN_RECOVERY, "begin_recovery", " flags=allow-oom", ["identity", "begin_recovery"]);
 script!(RECOVERING, "recovering", " flags=no-writes", ["identity", "recovering"]);
 script!(END_EPOCH, "end_epoch", " flags=allow-oom", ["end_epoch"]);
-script!(NOTE_LOST, "note_lost", " flags=allow-oom", ["restoring", "note_lost"]);
-script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["restoring", "restore_clear"]);
-script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["restoring", "restore_event"]);
-script!(RESTORE_BOOKINGS, "restore_bookings", " flags=allow-oom", ["restoring", "restore_bookings"]);
-script!(RESTORE_UNSCHEDULE, "restore_unschedule", " flags=allow-oom", ["restoring", "restore_unschedule"]);
-script!(RESTORE_SHARD, "restore_shard", " flags=allow-oom", ["restoring", "restore_shard"]);
+script!(NOTE_LOST, "note_lost", " flags=allow-oom", ["identity", "restoring", "note_lost"]);
+script!(RESTORE_CLEAR, "restore_clear", " flags=allow-oom", ["identity", "restoring", "restore_clear"]);
+script!(RESTORE_EVENT, "restore_event", " flags=allow-oom", ["identity", "restoring", "restore_event"]);
+script!(
+    RESTORE_BOOKINGS,
+    "restore_bookings",
+    " flags=allow-oom",
+    ["identity", "restoring", "restore_bookings"]
+);
+script!(
+    RESTORE_UNSCHEDULE,
+    "restore_unschedule",
+    " flags=allow-oom",
+    ["identity", "restoring", "restore_unschedule"]
+);
+script!(RESTORE_SHARD, "restore_shard", " flags=allow-oom", ["identity", "restoring", "restore_shard"]);
 script!(CERTIFY, "certify", " flags=allow-oom", ["identity", "certify"]);
 
 /// The text of a script that does nothing, and may write by its flags: where a PING or a read is answered, a replica refuses it, and

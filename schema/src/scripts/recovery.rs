@@ -49,6 +49,29 @@ pub struct RecoveryStart {
     pub last: Position,
 }
 
+impl RecoveryStart {
+    /// What a script of the recovery that began so must find.
+    pub fn fence(&self, epoch: u32) -> Fence<'_> {
+        Fence { epoch, identity: &self.identity }
+    }
+}
+
+/// What a script must find that a recovery calls between its two ends, or it changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Fence<'a> {
+    /// The epoch being recovered.
+    pub epoch: u32,
+    /// The Redis in which that began, as [`RecoveryStart`] has it.
+    pub identity: &'a str,
+}
+
+impl Fence<'_> {
+    /// As the scripts take it.
+    pub(super) fn args(self) -> [Vec<u8>; 2] {
+        [decimal(self.epoch), self.identity.as_bytes().to_vec()]
+    }
+}
+
 /// What [`begin_recovery`] and [`recovering`] reply: identity, epoch and sequence of the last decision.
 pub type RecoveryReply = (String, u32, u64);
 

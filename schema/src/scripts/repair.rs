@@ -9,8 +9,8 @@ use crate::shard::Shard;
 
 use super::booking::{decision_call, open_call};
 use super::{
-    Call, Decision, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, RESTATE_EVENT_FENCED, RESTATE_FENCED,
-    Script, Target, decimal,
+    Call, Decision, Fence, MEND_STOCK, OutboxBounds, RESTATE, RESTATE_EVENT, RESTATE_EVENT_FENCED,
+    RESTATE_FENCED, Script, Target, decimal,
 };
 
 /// A booking to be said once more, as it is.
@@ -34,10 +34,10 @@ const UNBOUNDED: OutboxBounds = OutboxBounds { frames: 0, bytes: 0, age_ms: 0 };
 
 /// Says bookings once more while their shard is fenced by the recovery that calls this, in its epoch; replies as
 /// [`decision_call`] does.
-pub fn restate_fenced(keys: &Keys, shard: Shard, epoch: u32, batch: &[Restate]) -> Call {
+pub fn restate_fenced(keys: &Keys, shard: Shard, fence: Fence<'_>, batch: &[Restate]) -> Call {
     let mut call = decision_call(keys, shard, UNBOUNDED, batch);
     call.script = &RESTATE_FENCED;
-    call.args.push(decimal(epoch));
+    call.args.extend(fence.args());
     call
 }
 
@@ -51,10 +51,10 @@ pub fn restate_event(keys: &Keys, shard: Shard, bounds: OutboxBounds, event: Eve
 
 /// Says an event once more while its shard is fenced by the recovery that calls this, in its epoch; replies a
 /// [`RestatementReply`].
-pub fn restate_event_fenced(keys: &Keys, shard: Shard, epoch: u32, event: EventId) -> Call {
+pub fn restate_event_fenced(keys: &Keys, shard: Shard, fence: Fence<'_>, event: EventId) -> Call {
     let mut call = restate_event(keys, shard, UNBOUNDED, event);
     call.script = &RESTATE_EVENT_FENCED;
-    call.args.push(decimal(epoch));
+    call.args.extend(fence.args());
     call
 }
 

@@ -14,33 +14,35 @@ use crate::time;
 
 use super::booking::expiry_member;
 use super::{
-    Call, NOTE_LOST, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD, RESTORE_UNSCHEDULE,
-    decimal,
+    Call, Fence, NOTE_LOST, RESTORE_BOOKINGS, RESTORE_CLEAR, RESTORE_EVENT, RESTORE_SHARD,
+    RESTORE_UNSCHEDULE, Script, decimal,
 };
 
 /// Notes that a key of a shard is missing, before something is put in its place; replies 1.
-pub fn note_lost(keys: &Keys, shard: Shard, epoch: u32, key: String) -> Call {
-    let mut call = Call { script: &NOTE_LOST, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+pub fn note_lost(keys: &Keys, shard: Shard, fence: Fence<'_>, key: String) -> Call {
+    let mut call = fenced(&NOTE_LOST, keys, shard, fence);
     call.keys.push(key);
     call
 }
 
 /// Removes keys of a shard that was found to be wrong; replies their number.
-pub fn restore_clear(keys: &Keys, shard: Shard, epoch: u32, doomed: Vec<String>) -> Call {
-    Call { script: &RESTORE_CLEAR, keys: [fence(keys, shard), doomed].concat(), args: vec![decimal(epoch)] }
+pub fn restore_clear(keys: &Keys, shard: Shard, fence: Fence<'_>, doomed: Vec<String>) -> Call {
+    let mut call = fenced(&RESTORE_CLEAR, keys, shard, fence);
+    call.keys.extend(doomed);
+    call
 }
 
 /// Removes holds of one event from the shard's expiry queue, by the members that stand for them; replies their number.
-pub fn restore_unschedule(keys: &Keys, shard: Shard, epoch: u32, members: Vec<Vec<u8>>) -> Call {
-    let mut call = Call { script: &RESTORE_UNSCHEDULE, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+pub fn restore_unschedule(keys: &Keys, shard: Shard, fence: Fence<'_>, members: Vec<Vec<u8>>) -> Call {
+    let mut call = fenced(&RESTORE_UNSCHEDULE, keys, shard, fence);
     call.keys.push(keys.expiry(shard));
     call.args.extend(members);
     call
 }
 
 /// Puts an event back, with the counters of its image.
-pub fn restore_event(keys: &Keys, shard: Shard, epoch: u32, event: &EventImage) -> Call {
-    let mut call = Call { script: &RESTORE_EVENT, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+pub fn restore_event(keys: &Keys, shard: Shard, fence: Fence<'_>, event: &EventImage) -> Call {
+    let mut call = fenced(&RESTORE_EVENT, keys, shard, fence);
     call.keys.extend([keys.event(shard, event.id), keys.customers(shard, event.id)]);
     for (field, value) in event.hash_fields() {
         call.args.extend([field.into_bytes(), value.into_bytes()]);
@@ -57,23 +59,23 @@ const BOOKINGS_MAX: usize = 1_000;
 pub fn restore_bookings<'a>(
     keys: &'a Keys,
     shard: Shard,
-    epoch: u32,
+    fence: Fence<'a>,
     event: &'a EventImage,
     bookings: &'a mut [(BookingId, BookingImage)],
 ) -> impl Iterator<Item = Call> + use<'a> {
     bookings.sort_unstable_by_key(|(id, _)| id.slot(event.slots));
-    bookings.chunks(BOOKINGS_MAX).map(move |some| restore_some(keys, shard, epoch, event, some))
+    bookings.chunks(BOOKINGS_MAX).map(move |some| restore_some(keys, shard, fence, event, some))
 }
 
 /// `bookings` are in the order of their slots.
 fn restore_some(
     keys: &Keys,
     shard: Shard,
-    epoch: u32,
+    fence: Fence<'_>,
     event: &EventImage,
     bookings: &[(BookingId, BookingImage)],
 ) -> Call {
-    let mut call = Call { script: &RESTORE_BOOKINGS, keys: fence(keys, shard), args: vec![decimal(epoch)] };
+    let mut call = fenced(&RESTORE_BOOKINGS, keys, shard, fence);
     call.keys.extend([keys.expiry(shard), keys.customers(shard, event.id)]);
     let (fields, tickets): (Vec<_>, Vec<_>) =
         allowances(event, bookings).into_iter().map(|(field, tickets)| (field, decimal(tickets))).unzip();
@@ -109,23 +111,21 @@ fn expiries(event: &EventImage, bookings: &[(BookingId, BookingImage)]) -> Vec<V
 pub fn restore_shard(
     keys: &Keys,
     shard: Shard,
-    epoch: u32,
+    fence: Fence<'_>,
     last: Position,
     clock_ms: u64,
     is_whole: bool,
 ) -> Call {
-    let [last_epoch, sequence] = [decimal(last.epoch), decimal(last.sequence)];
-    let mut call = Call {
-        script: &RESTORE_SHARD,
-        keys: fence(keys, shard),
-        args: vec![decimal(epoch), last_epoch, sequence, decimal(clock_ms), decimal(u8::from(is_whole))],
-    };
+    let mut call = fenced(&RESTORE_SHARD, keys, shard, fence);
     call.keys.push(keys.expiry(shard));
+    let [last_epoch, sequence] = [decimal(last.epoch), decimal(last.sequence)];
+    call.args.extend([last_epoch, sequence, decimal(clock_ms), decimal(u8::from(is_whole))]);
     call
 }
 
-fn fence(keys: &Keys, shard: Shard) -> Vec<String> {
-    vec![keys.shard(shard), keys.certificate(shard)]
+/// A call of a script that looks at the fence first, so far without what is its own.
+fn fenced(script: &'static Script, keys: &Keys, shard: Shard, fence: Fence<'_>) -> Call {
+    Call { script, keys: vec![keys.shard(shard), keys.certificate(shard)], args: fence.args().into() }
 }
 
 /// The tickets that count against limits, by field of the customers hash: all of a customer's, and those of each type

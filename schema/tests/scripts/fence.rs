@@ -3,8 +3,8 @@
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::{
-    self, Cancel, Confirm, Decision, EventChange, EventOutcome, Outcome, RecoveryReply, RecoveryStart,
-    decision_call, error_code,
+    self, Call, Cancel, Confirm, Decision, EventChange, EventOutcome, Fence, Outcome, RecoveryReply,
+    RecoveryStart, Restate, decision_call, error_code,
 };
 use boxoffice_schema::text::{Name, PaymentReference};
 
@@ -94,9 +94,9 @@ fn a_write_that_fails_midway_fences_the_shard() {
     let others = [keys.outbox(number), keys.event(number, event.id), keys.customers(number, event.id)];
     let last = Position { epoch: 1, sequence: 1 };
     for call in [
-        scripts::restore_clear(&keys, number, 2, others.into_iter().chain(slots).collect()),
-        scripts::restore_event(&keys, number, 2, &event),
-        scripts::restore_shard(&keys, number, 2, last, START_MS, true),
+        scripts::restore_clear(&keys, number, start.fence(2), others.into_iter().chain(slots).collect()),
+        scripts::restore_event(&keys, number, start.fence(2), &event),
+        scripts::restore_shard(&keys, number, start.fence(2), last, START_MS, true),
         scripts::certify(&keys, number, 2, last.sequence, &start),
     ] {
         shard.run::<i64>(&call).unwrap();
@@ -315,6 +315,42 @@ fn a_recovery_is_told_whether_this_is_still_the_redis_in_which_it_began() {
     let key = shard.keys.shard(shard.shard);
     redis::cmd("DEL").arg(key).query::<()>(&mut shard.redis).unwrap();
     assert_eq!(code(&ask(&mut shard).unwrap_err()), error_code::STALE_EPOCH);
+}
+
+/// A replica that was promoted since has the epoch, and may lack some of what was restored before.
+#[test]
+fn a_recovery_writes_into_no_other_redis_than_that_in_which_it_began() {
+    let mut shard = TestShard::certified();
+    let event = event(&[10]);
+    shard.publish(&event);
+    let request = book(&event, "k", "ann", 600_000, &[(0, 1)]);
+    let target = *request.target();
+    shard.decide(&[request]).unwrap();
+    shard.begin_recovery(2).unwrap();
+    let image = shard.booking(&target).unwrap();
+    let before = (dump(&mut shard, &event), shard.expiries());
+    let (keys, number) = (shard.keys.clone(), shard.shard);
+    let elsewhere = Fence { epoch: 2, identity: "another:redis" };
+    let member = scripts::expiry_member(event.id, target.booking_id);
+    let last = Position { epoch: 1, sequence: 2 };
+    let mut bookings = [(target.booking_id, image.clone())];
+    let mut calls: Vec<Call> =
+        scripts::restore_bookings(&keys, number, elsewhere, &event, &mut bookings).collect();
+    calls.extend([
+        scripts::note_lost(&keys, number, elsewhere, keys.event(number, event.id)),
+        scripts::restore_clear(&keys, number, elsewhere, vec![keys.expiry(number)]),
+        scripts::restore_event(&keys, number, elsewhere, &event),
+        scripts::restore_unschedule(&keys, number, elsewhere, vec![member]),
+        scripts::restore_shard(&keys, number, elsewhere, last, START_MS, true),
+        scripts::restate_fenced(&keys, number, elsewhere, &[Restate { target }]),
+        scripts::restate_event_fenced(&keys, number, elsewhere, event.id),
+    ]);
+    for call in &calls {
+        let error = shard.run::<redis::Value>(call).unwrap_err();
+        assert_eq!(code(&error), error_code::REDIS_CHANGED, "{}", call.script.name);
+    }
+    assert_eq!((dump(&mut shard, &event), shard.expiries()), before);
+    assert_eq!(shard.booking(&target), Some(image));
 }
 
 /// A call that was on its way when the recovery began, and arrives while it is under way and again behind it.

@@ -7,7 +7,7 @@ use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::Change as RecordChange;
 use boxoffice_schema::scripts::{
-    self, Book, Cancel, Confirm, Decision, Expire, Outcome, Restate, Target, error_code,
+    self, Book, Cancel, Confirm, Decision, Expire, Fence, Outcome, Restate, Target, error_code,
 };
 use boxoffice_schema::status::BookingStatus;
 use boxoffice_schema::text::PaymentReference;
@@ -66,8 +66,8 @@ impl TestShard {
         self.keys.slot_of(self.shard, target.event_id, target.booking_id, target.slots)
     }
 
-    fn restore(&mut self, event: &EventImage) {
-        let call = scripts::restore_event(&self.keys, self.shard, 2, event);
+    fn restore(&mut self, fence: Fence<'_>, event: &EventImage) {
+        let call = scripts::restore_event(&self.keys, self.shard, fence, event);
         self.run::<i64>(&call).unwrap();
     }
 }
@@ -380,11 +380,12 @@ fn a_restored_slot_is_known_when_it_is_lost_again() {
         RecordChange::Booking(change) => Some(change.image),
         _ => None,
     });
-    shard.begin_recovery(2).unwrap();
-    shard.restore(&event);
+    let start = shard.begin_recovery(2).unwrap();
+    let fence = start.fence(2);
+    shard.restore(fence, &event);
     let mut bookings = [(target.booking_id, image.unwrap())];
     let keys = shard.keys.clone();
-    for call in scripts::restore_bookings(&keys, shard.shard, 2, &event, &mut bookings) {
+    for call in scripts::restore_bookings(&keys, shard.shard, fence, &event, &mut bookings) {
         shard.run::<i64>(&call).unwrap();
     }
     shard.certify(3);
@@ -415,11 +416,12 @@ fn bookings_of_one_slot_are_restored_however_many_they_are_and_however_often_a_c
     });
     let mut bookings: Vec<_> = bookings.collect();
     let (keys, stored) = (shard.keys.clone(), shard.event(event.id));
-    shard.begin_recovery(2).unwrap();
+    let start = shard.begin_recovery(2).unwrap();
+    let fence = start.fence(2);
     let doomed = vec![slot.clone(), keys.customers(shard.shard, event.id), keys.expiry(shard.shard)];
-    shard.run::<i64>(&scripts::restore_clear(&keys, shard.shard, 2, doomed)).unwrap();
-    shard.restore(&stored);
-    for call in scripts::restore_bookings(&keys, shard.shard, 2, &stored, &mut bookings) {
+    shard.run::<i64>(&scripts::restore_clear(&keys, shard.shard, fence, doomed)).unwrap();
+    shard.restore(fence, &stored);
+    for call in scripts::restore_bookings(&keys, shard.shard, fence, &stored, &mut bookings) {
         shard.run::<i64>(&call).unwrap();
     }
     assert_eq!(contents(&mut shard), before);
@@ -489,11 +491,11 @@ fn a_recovery_finds_by_itself_that_the_expiry_set_is_lost_and_restoring_ends_it(
     shard.publish(&event);
     shard.decide(&[book(&event, "a", "ann", 1_000, &[(0, 1)])]).unwrap();
     shard.lose(&delete(key.clone()).0);
-    shard.begin_recovery(4).unwrap();
+    let start = shard.begin_recovery(4).unwrap();
     assert_eq!(shard.lost(), Some(key.clone()));
     let last = Position { epoch: 3, sequence: 2 };
     for (is_whole, lost) in [(false, Some(key)), (true, None)] {
-        let call = scripts::restore_shard(&shard.keys, shard.shard, 4, last, START_MS, is_whole);
+        let call = scripts::restore_shard(&shard.keys, shard.shard, start.fence(4), last, START_MS, is_whole);
         shard.run::<i64>(&call).unwrap();
         assert_eq!(shard.lost(), lost);
     }

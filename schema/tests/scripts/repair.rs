@@ -3,8 +3,8 @@
 use boxoffice_schema::position::Position;
 use boxoffice_schema::record::{Change, Kind};
 use boxoffice_schema::scripts::{
-    self, Cancel, Decision, EventChange, EventOutcome, Outcome, Restate, Restatement, RestatementReply,
-    StockDifference, error_code,
+    self, Cancel, Decision, EventChange, EventOutcome, Fence, Outcome, Restate, Restatement,
+    RestatementReply, StockDifference, error_code,
 };
 
 use crate::shard::{START_MS, TestShard, book, event};
@@ -75,8 +75,9 @@ fn a_recovery_restates_in_its_own_epoch_and_only_before_the_certificate() {
     let request = book(&event, "k", "ann", 0, &[(0, 1)]);
     let target = *request.target();
     shard.decide(&[request]).unwrap();
-    let keys = shard.keys.clone();
-    let restate = |epoch| scripts::restate_fenced(&keys, shard.shard, epoch, &[Restate { target }]);
+    let (keys, identity) = (shard.keys.clone(), shard.identity());
+    let fence = |epoch| Fence { epoch, identity: &identity };
+    let restate = |epoch| scripts::restate_fenced(&keys, shard.shard, fence(epoch), &[Restate { target }]);
     let [certified, older, own] = [restate(1), restate(1), restate(2)];
     assert_eq!(shard.run::<redis::Value>(&certified).unwrap_err().code(), Some(error_code::STALE_EPOCH));
     shard.begin_recovery(2).unwrap();
@@ -246,10 +247,12 @@ fn a_stale_recovery_and_one_of_a_certified_shard_unschedule_nothing() {
     shard.decide(&[request]).unwrap();
     assert!(shard.shard_field("clock") >= START_MS);
     let member = [event.id.as_bytes().as_slice(), target.booking_id.as_bytes()].concat();
-    let keys = shard.keys.clone();
-    let unschedule = |epoch| scripts::restore_unschedule(&keys, shard.shard, epoch, vec![member.clone()]);
+    let (keys, identity) = (shard.keys.clone(), shard.identity());
+    let fence = |epoch| Fence { epoch, identity: &identity };
+    let unschedule =
+        |epoch| scripts::restore_unschedule(&keys, shard.shard, fence(epoch), vec![member.clone()]);
     let (certified, slept, live) = (unschedule(1), unschedule(1), unschedule(2));
-    let nothing = scripts::restore_unschedule(&keys, shard.shard, 2, Vec::new());
+    let nothing = scripts::restore_unschedule(&keys, shard.shard, fence(2), Vec::new());
     let error = shard.run::<i64>(&certified).unwrap_err();
     assert_eq!(error.code(), Some(error_code::STALE_EPOCH));
     shard.begin_recovery(2).unwrap();

@@ -64,6 +64,14 @@ impl TestShard {
         self.run::<RecoveryReply>(&call).map(RecoveryStart::from)
     }
 
+    /// Which Redis this is, as a recovery that began in it remembers.
+    pub fn identity(&mut self) -> String {
+        let info: String = redis::cmd("INFO").arg("everything").query(&mut self.redis).unwrap();
+        let of =
+            |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        format!("{}:{}", of("run_id"), of("master_replid"))
+    }
+
     pub fn run<T: FromRedisValue>(&mut self, call: &Call) -> Result<T, RedisError> {
         let mut command = redis::cmd("EVAL");
         command.arg(call.script.source()).arg(call.keys.len()).arg(&call.keys);
