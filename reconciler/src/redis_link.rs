@@ -70,13 +70,13 @@ impl RedisLink {
         self.heard(commands.query_async(&mut self.connection()).await)
     }
 
-    /// Runs commands that read hashes in one round trip, each with an answer of its own: see [`of_a_hash`].
-    pub(crate) async fn ask_hashes<T: FromRedisValue + Default>(
+    /// Runs commands in one round trip, each with an answer of its own: see [`of_its_type`].
+    pub(crate) async fn ask_each<T: FromRedisValue>(
         &self,
         commands: &mut Pipeline,
-    ) -> Result<Vec<T>, RedisError> {
+    ) -> Result<Vec<Option<T>>, RedisError> {
         let answers: Vec<Result<T, RedisError>> = self.ask_all(commands.ignore_errors()).await?;
-        answers.into_iter().map(of_a_hash).collect()
+        answers.into_iter().map(of_its_type).collect()
     }
 
     /// To be taken anew for each question: the last one's answer may have been the end of it.
@@ -162,12 +162,12 @@ fn command(name: &str, script: &str, call: &Call) -> Cmd {
     command
 }
 
-/// What was read of a hash: nothing where its key is of another type. As for the scripts, what should be there is lost: an error would
-/// stop the very recovery that puts it back, and name no key.
-pub(crate) fn of_a_hash<T: Default>(answer: Result<T, RedisError>) -> Result<T, RedisError> {
+/// What a command found under a key; none where something of another type lies there than the command is for.
+pub(crate) fn of_its_type<T>(answer: Result<T, RedisError>) -> Result<Option<T>, RedisError> {
     match answer {
-        Err(error) if error.code() == Some("WRONGTYPE") => Ok(T::default()),
-        answer => answer,
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code() == Some("WRONGTYPE") => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

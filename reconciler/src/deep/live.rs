@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::audit::FindingKind;
 use crate::number;
-use crate::redis_link::of_a_hash;
+use crate::redis_link::of_its_type;
 
 use super::{Comparison, DeepError, Subject};
 
@@ -35,6 +35,8 @@ struct Content {
     bookings: Vec<(BookingId, BookingImage)>,
     /// What is none.
     unreadable: Vec<Unreadable>,
+    /// Keys of slots under which something of another type lies: the slots are lost.
+    lost: Vec<String>,
 }
 
 /// What lies in a slot and is no booking.
@@ -103,11 +105,20 @@ impl Subject<'_> {
             let content = self.read_slots(slots).await?;
             self.look_for_rows(&content.bookings, found).await?;
             content.unreadable.iter().filter(|of| !told.contains(&of.field)).for_each(|of| of.tell(found));
+            for key in &content.lost {
+                let detail = format!("what lies under {key} in Redis is of another type than a slot");
+                found.add(FindingKind::UnreadableBookings, None, detail);
+            }
             self.compare_expiries(&content.bookings, found).await?;
             self.sum(&content.bookings, &mut summed);
         }
-        let doubts = doubts(&before, &summed, &self.read_customers().await?);
-        self.compare_allowances(doubts, found).await
+        let (Some(before), Some(after)) = (before, self.read_customers().await?) else {
+            let key = self.sources.redis.keys.customers(self.shard, self.event.id);
+            let detail = format!("what lies under {key} in Redis is of another type than customers' counts");
+            found.add(FindingKind::AllowancesDiffer, None, detail);
+            return Ok(());
+        };
+        self.compare_allowances(doubts(&before, &summed, &after), found).await
     }
 
     fn slots(&self) -> Vec<u32> {
@@ -120,23 +131,36 @@ impl Subject<'_> {
         }
     }
 
-    /// Only the question what PostgreSQL lacks.
-    pub(super) async fn look_for_all_rows(&self, found: &mut Comparison) -> Result<(), DeepError> {
+    /// Only the question what PostgreSQL lacks. Returns the keys of slots that are lost.
+    pub(super) async fn look_for_all_rows(&self, found: &mut Comparison) -> Result<Vec<String>, DeepError> {
+        let mut all_lost = Vec::new();
         for slots in self.slots().chunks(SLOTS) {
-            self.look_for_rows(&self.read_slots(slots).await?.bookings, found).await?;
+            let Content { bookings, lost, .. } = self.read_slots(slots).await?;
+            self.look_for_rows(&bookings, found).await?;
+            all_lost.extend(lost);
         }
-        Ok(())
+        Ok(all_lost)
     }
 
     async fn read_slots(&self, slots: &[u32]) -> Result<Content, DeepError> {
+        let key = |slot: &u32| self.sources.redis.keys.slot(self.shard, self.event.id, *slot);
         let mut pipeline = redis::pipe();
         for slot in slots {
-            pipeline.cmd("HGETALL").arg(self.sources.redis.keys.slot(self.shard, self.event.id, *slot));
+            pipeline.cmd("HGETALL").arg(key(slot));
         }
-        let read: Vec<Slot> = self.sources.redis.ask_hashes(&mut pipeline).await?;
-        // Each slot has an empty field, too.
-        let fields = read.iter().flatten().filter(|(field, _)| !field.is_empty());
-        Ok(fields.fold(Content::default(), Content::with))
+        let read: Vec<Option<Slot>> = self.sources.redis.ask_each(&mut pipeline).await?;
+        let mut content = Content::default();
+        for (slot, fields) in slots.iter().zip(read) {
+            match fields {
+                // Each slot has an empty field, too.
+                Some(fields) => {
+                    let bookings = fields.iter().filter(|(field, _)| !field.is_empty());
+                    content = bookings.fold(content, Content::with);
+                }
+                None => content.lost.push(key(slot)),
+            }
+        }
+        Ok(content)
     }
 
     /// Bookings that PostgreSQL lacks, or has older, although it has applied the decision: it lost one.
@@ -246,12 +270,12 @@ impl Subject<'_> {
             if doubted.is_empty() {
                 return Ok(());
             }
-            let before = self.read_customers().await?;
+            let before = self.read_customers().await?.unwrap_or_default();
             let mut summed = Allowances::new();
             for slots in self.slots().chunks(SLOTS) {
                 self.sum(&self.read_slots(slots).await?.bookings, &mut summed);
             }
-            let mut again = doubts(&before, &summed, &self.read_customers().await?);
+            let mut again = doubts(&before, &summed, &self.read_customers().await?.unwrap_or_default());
             again.retain(|field, _| doubted.contains_key(field));
             doubted = again;
         }
@@ -276,17 +300,19 @@ impl Subject<'_> {
         Ok(())
     }
 
-    async fn read_customers(&self) -> Result<Allowances, DeepError> {
+    /// None where something of another type lies under their key.
+    async fn read_customers(&self) -> Result<Option<Allowances>, DeepError> {
         let key = self.sources.redis.keys.customers(self.shard, self.event.id);
         let mut counted = Allowances::new();
         let mut cursor = 0_u64;
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
-            let (next, page): (u64, Vec<(Vec<u8>, u64)>) = of_a_hash(self.sources.redis.ask(&scan).await)?;
+            let page: Option<(u64, Vec<(Vec<u8>, u64)>)> = of_its_type(self.sources.redis.ask(&scan).await)?;
+            let Some((next, page)) = page else { return Ok(None) };
             counted.extend(page.into_iter().filter(|(field, _)| is_customer(field)));
             if next == 0 {
-                return Ok(counted);
+                return Ok(Some(counted));
             }
             cursor = next;
         }

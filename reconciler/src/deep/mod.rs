@@ -155,18 +155,26 @@ pub(crate) async fn compare(
     Ok(found)
 }
 
-/// Bookings of an event that Redis has and PostgreSQL lacks, or has older: some of them, where they are very many.
+/// What an event has in Redis that PostgreSQL lacks.
+pub(crate) struct Unrecorded {
+    /// Bookings that PostgreSQL lacks, or has older: some of them, where they are very many.
+    pub(crate) bookings: Vec<BookingId>,
+    /// Keys of slots that are lost, since something of another type lies under them.
+    pub(crate) lost: Vec<String>,
+}
+
+/// Looks for bookings of an event that Redis has and PostgreSQL lacks.
 pub(crate) async fn find_unrecorded(
     sources: Sources<'_>,
     shard: Shard,
     event: &EventImage,
-) -> Result<Vec<BookingId>, DeepError> {
+) -> Result<Unrecorded, DeepError> {
     let mut found = Comparison::default();
-    Subject { sources, shard, event }.look_for_all_rows(&mut found).await?;
+    let lost = Subject { sources, shard, event }.look_for_all_rows(&mut found).await?;
     if let Some(why) = found.not_compared.pop() {
         return Err(DeepError::NotCompared(why));
     }
-    Ok(found.bookings_with(FindingKind::UnrecordedBookings))
+    Ok(Unrecorded { bookings: found.bookings_with(FindingKind::UnrecordedBookings), lost })
 }
 
 impl Subject<'_> {

@@ -5,8 +5,10 @@ use std::cmp::Ordering;
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::slot;
+use redis::RedisError;
 
 use crate::audit::FindingKind;
+use crate::redis_link::of_its_type;
 use crate::stored::{self, Page};
 
 use super::{Comparison, DeepError, Subject};
@@ -28,6 +30,7 @@ impl Subject<'_> {
         Ok(())
     }
 
+    /// What lies where the bookings should; nothing does where a slot's key is of another type.
     async fn read_values(
         &self,
         bookings: &[(BookingId, BookingImage)],
@@ -36,7 +39,8 @@ impl Subject<'_> {
         for (id, _) in bookings {
             pipeline.cmd("HGET").arg(self.slot_key(*id)).arg(id.field().as_bytes());
         }
-        Ok(self.sources.redis.ask_hashes(&mut pipeline).await?)
+        let read: Vec<Option<Option<Vec<u8>>>> = self.sources.redis.ask_each(&mut pipeline).await?;
+        Ok(read.into_iter().map(Option::flatten).collect())
     }
 }
 

@@ -2,8 +2,10 @@
 
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
+use redis::RedisError;
 
 use crate::epochs;
+use crate::redis_link::of_its_type;
 use crate::snapshot::{self, live_counts};
 
 use super::{Recoverer, RecoveryError};
@@ -93,8 +95,8 @@ impl Recoverer {
         for event in events {
             pipeline.cmd("HEXISTS").arg(self.redis.keys.customers(shard, *event)).arg("");
         }
-        let found: Vec<bool> = self.redis.ask_hashes(&mut pipeline).await?;
-        match events.iter().zip(found).find(|(_, found)| !found) {
+        let found: Vec<Option<bool>> = self.redis.ask_each(&mut pipeline).await?;
+        match events.iter().zip(found).find(|(_, found)| *found != Some(true)) {
             Some((event, _)) => Err(RecoveryError::Mismatch(format!(
                 "event {event} has lost its customers' counters in Redis"
             ))),

@@ -11,11 +11,13 @@ use boxoffice_schema::scripts::{
     restate_event_fenced, restate_fenced, restore_event,
 };
 use boxoffice_schema::shard::Shard;
+use redis::RedisError;
 
 use crate::alarm::AlarmKind;
-use crate::deep::{self, DeepError, Sources};
+use crate::deep::{self, DeepError, Sources, Unrecorded};
 use crate::findings;
 use crate::open;
+use crate::redis_link::of_its_type;
 use crate::repairs::{self, Intent, Kind, Outcome};
 use crate::snapshot;
 use crate::stored::{self, StoredEvent};
@@ -140,11 +142,14 @@ impl Recoverer {
     ) -> Result<Position, RecoveryError> {
         let sources = Sources { pool: &self.pool, redis: &self.redis };
         for _ in 0..ROUNDS_MAX {
-            let unrecorded = deep::find_unrecorded(sources, shard, event).await?;
-            if unrecorded.is_empty() {
+            let Unrecorded { bookings, lost } = deep::find_unrecorded(sources, shard, event).await?;
+            for key in lost {
+                self.call(&note_lost(&self.redis.keys, shard, fence, key)).await?;
+            }
+            if bookings.is_empty() {
                 return Ok(last);
             }
-            for batch in unrecorded.chunks(BATCH_MAX) {
+            for batch in bookings.chunks(BATCH_MAX) {
                 let said = match self.restate(shard, fence, event, batch).await? {
                     None => {
                         self.put_in_place(shard, fence, event).await?;
@@ -152,7 +157,7 @@ impl Recoverer {
                     }
                     said => said,
                 };
-                last = said.ok_or_else(|| cannot_be_said(event.id, unrecorded.len()))?;
+                last = said.ok_or_else(|| cannot_be_said(event.id, bookings.len()))?;
             }
             self.bring_to_postgresql(shard, last).await?;
             if self.has_refused(shard).await? {
@@ -163,8 +168,8 @@ impl Recoverer {
         Err(RecoveryError::Stalled)
     }
 
-    /// An event of which Redis has lost a key says no booking. It gets what PostgreSQL has of the event, without the customers'
-    /// counts: enough to say them, and noted as lost, so that nothing is sold from it.
+    /// An event of which Redis has lost a key, or has one of another type, says no booking. It gets what PostgreSQL has of the event,
+    /// without the customers' counts: enough to say them, and noted as lost, so that nothing is sold from it.
     async fn put_in_place(
         &self,
         shard: Shard,
@@ -218,7 +223,8 @@ impl Recoverer {
         let target = |id: &BookingId| Target { event_id: event.id, booking_id: *id, slots: event.slots };
         let requests: Vec<Restate> = batch.iter().map(|id| Restate { target: target(id) }).collect();
         let call = restate_fenced(&self.redis.keys, shard, fence, &requests);
-        let replies: Vec<Vec<u8>> = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
+        let replies: Result<Vec<Vec<u8>>, RedisError> = self.redis.run(&call).await;
+        let replies = of_its_type(replies).map_err(stale_is_taken_over)?.unwrap_or_default();
         let said: Vec<Position> = replies
             .iter()
             .filter_map(|reply| match Decided::parse(reply) {

@@ -121,8 +121,7 @@ impl Recoverer {
         let shall_restore = *scope != Scope::Lost && found.is_ok();
         if shall_restore || matches!(found, Err(RecoveryError::Mismatch(_))) {
             at = self.restate_unrecorded(shard, fence, last).await?;
-        }
-        if at != last {
+            // It is equal by now, or something was found to be lost on the way.
             found = self.compare(shard, fence.epoch, at).await;
         }
         match (found, scope) {

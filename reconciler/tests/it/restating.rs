@@ -153,8 +153,7 @@ async fn an_event_whose_key_is_of_another_type_is_named_by_the_audit_and_restore
     let stack = Stack::prepare().await;
     let service = stack.start();
     let sale = sold(&stack).await;
-    let key = stack.config.keys().event(FIRST, sale.id());
-    let _: String = redis::cmd("SET").arg(&key).arg("x").query_async(&mut stack.redis.clone()).await.unwrap();
+    overwrite(&stack, &stack.config.keys().event(FIRST, sale.id())).await;
     let (code, printed) = stack.command(&["audit"]).await;
     assert_eq!(code, 1, "{printed}");
     assert!(printed.contains(&sale.id().to_string()) && printed.contains("WRONGTYPE"), "{printed}");
@@ -165,17 +164,69 @@ async fn an_event_whose_key_is_of_another_type_is_named_by_the_audit_and_restore
     stack.remove().await;
 }
 
-/// An event without its hash, or without its customers', could not say its bookings.
+/// Somebody wrote something else under the name of a key.
+async fn overwrite(stack: &Stack, key: &str) {
+    let _: String = redis::cmd("SET").arg(key).arg("x").query_async(&mut stack.redis.clone()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn customers_and_slots_whose_key_is_of_another_type_are_named_by_a_deep_audit_and_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let (keys, event) = (stack.config.keys(), sale.id().to_string());
+    let slot = keys.slot_of(FIRST, sale.id(), booking_of(&stack, "a").await, sale.event.slots);
+    let customers = keys.customers(FIRST, sale.id());
+    for key in [&customers, &slot] {
+        overwrite(&stack, key).await;
+        let (code, printed) = stack.command(&["audit", "--deep"]).await;
+        assert_eq!(code, 1, "{printed}");
+        let next = format!("rebuild --event {event}");
+        assert!(printed.contains(key) && printed.contains(&next), "{printed}");
+        let (code, printed) = stack.command(&["rebuild", "--event", &event]).await;
+        assert_eq!(code, 0, "{printed}");
+        assert_whole(&stack, &sale).await;
+    }
+    // A recovery that nobody asked for finds the customers by itself.
+    overwrite(&stack, &customers).await;
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// Nobody can read what it held, but the bookings are in their slots.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outbox_of_another_type_is_a_gap_behind_which_redis_says_again_what_was_in_it() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Changed(_)));
+    overwrite(&stack, &stack.config.keys().outbox(FIRST)).await;
+    recover_past_an_accepted_gap(&stack).await;
+    assert_eq!(stack.number(LOST).await, 1);
+    assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)));
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// An event without its hash, or without its customers', could not say its bookings, nor could one that has something else there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_booking_that_only_redis_has_is_kept_where_redis_has_lost_another_key_of_its_event() {
-    for which in 0..2 {
+    for (which, is_overwritten) in [(0, false), (1, false), (0, true), (1, true)] {
         let stack = Stack::prepare().await;
         let service = stack.start();
         let sale = sold(&stack).await;
         lose(&stack, &sale, "lost-1").await;
         let keys = stack.config.keys();
         let key = [keys.event(FIRST, sale.id()), keys.customers(FIRST, sale.id())][which].clone();
-        assert_eq!(redis_integer(&stack, "DEL", &[key.as_bytes()]).await, 1);
+        if is_overwritten {
+            overwrite(&stack, &key).await;
+        } else {
+            assert_eq!(redis_integer(&stack, "DEL", &[key.as_bytes()]).await, 1);
+        }
         recover_past_an_accepted_gap(&stack).await;
         assert_eq!(stack.number(LOST).await, 1, "{key}");
         assert!(matches!(sale.book(&stack, "lost-1").await, Outcome::Replayed(..)), "{key}");

@@ -11,7 +11,7 @@ use super::{BEGIN_RECOVERY, CERTIFY, Call, END_EPOCH, RECOVERING, decimal};
 pub fn begin_recovery(keys: &Keys, shard: Shard, epoch: u32) -> Call {
     Call {
         script: &BEGIN_RECOVERY,
-        keys: vec![keys.shard(shard), keys.certificate(shard), keys.expiry(shard)],
+        keys: vec![keys.shard(shard), keys.certificate(shard), keys.expiry(shard), keys.outbox(shard)],
         args: vec![decimal(epoch)],
     }
 }

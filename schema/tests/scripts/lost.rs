@@ -481,6 +481,17 @@ fn an_expiry_set_of_another_type_is_lost_and_closes_the_shard() {
 }
 
 #[test]
+fn an_outbox_of_another_type_is_lost_for_a_recovery() {
+    let mut shard = TestShard::certified();
+    shard.publish(&event(&[10]));
+    let key = shard.keys.outbox(shard.shard);
+    redis::cmd("SET").arg(&key).arg("x").query::<()>(&mut shard.redis).unwrap();
+    let start = shard.begin_recovery(2).unwrap();
+    assert_eq!((start.last, shard.lost()), (Position { epoch: 1, sequence: 1 }, Some(key)));
+    assert!(shard.records().is_empty());
+}
+
+#[test]
 fn a_recovery_finds_by_itself_that_the_expiry_set_is_lost_and_restoring_ends_it() {
     let mut shard = TestShard::certified();
     let event = event(&[10]);
