@@ -8,6 +8,7 @@ use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::Fence;
 use boxoffice_schema::shard::Shard;
 
+use crate::open;
 use crate::repairs::{self, OpenRebuild, Outcome};
 
 use super::{Recoverer, RecoveryError};
@@ -118,8 +119,12 @@ impl Recoverer {
         repairs::end_interrupted(&self.pool, shard, true).await?;
         let mut found = self.compare(shard, fence.epoch, last).await;
         let mut at = last;
-        let shall_restore = *scope != Scope::Lost && found.is_ok();
-        if shall_restore || matches!(found, Err(RecoveryError::Mismatch(_))) {
+        let shall_look = match &found {
+            // An attempt that ended in the middle may have left alarms that were true before Redis said what it did.
+            Ok(()) => *scope != Scope::Lost || open::of_shard(&self.pool, shard).await?.differing > 0,
+            Err(difference) => matches!(difference, RecoveryError::Mismatch(_)),
+        };
+        if shall_look {
             at = self.restate_unrecorded(shard, fence, last).await?;
             // It is equal by now, or something was found to be lost on the way.
             found = self.compare(shard, fence.epoch, at).await;

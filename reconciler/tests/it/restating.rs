@@ -79,6 +79,25 @@ async fn a_change_of_an_event_that_only_redis_has_is_kept_where_its_shard_is_res
     stack.remove().await;
 }
 
+/// As a recovery leaves it that was killed between what Redis said and the alarms that this had made untrue.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alarm_that_an_interrupted_recovery_left_is_resolved_by_the_next_and_not_in_the_way_of_a_loss() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    let sale = sold(&stack).await;
+    let left = "INSERT INTO alarms (shard, event_id, kind, detail, ticket_type_id, held_difference, sold_difference) \
+                SELECT 0, event_id, 'counts_differ', 'a booking was lacking', id, 0, -1 FROM ticket_types";
+    stack.execute(left).await;
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    assert_eq!(stack.number("SELECT count(*) FROM alarms WHERE resolved_at IS NULL").await, 0);
+    stack.wipe_redis().await;
+    stack.wait_until_certified().await;
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// Two of five tickets came back, and then the capacity was lowered to three; PostgreSQL heard of neither.
 async fn shrunk(stack: &Stack) -> LiveSale {
     stack.wait_until_certified().await;
