@@ -145,6 +145,8 @@ impl Recoverer {
         self.outboxes.note(shard, &start, drained);
         let Position { sequence, .. } =
             self.put_in_order(shard, start.fence(epoch), start.last, scope).await?;
+        // Once more: a record that cannot be read may have been applied since this began, and counters need not show it.
+        self.check_unblocked(shard).await?;
         let call = certify(&self.redis.keys, shard, epoch, sequence, &start);
         let _: i64 = self.redis.run(&call).await.map_err(stale_is_taken_over)?;
         self.outboxes.forget(shard);

@@ -14,6 +14,7 @@ use boxoffice_schema::scripts::{
 use boxoffice_schema::text::{Caller, Customer, IdempotencyKey, PaymentReference};
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::relaying::{outbox, trim_outbox};
 use crate::repairing::{insert_frozen_draft, redis_integer};
 use crate::sale::event_of;
 use crate::stack::{FIRST, SECOND, Stack, wait_until};
@@ -562,6 +563,35 @@ async fn a_shard_with_an_unresolved_poisoned_record_is_not_certified() {
         .await;
     let service = stack.start();
     wait_until("the other shard is certified", async || stack.is_certified(SECOND).await).await;
+    assert!(!stack.is_certified(FIRST).await);
+    assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
+    stack.wait_until_certified().await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+/// The counters do not show it: it changed an event.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_is_not_certified_where_a_poisoned_record_was_applied_only_after_its_recovery_had_begun() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    restart_redis(&stack).await;
+    stack.wait_until_certified().await;
+    service.stop().await;
+    sale.amend(&stack, EventChange::Name("Another night".to_owned().try_into().unwrap())).await;
+    let renamed = outbox(&stack).await.pop().unwrap();
+    stack.append_as(&renamed, b"not a record").await;
+    trim_outbox(&stack, renamed.position).await;
+    let epoch = stack.position(FIRST).await.0;
+    restart_redis(&stack).await;
+
+    let service = stack.start();
+    wait_until("the barrier is applied", async || stack.position(FIRST).await.0 > epoch).await;
+    let (code, printed) = stack.command(&["status"]).await;
+    assert_eq!(code, 1, "{printed}");
+    assert!(printed.contains("poisoned"), "{printed}");
     assert!(!stack.is_certified(FIRST).await);
     assert_eq!(stack.command(&["dead-letters", "discard", "1"]).await.0, 0);
     stack.wait_until_certified().await;
