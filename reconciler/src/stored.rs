@@ -1,6 +1,6 @@
 //! Events and bookings as PostgreSQL holds them, read as the images that Redis holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use boxoffice_schema::DecodeError;
@@ -86,13 +86,16 @@ pub(crate) async fn events(pool: &PgPool, shard: Shard) -> Result<Vec<StoredEven
     Ok(events)
 }
 
-/// Events of which PostgreSQL has no publication. Redis has one only where the word of its publication was lost, or is on its way.
-pub(crate) async fn drafts(pool: &PgPool, shard: Shard) -> sqlx::Result<Vec<EventId>> {
-    let ids: Vec<Uuid> =
-        sqlx::query_scalar("SELECT id FROM events WHERE shard = $1 AND status = 'draft' ORDER BY id")
-            .bind(number::of_shard(shard))
-            .fetch_all(pool)
-            .await?;
+/// Those of some events of which PostgreSQL has no publication: it takes them for drafts, or has no row of them.
+pub(crate) async fn unpublished(pool: &PgPool, events: &BTreeSet<EventId>) -> sqlx::Result<Vec<EventId>> {
+    let ids: Vec<Uuid> = events.iter().map(EventId::as_uuid).collect();
+    let ids: Vec<Uuid> = sqlx::query_scalar(
+        "SELECT id FROM unnest($1::uuid[]) AS asked (id) \
+         WHERE NOT EXISTS (SELECT FROM events WHERE events.id = asked.id AND events.status <> 'draft') ORDER BY id",
+    )
+    .bind(ids)
+    .fetch_all(pool)
+    .await?;
     Ok(ids.into_iter().map(EventId::from_uuid).collect())
 }
 

@@ -64,6 +64,27 @@ impl Keys {
         self.of_shard(shard, format_args!("event:{event}"))
     }
 
+    /// What the keys of a shard's events match, and only keys that begin as they do, as `SCAN` reads a pattern.
+    pub fn events_pattern(&self, shard: Shard) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + LONGEST_NAME);
+        for character in self.of_shard(shard, format_args!("event:")).chars() {
+            // The prefix may hold what means something in a pattern.
+            if matches!(character, '*' | '?' | '[' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(character);
+        }
+        pattern.push('*');
+        pattern
+    }
+
+    /// The event whose key this is.
+    pub fn event_of(&self, shard: Shard, key: &str) -> Option<EventId> {
+        let id: EventId = key.strip_prefix(&self.of_shard(shard, format_args!("event:")))?.parse().ok()?;
+        // An id may be read in other letters than those in which it is written.
+        (self.event(shard, id) == key).then_some(id)
+    }
+
     /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 12 bytes is
     /// a customer, of 13 a customer and a ticket type; a shorter one is the number of a slot, and the empty one is always
     /// there.
@@ -103,6 +124,24 @@ mod tests {
         assert_eq!(keys.shard(shard), "bo:{s07}:shard");
         for key in [keys.certificate(shard), keys.event(shard, event), keys.slot(shard, event, 3)] {
             assert!(key.starts_with("bo:{s07}:"), "{key}");
+        }
+    }
+
+    #[test]
+    fn an_events_key_is_known_among_others_whatever_the_prefix_holds() {
+        let (shard, id) = (Shard::from_number(7), EventId::from_bytes([0xab; 16]));
+        let prefixes = [("bo:", "bo:{s07}:event:*"), (r"a*b?[c]\:", r"a\*b\?\[c]\\:{s07}:event:*")];
+        for (prefix, pattern) in prefixes {
+            let keys = Keys::new(prefix);
+            assert_eq!(keys.events_pattern(shard), pattern);
+            let key = keys.event(shard, id);
+            assert_eq!(keys.event_of(shard, &key), Some(id));
+            assert_eq!(keys.event_of(Shard::from_number(8), &key), None);
+            let others =
+                [keys.customers(shard, id), key.replace("ab", "AB"), format!("{key}0"), keys.shard(shard)];
+            for other in others {
+                assert_eq!(keys.event_of(shard, &other), None, "{other}");
+            }
         }
     }
 

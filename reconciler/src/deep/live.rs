@@ -94,6 +94,9 @@ enum Doubt {
     Differs { counted: u64, summed: u64 },
 }
 
+/// Where the next one begins, 0 behind the last; and fields with their values.
+type CustomersPage = (u64, Vec<(Vec<u8>, u64)>);
+
 impl Subject<'_> {
     pub(super) async fn compare_live(&self, found: &mut Comparison) -> Result<(), DeepError> {
         let before = self.read_customers().await?;
@@ -308,7 +311,7 @@ impl Subject<'_> {
         loop {
             let mut scan = redis::cmd("HSCAN");
             scan.arg(&key).arg(cursor).arg("COUNT").arg(CUSTOMERS);
-            let page: Option<(u64, Vec<(Vec<u8>, u64)>)> = of_its_type(self.sources.redis.ask(&scan).await)?;
+            let page: Option<CustomersPage> = of_its_type(self.sources.redis.ask(&scan).await)?;
             let Some((next, page)) = page else { return Ok(None) };
             counted.extend(page.into_iter().filter(|(field, _)| is_customer(field)));
             if next == 0 {

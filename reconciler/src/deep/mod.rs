@@ -28,6 +28,9 @@ use crate::stored::{self, StoredError};
 mod header;
 mod live;
 mod recorded;
+mod unpublished;
+
+pub(crate) use unpublished::{compare_unpublished, find_unpublished};
 
 /// The longest that PostgreSQL may stand still before what it lacks is left undecided.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);

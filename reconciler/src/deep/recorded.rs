@@ -5,10 +5,8 @@ use std::cmp::Ordering;
 use boxoffice_schema::ids::BookingId;
 use boxoffice_schema::image::BookingImage;
 use boxoffice_schema::slot;
-use redis::RedisError;
 
 use crate::audit::FindingKind;
-use crate::redis_link::of_its_type;
 use crate::stored::{self, Page};
 
 use super::{Comparison, DeepError, Subject};

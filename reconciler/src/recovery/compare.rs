@@ -2,10 +2,8 @@
 
 use boxoffice_schema::position::Position;
 use boxoffice_schema::shard::Shard;
-use redis::RedisError;
 
 use crate::epochs;
-use crate::redis_link::of_its_type;
 use crate::snapshot::{self, live_counts};
 
 use super::{Recoverer, RecoveryError};

@@ -69,14 +69,14 @@ impl Recoverer {
         Ok(open::of_shard(&self.pool, shard).await?.dead_letters > 0)
     }
 
-    /// Events that PostgreSQL takes for drafts, and those of which it lacks the last change: from then on they are like others.
+    /// Events of which PostgreSQL lacks the publication or the last change: from then on they are like others.
     async fn restate_events(
         &self,
         shard: Shard,
         fence: Fence<'_>,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
-        let published = self.live_drafts(shard).await?;
+        let published = self.live_unpublished(shard).await?;
         let published = published.iter().map(|event| (event.id, "PostgreSQL lacks its publication"));
         let changed = self.changed_events(shard).await?;
         let changed = changed.into_iter().map(|event| (event, "PostgreSQL lacks its last change"));
@@ -121,12 +121,19 @@ impl Recoverer {
         Ok(changed.map(|(event, _)| event).collect())
     }
 
-    /// The events that Redis has although PostgreSQL takes them for drafts, as Redis has them.
-    pub(super) async fn live_drafts(&self, shard: Shard) -> Result<Vec<EventImage>, RecoveryError> {
-        let drafts = stored::drafts(&self.pool, shard).await?;
+    /// The events that Redis has although PostgreSQL takes them for drafts, or has no row of them, as Redis has them.
+    pub(super) async fn live_unpublished(&self, shard: Shard) -> Result<Vec<EventImage>, RecoveryError> {
+        let sources = Sources { pool: &self.pool, redis: &self.redis };
+        let unpublished = deep::find_unpublished(sources, shard, None).await?;
         let mut found = Vec::new();
-        for (event, live) in snapshot::live(&self.redis, shard, &drafts).await? {
-            let unreadable = |error| RecoveryError::Unrestorable(format!("event {event} in Redis: {error}"));
+        for (event, live) in snapshot::live(&self.redis, shard, &unpublished).await? {
+            let unreadable = |error| {
+                RecoveryError::Unrestorable(format!(
+                    "event {event}, of which PostgreSQL has no publication, cannot be read in Redis ({error}): copy Redis' data, \
+                     and then put right or delete the key '{}'",
+                    self.redis.keys.event(shard, event)
+                ))
+            };
             found.extend(live.map_err(unreadable)?.event);
         }
         Ok(found)

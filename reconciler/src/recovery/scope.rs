@@ -170,22 +170,37 @@ impl Recoverer {
     ) -> Result<Position, RecoveryError> {
         self.check_restorable(shard).await?;
         if scope.events().is_none() {
-            self.check_drafts(shard).await?;
+            self.check_unpublished(shard).await?;
         }
         let last = self.restore(shard, fence, scope.events()).await?;
         self.compare(shard, fence.epoch, last).await?;
         Ok(last)
     }
 
-    /// What PostgreSQL takes for a draft is not restored, and must not go on in a Redis that went back in time, nor lose its holds
-    /// with those of the others.
-    async fn check_drafts(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let Some(EventImage { id, status, slots, .. }) = self.live_drafts(shard).await?.pop() else {
+    /// What PostgreSQL takes for a draft, or does not know, is not restored, and must not go on in a Redis that went back in time,
+    /// nor lose its holds with those of the others.
+    async fn check_unpublished(&self, shard: Shard) -> Result<(), RecoveryError> {
+        let Some(EventImage { id, status, slots, .. }) = self.live_unpublished(shard).await?.pop() else {
             return Ok(());
         };
-        Err(RecoveryError::Unrestorable(format!(
-            "event {id} is {status} in Redis, and PostgreSQL, which lost its publication, takes it for a draft: make it there what \
-             it is (UPDATE events SET status = '{status}', slots = {slots}, frozen_at = now() WHERE id = '{id}')"
-        )))
+        let has_row: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM events WHERE id = $1)")
+            .bind(id.as_uuid())
+            .fetch_one(&self.pool)
+            .await?;
+        let why = if has_row {
+            format!(
+                "PostgreSQL, which lost its publication, takes it for a draft: make it there what it is (UPDATE events SET \
+                 status = '{status}', slots = {slots}, frozen_at = now() WHERE id = '{id}')"
+            )
+        } else {
+            let keys = &self.redis.keys;
+            format!(
+                "PostgreSQL has no row of it: copy Redis' data, and then insert it there with its ticket types, as it stands in \
+                 Redis, or give it up, with all of its bookings (DEL '{}' '{}' in Redis)",
+                keys.event(shard, id),
+                keys.customers(shard, id)
+            )
+        };
+        Err(RecoveryError::Unrestorable(format!("event {id} is {status} in Redis, and {why}")))
     }
 }

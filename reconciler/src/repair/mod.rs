@@ -1,7 +1,7 @@
 //! `repair`: mends what the audit finds while tickets are being sold, and never takes back what was acknowledged.
 //!
-//! The order, for each shard: read gaps again; let Redis say which events are on sale that PostgreSQL takes for drafts; set
-//! PostgreSQL's counts to what its own bookings add up to; for each
+//! The order, for each shard: read gaps again; let Redis say which events are on sale that PostgreSQL takes for drafts, or does not
+//! know; set PostgreSQL's counts to what its own bookings add up to; for each
 //! event, let Redis say once more what PostgreSQL lacks; when that is applied, move Redis' counters by what they differ
 //! then. What Redis lost is not mended here but by `rebuild`, which the report at the end names.
 
@@ -105,12 +105,11 @@ impl Mender<'_> {
         Ok(())
     }
 
-    /// Where the word of a publication went with a gap or a discarded record, Redis says the event once more: from then on it is
-    /// one like others.
+    /// Where the word of a publication went with a gap or a discarded record, or is newer than a backup, Redis says the event once
+    /// more: from then on it is one like others.
     async fn mend_publications(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
-        let mut drafts = stored::drafts(self.pool, shard).await?;
-        drafts.retain(|event| only.is_none_or(|only| only == *event));
-        for (event, live) in snapshot::live(self.redis, shard, &drafts).await? {
+        let unpublished = deep::find_unpublished(self.sources(), shard, only).await?;
+        for (event, live) in snapshot::live(self.redis, shard, &unpublished).await? {
             if live.is_ok_and(|live| live.event.is_some())
                 && let Some(stated) = self.say_event(shard, event).await?
             {

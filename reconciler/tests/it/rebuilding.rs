@@ -211,8 +211,9 @@ async fn a_shard_that_is_being_rebuilt_is_not_said_to_have_lost_decisions() {
     let (keys, epoch) = (stack.config.keys(), u32::try_from(stack.position(FIRST).await.0).unwrap() + 1);
     // As far as the removal of what Redis had, behind a barrier that was applied.
     stack.execute("UPDATE shards SET recovery_epoch = epoch + 1, epoch = epoch + 1 WHERE shard = 0").await;
-    let _: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
-    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, epoch, Vec::new())).await;
+    let begun: RecoveryReply = stack.run_script(&begin_recovery(&keys, FIRST, epoch)).await;
+    let begun = RecoveryStart::from(begun);
+    let _: i64 = stack.run_script(&restore_clear(&keys, FIRST, begun.fence(epoch), Vec::new())).await;
     let (code, printed) = stack.command(&["audit"]).await;
     assert_eq!(code, 1, "nobody has asked for it: {printed}");
     assert!(printed.contains("redis_behind"), "{printed}");

@@ -193,6 +193,42 @@ async fn an_event_whose_publication_went_with_an_accepted_gap_is_said_again_with
     stack.remove().await;
 }
 
+/// As after a backup of PostgreSQL from before somebody made the event, where Kafka has lost what came since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_which_postgresql_has_no_row_is_found_by_a_deep_audit_and_said_again_with_its_bookings() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = LiveSale::publish(&stack, 100).await;
+    for key in ["a", "b"] {
+        assert!(matches!(sale.book(&stack, key).await, Outcome::Changed(_)));
+    }
+    trim_outbox(&stack, outbox(&stack).await.last().unwrap().position).await;
+    let open_gaps = "SELECT count(*) FROM gaps WHERE resolved_at IS NULL";
+    stack.wait_for_number("the log is found to lack its end", open_gaps, 1).await;
+
+    while_relayed(&stack, async {
+        assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+        stack.wait_for_sequence(FIRST, 3).await;
+        assert_eq!(stack.number("SELECT count(*) FROM events").await, 0);
+        let event = sale.id().to_string();
+        for arguments in [&["audit", "--deep"][..], &["audit", "--event", &event]] {
+            let (code, printed) = stack.command(arguments).await;
+            assert_eq!(code, 1, "{printed}");
+            let next = format!("repair --event {event}");
+            assert!(printed.contains("has no publication") && printed.contains(&next), "{printed}");
+        }
+        let (code, printed) = stack.command(&["repair"]).await;
+        assert_eq!(code, 0, "{printed}");
+    })
+    .await;
+    assert_eq!(stack.words("SELECT status FROM events").await, ["on_sale"]);
+    assert_eq!(stack.words("SELECT idempotency_key FROM bookings ORDER BY 1").await, ["a", "b"]);
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
 /// As the API leaves it before it asks Redis to publish.
 pub(crate) async fn insert_frozen_draft(stack: &Stack, sale: &LiveSale) {
     let (event, of_type) = (&sale.event, &sale.event.ticket_types[0]);

@@ -349,3 +349,61 @@ async fn an_event_that_is_a_draft_in_postgresql_is_not_left_as_a_redis_has_it_th
     service.stop().await;
     stack.remove().await;
 }
+
+/// PostgreSQL has no row of an event that Redis sells: a backup is from before somebody made it, and Kafka has lost the rest.
+async fn unknown_on_sale(stack: &Stack) -> LiveSale {
+    let sale = LiveSale::publish(stack, 100).await;
+    let _ = sale.hold(stack, "held", 600_000).await;
+    assert!(matches!(sale.book(stack, "a").await, Outcome::Changed(_)));
+    trim_outbox(stack, outbox(stack).await.last().unwrap().position).await;
+    stack.wait_for_number("the log is found to lack its end", OPEN_GAPS, 1).await;
+    assert_eq!(stack.command(&["gaps", "accept", "1"]).await.0, 0);
+    stack.wait_for_sequence(FIRST, 3).await;
+    assert_eq!(stack.number("SELECT count(*) FROM events").await, 0);
+    sale
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_which_postgresql_has_no_row_keeps_its_holds_where_its_shard_is_restored() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = unknown_on_sale(&stack).await;
+    let (code, printed) = stack.command(&["rebuild", "--shard", "0"]).await;
+    assert_eq!(code, 0, "{printed}");
+    assert_eq!(stack.words("SELECT status FROM events").await, ["on_sale"]);
+    assert_eq!(
+        stack.words("SELECT idempotency_key || ' ' || status FROM bookings ORDER BY 1").await,
+        ["a confirmed", "held held"]
+    );
+    assert_whole(&stack, &sale).await;
+    service.stop().await;
+    stack.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_of_which_postgresql_has_no_row_is_not_left_as_a_redis_has_it_that_went_back_in_time() {
+    let stack = Stack::prepare().await;
+    let service = stack.start();
+    stack.wait_until_certified().await;
+    let sale = unknown_on_sale(&stack).await;
+    let dump = stack.dump_redis().await;
+    let other = LiveSale::publish(&stack, 10).await;
+    while_relayed(&stack, stack.wait_for_sequence(FIRST, 4)).await;
+    stack.wipe_redis().await;
+    stack.load_redis(&dump).await;
+    restart_redis(&stack).await;
+    let said = "SELECT count(*) FROM alarms WHERE kind = 'unrestorable' AND resolved_at IS NULL \
+                AND detail LIKE '%is on_sale in Redis%has no row of it%'";
+    stack.wait_for_number("the event is named", said, 1).await;
+    assert!(!stack.is_certified(FIRST).await);
+
+    let keys = stack.config.keys();
+    for key in [keys.event(FIRST, sale.id()), keys.customers(FIRST, sale.id())] {
+        assert_eq!(redis_integer(&stack, "DEL", &[key.as_bytes()]).await, 1);
+    }
+    stack.wait_until_certified().await;
+    assert!(matches!(other.book(&stack, "x").await, Outcome::Changed(_)));
+    service.stop().await;
+    stack.remove().await;
+}
