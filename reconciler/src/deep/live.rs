@@ -26,6 +26,9 @@ const SLOTS: usize = 32;
 /// Customers that are read in one step.
 const CUSTOMERS: usize = 1_000;
 
+/// Where the next page of a customers hash begins, or 0; and the counts of this one by their fields.
+type CustomersPage = (u64, Vec<(Vec<u8>, u64)>);
+
 /// A slot's hash.
 type Slot = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -93,9 +96,6 @@ enum Doubt {
     /// It stayed, and is not their sum.
     Differs { counted: u64, summed: u64 },
 }
-
-/// Where the next one begins, 0 behind the last; and fields with their values.
-type CustomersPage = (u64, Vec<(Vec<u8>, u64)>);
 
 impl Subject<'_> {
     pub(super) async fn compare_live(&self, found: &mut Comparison) -> Result<(), DeepError> {

@@ -376,10 +376,10 @@ fn a_stalled_script_decides_nothing_during_a_recovery_and_in_the_new_epoch_behin
 #[test]
 fn a_restored_shard_goes_on_at_the_later_of_its_own_time_and_what_it_is_told() {
     let mut shard = TestShard::blank();
-    shard.begin_recovery(1).unwrap();
+    let start = shard.begin_recovery(1).unwrap();
     let last = Position { epoch: 0, sequence: 0 };
     for (told, then) in [(START_MS, START_MS), (START_MS - 1, START_MS), (START_MS + 1, START_MS + 1)] {
-        let call = scripts::restore_shard(&shard.keys, shard.shard, 1, last, told, true);
+        let call = scripts::restore_shard(&shard.keys, shard.shard, start.fence(1), last, told, true);
         shard.run::<i64>(&call).unwrap();
         assert_eq!(shard.shard_field("clock"), then);
     }
