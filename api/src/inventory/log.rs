@@ -45,6 +45,14 @@ pub(super) struct NotDelivered {
     producer: Generation,
 }
 
+impl NotDelivered {
+    /// Whether a broker refused a record of this very shard, rather than that the client gave everything up.
+    pub(super) fn is_refused(&self) -> bool {
+        use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue};
+        matches!(&self.error, KafkaError::MessageProduction(code) if ![Fatal, PurgeInflight, PurgeQueue].contains(code))
+    }
+}
+
 /// Counts the producers of this process: several shards may report the failure of one.
 type Generation = u64;
 

@@ -42,6 +42,10 @@ const PACE: Duration = Duration::from_millis(20);
 
 const FAILURE_PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest pause of a shard of which Kafka refuses a record again and again. Each time the client gives up what it has of all
+/// shards, and the others need some rounds in between.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// A shard of which Kafka has confirmed nothing for so long is left to another instance: about as long as it takes to
 /// notice that no broker answers this one (`log::watch`).
 const CONFIRMED_WITHIN: Duration = Duration::from_secs(6);
@@ -172,11 +176,12 @@ async fn note_confirmed(shared: &Shared, shard: Shard) {
 /// Returns when a trim was refused, since another relay or a recovery took over, and when Kafka confirms nothing.
 async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent>) -> Ended {
     let is_waited_for = shared.settings.acknowledge == Acknowledge::Kafka;
-    let mut frames_max = FRAMES_MAX;
+    let (mut frames_max, mut pause) = (FRAMES_MAX, FAILURE_PAUSE);
     loop {
         let outcome = send_head(shared, shard, epoch, frames_max, sent).await;
         let is_full = outcome.as_ref().is_ok_and(|frames| *frames == frames_max);
         frames_max = next_page(frames_max, &outcome);
+        pause = next_pause(pause, &outcome);
         match outcome {
             Ok(0) => {
                 tokio::select! {
@@ -198,9 +203,18 @@ async fn relay(shared: &Shared, shard: Shard, epoch: u32, sent: &mut Option<Sent
                 if let RelayError::NotDelivered(failure) = &error {
                     shared.log.start_over(failure).await;
                 }
-                tokio::time::sleep(FAILURE_PAUSE).await;
+                tokio::time::sleep(pause).await;
             }
         }
+    }
+}
+
+/// How long the relay waits behind this round, where it failed, after one behind which it would have waited so long.
+fn next_pause(pause: Duration, round: &Result<usize, RelayError>) -> Duration {
+    match round {
+        Err(RelayError::NotDelivered(failure)) if failure.is_refused() => (2 * pause).min(REFUSED_PAUSE_MAX),
+        Err(_) => pause,
+        Ok(_) => FAILURE_PAUSE,
     }
 }
 

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::gate::{Server, gated};
 use crate::http::{Event, id};
@@ -170,6 +170,54 @@ async fn with_ack_kafka_what_kafka_refuses_is_not_acknowledged_before_it_takes_i
     world.drained(&event).await;
     without_gap(&world.settings.logged(world.shard_of(&event)).await);
     assert_eq!(world.rows_counted(&event, 0).await, (0, sold.get() + 1));
+    world.nothing_found().await;
+}
+
+/// Of an event with as many ticket types as there may be, however well their names are compressed.
+fn large_draft() -> Value {
+    let name =
+        || std::iter::repeat_with(|| uuid::Uuid::new_v4().simple().to_string()).take(6).collect::<String>();
+    let types =
+        (0..100).map(|_| json!({"name": name(), "capacity": 1, "price": {"amount": 1, "currency": "EUR"}}));
+    json!({"name": "Large", "starts_at": "2099-06-01T20:00:00Z", "ticket_types": types.collect::<Vec<_>>()})
+}
+
+/// Published in another shard, and nothing of it in that of the other event.
+async fn publish_elsewhere(world: &World, other: &Event, draft: &Value) -> Event {
+    loop {
+        let id = id(&world.post("/v1/events", draft).await.expect(201));
+        let event = Event { id, types: Vec::new() };
+        if world.shard_of(&event) != world.shard_of(other) {
+            world.publish(&event.id).await.expect(200);
+            return event;
+        }
+    }
+}
+
+/// All shards of an instance share Kafka's client, which gives up what it has of all where a broker refuses a record of one.
+#[tokio::test]
+async fn a_record_that_kafka_refuses_for_good_does_not_hold_up_another_shard() {
+    let world = World::start_with(&[]).await;
+    let event = world.on_sale(&World::draft(&[1_000])).await;
+    world.drained(&event).await;
+    kafka_takes(&world, "8000").await;
+    let large = publish_elsewhere(&world, &event, &large_draft()).await;
+    let waiting = async |event: &Event| {
+        let mut command = redis::cmd("XLEN");
+        world.redis::<u64>(command.arg(world.keys.outbox(world.shard_of(event)))).await
+    };
+    for crowd in 0..5 {
+        let request = event.request("ann", 1);
+        let keys: Vec<String> = (0..6).map(|n| format!("{crowd}-{n}")).collect();
+        let booked = join_all(keys.iter().map(|key| world.book(&event.id, key, &request))).await;
+        booked.iter().for_each(|reply| assert_eq!(reply.status, 201, "{reply:?}"));
+        eventually("the other shard's to be in Kafka", || async { waiting(&event).await == 0 }).await;
+    }
+    assert!(waiting(&large).await > 0, "Kafka took what is too large");
+    kafka_takes(&world, TAKES_ALL).await;
+    world.drained(&large).await;
+    world.drained(&event).await;
+    without_gap(&world.settings.logged(world.shard_of(&event)).await);
     world.nothing_found().await;
 }
 
