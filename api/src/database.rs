@@ -272,7 +272,7 @@ impl Probe {
         let begun: Vec<(i16, i32)> = query.fetch_all(connection).await?;
         for (shard, epoch) in begun {
             // Neither is ever below 0.
-            self.epochs.raise(Shard::from_number(shard.unsigned_abs()), epoch.unsigned_abs());
+            self.epochs.note_begun(Shard::from_number(shard.unsigned_abs()), epoch.unsigned_abs());
         }
         Ok(())
     }

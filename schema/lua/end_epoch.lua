@@ -4,7 +4,7 @@
 -- KEYS[1] shard   KEYS[2] certificate
 -- ARGV[1] the latest epoch that the caller knows of
 --
--- Returns 1 where the shard was open, else 0.
+-- Returns 1 where there was a certificate, valid or not, else 0.
 
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
 if not epoch or tonumber(epoch) >= tonumber(ARGV[1]) then return 0 end

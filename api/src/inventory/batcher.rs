@@ -145,7 +145,7 @@ async fn decide<D: Decision>(shared: &Shared, link: &Link, shard: Shard, batch: 
             if let Outcome::Changed(image) = outcome {
                 // Here, since the client may be gone by now, and come again.
                 shared.made.remember(waiting.request.target(), image);
-                shared.epochs.raise(shard, image.position.epoch);
+                shared.epochs.note_seen(shard, image.position.epoch);
                 changed = true;
             }
             *outcomes.entry(outcome.label()).or_default() += 1;

@@ -250,27 +250,36 @@ impl Link {
         }
     }
 
-    /// A connection in which nothing is sold that stands in an ended epoch.
+    /// A connection of which is known which shards stand in an ended epoch there; a thread's only where none does.
     async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
-        self.epochs.close_what_is_over(&mut connection).await?;
+        match self.users {
+            Users::Clients => {
+                self.epochs.note_over(&mut connection).await?;
+            }
+            Users::Thread if !self.epochs.over(&mut connection).await?.is_empty() => return Err(elsewhere()),
+            Users::Thread | Users::Background => {}
+        }
         Ok(connection)
     }
 
     /// Returns when Redis does not answer within the connection's time-out, has become a replica, or is a primary without its
     /// replicas in whose place another one answers by now. Another error is an answer.
     async fn until_of_no_use(&self, mut connection: MultiplexedConnection) -> RedisError {
-        let mut heard = None;
+        let (mut heard, mut is_over) = (None, false);
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             let beat = redis::cmd("EVAL").arg(BEAT).arg(0).query_async::<Value>(&mut connection).await;
             // The other connections follow the clients'.
             let version = self.epochs.version();
-            if self.users == Users::Clients
-                && heard.replace(version) != Some(version)
-                && let Err(error) = self.epochs.close_what_is_over(&mut connection).await
-            {
-                return error;
+            if self.users == Users::Clients && (heard.replace(version) != Some(version) || is_over) {
+                match self.epochs.note_over(&mut connection).await {
+                    Ok(any) => is_over = any,
+                    Err(error) => return error,
+                }
+                if is_over && self.leads_elsewhere(&mut connection).await {
+                    return elsewhere();
+                }
             }
             let Err(error) = beat else { continue };
             if is_broken(&error) {
@@ -320,6 +329,11 @@ impl Link {
             }
         }
     }
+}
+
+/// Why a connection is left in which Redis stands in an ended epoch.
+fn elsewhere() -> RedisError {
+    (redis::ErrorKind::Client, "Redis stands in an epoch that is over").into()
 }
 
 /// Also where Redis has become a replica: whoever asks for it by its name anew may be led to the one that took over.

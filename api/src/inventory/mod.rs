@@ -252,7 +252,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn book(&self, request: Book) -> Result<Booked, InventoryError> {
         let target = *request.target();
-        let known = self.known(target.event_id);
+        let known = self.known(target.event_id)?;
         let looks = self.looks();
         if let Some(again) = looks.replays.of(&request).await? {
             let target = Target { booking_id: again.booking_id, ..target };
@@ -288,7 +288,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn confirm(&self, request: Confirm) -> Result<Outcome, InventoryError> {
         let target = *request.target();
-        let known = self.known(target.event_id);
+        let known = self.known(target.event_id)?;
         Ok(self.acknowledged(known, target, self.confirmations.decide(request).await?).await?.outcome)
     }
 
@@ -298,7 +298,7 @@ impl Inventory {
     /// See [`InventoryError`].
     pub(crate) async fn cancel(&self, request: Cancel) -> Result<Outcome, InventoryError> {
         let target = *request.target();
-        let known = self.known(target.event_id);
+        let known = self.known(target.event_id)?;
         Ok(self.acknowledged(known, target, self.cancellations.decide(request).await?).await?.outcome)
     }
 
@@ -317,7 +317,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub(crate) async fn booking(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
-        let known = self.known(target.event_id);
+        let known = self.known(target.event_id)?;
         let Some(image) = self.shown(target).await? else { return Ok(None) };
         self.wait_for(known, target, image.position).await?;
         Ok(Some(image))
@@ -327,7 +327,13 @@ impl Inventory {
     async fn shown(&self, target: Target) -> Result<Option<BookingImage>, InventoryError> {
         let call = scripts::read_booking(&self.shared.settings.keys, self.shard_of(target.event_id), target);
         let bytes: Option<Vec<u8>> = self.looks().link.run(&call).await?;
-        Ok(bytes.map(|bytes| BookingImage::decode(&bytes)).transpose()?)
+        let image = bytes.map(|bytes| BookingImage::decode(&bytes)).transpose();
+        // As the scripts have it that would change the booking; PostgreSQL may know better.
+        image.map_err(|error| {
+            let Target { event_id, booking_id, .. } = target;
+            tracing::error!(%error, %event_id, %booking_id, "Redis holds a booking that cannot be read");
+            InventoryError::Unverified
+        })
     }
 
     /// The event, its stock and its shard, as they stand at one moment.
@@ -335,6 +341,7 @@ impl Inventory {
     /// # Errors
     /// See [`InventoryError`].
     pub(crate) async fn event(&self, event: EventId) -> Result<EventSnapshot, InventoryError> {
+        self.known(event)?;
         self.looks().reader.read(event).await
     }
 
@@ -368,7 +375,7 @@ impl Inventory {
         event: EventId,
         call: &scripts::Call,
     ) -> Result<EventOutcome, InventoryError> {
-        let known = self.known(event);
+        let known = self.known(event)?;
         let (letter, json): (String, Vec<u8>) = self.link.run(call).await?;
         // What was decided is to be relayed, whatever becomes of the answer.
         self.shared.wake_ups[&self.shard_of(event)].notify_one();
@@ -381,11 +388,14 @@ impl Inventory {
         InventoryHealth { redis: self.link.health(), kafka: self.shared.log.health() }
     }
 
-    /// To be asked for before Redis is.
-    fn known(&self, event: EventId) -> Known {
+    /// To be asked for before Redis is, which is not asked for a shard that stands in an ended epoch there.
+    fn known(&self, event: EventId) -> Result<Known, InventoryError> {
         let shard = self.shard_of(event);
+        if self.shared.epochs.is_over(shard) {
+            return Err(InventoryError::Unverified);
+        }
         let confirmed = self.shared.acknowledgements.known(shard);
-        Known { confirmed, epoch: self.shared.epochs.latest(shard).max(confirmed.epoch) }
+        Ok(Known { confirmed, epoch: self.shared.epochs.latest(shard).max(confirmed.epoch) })
     }
 
     /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here.

@@ -86,15 +86,13 @@ enum Ended {
     CutOff,
 }
 
-/// The shard's epoch, where the lease is ours. What an old primary decided in an epoch that is over is not brought to Kafka by
-/// whoever knows better.
+/// The shard's epoch, where the lease is ours.
 async fn take_lease(shared: &Shared, shard: Shard) -> Option<u32> {
     let ttl = u64::try_from(shared.settings.lease.as_millis()).unwrap_or(u64::MAX);
     let call = scripts::lease(&shared.settings.keys, shard, &shared.instance, ttl);
     match LeaseOutcome::parse(shared.background.run(&call).await.ok()?) {
-        LeaseOutcome::Ours(epoch) if epoch < shared.epochs.latest(shard) => None,
         LeaseOutcome::Ours(epoch) => {
-            shared.epochs.raise(shard, epoch);
+            shared.epochs.note_seen(shard, epoch);
             Some(epoch)
         }
         LeaseOutcome::Anothers | LeaseOutcome::NoShard => None,
@@ -168,7 +166,7 @@ async fn note_confirmed(shared: &Shared, shard: Shard) {
     let mut command = redis::cmd("HMGET");
     command.arg(shared.settings.keys.shard(shard)).arg("conf_epoch").arg("conf_seq");
     if let Ok((Some(epoch), Some(sequence))) = shared.background.command(&command).await {
-        shared.epochs.raise(shard, epoch);
+        shared.epochs.note_seen(shard, epoch);
         shared.acknowledgements.note(shard, Position { epoch, sequence });
     }
 }

@@ -30,8 +30,8 @@ pub fn certify(keys: &Keys, shard: Shard, epoch: u32, sequence: u64, start: &Rec
     }
 }
 
-/// Closes the shard where it stands in an epoch before `latest`, which somebody began in another Redis. Replies 1 where it was
-/// open, otherwise 0.
+/// Closes the shard where it stands in an epoch before `latest`, which somebody began in another Redis. Replies 1 where it had a
+/// certificate, otherwise 0.
 pub fn end_epoch(keys: &Keys, shard: Shard, latest: u32) -> Call {
     Call {
         script: &END_EPOCH,

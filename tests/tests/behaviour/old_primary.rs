@@ -203,6 +203,12 @@ async fn nothing_is_sold_by_an_old_primary_to_which_only_another_api_is_led() {
     to_redis.replace_by(replica.address());
     sells_on(&world, &event, &sold).await;
     let old = primary.connection().await;
+    let stock = async || {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(world.keys.event(world.shard_of(&event), event.id.parse().unwrap()));
+        command.query_async::<std::collections::BTreeMap<String, String>>(&mut old.clone()).await.unwrap()
+    };
+    let before = stock().await;
     assert!(world.certificate(&event, &old).await.is_some(), "it would sell");
 
     to_redis.lead_to(primary.address());
@@ -220,7 +226,9 @@ async fn nothing_is_sold_by_an_old_primary_to_which_only_another_api_is_led() {
         })
         .await;
     }
-    assert_eq!(world.certificate(&event, &old).await, None);
+    let read = other.get(&format!("/v1/events/{}/availability", event.id)).await;
+    assert_eq!((read.status, read.header("boxoffice-stale")), (200, Some("true")));
+    assert_eq!(stock().await, before, "nothing was decided there");
     world.book(&event.id, "last", &event.request("bob", 1)).await.expect(201);
     world.drained(&event).await;
     assert_eq!(world.rows_counted(&event, 0).await, (0, 3));
