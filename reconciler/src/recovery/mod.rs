@@ -128,6 +128,8 @@ impl Recoverer {
         let last_epoch = self.taken_epochs(&[shard]).await?.get(&shard).copied().unwrap_or_default();
         self.check_unblocked(shard).await?;
         self.catch_up(shard).await?;
+        // An epoch is taken only for a Redis that takes writes: others would hear that the one in which it stands is over.
+        self.redis.beat().await?;
         let epoch = self.take_epoch(shard, last_epoch).await?;
         let start = self.ask(&begin_recovery(&self.redis.keys, shard, epoch)).await?;
         let fenced_at = Instant::now();
