@@ -153,6 +153,19 @@ pub(crate) async fn resolve(
     Ok(())
 }
 
+/// Resolves the alarms about counts of a shard's events that are compared at each look, which are those on sale or paused.
+pub(crate) async fn resolve_counts_compared(pool: &PgPool, shard: Shard) -> sqlx::Result<()> {
+    sqlx::query(
+        "UPDATE alarms SET resolved_at = now() WHERE shard = $1 AND kind = $2 AND resolved_at IS NULL \
+         AND event_id IN (SELECT id FROM events WHERE shard = $1 AND status IN ('on_sale', 'paused'))",
+    )
+    .bind(number::of_shard(shard))
+    .bind(AlarmKind::CountsDiffer.as_str())
+    .execute(pool)
+    .await?;
+    Ok(())
+}
+
 /// Closes the gaps whose decisions came after all, from the first on: the sequence has gone on behind it. What is still missing of one
 /// is a gap again.
 pub(crate) async fn resolve_filled_gaps(pool: &PgPool) -> anyhow::Result<()> {

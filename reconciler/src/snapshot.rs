@@ -140,18 +140,20 @@ pub(crate) async fn live(
 /// Keys that Redis looks at in one step of a scan.
 const SCAN_COUNT: usize = 1_000;
 
-/// The events of a shard that Redis holds, whatever PostgreSQL knows of them. All keys are looked at for that, in steps, each of which
-/// keeps Redis from everybody else for a fraction of a millisecond.
-pub(crate) async fn live_ids(redis: &RedisLink, shard: Shard) -> Result<BTreeSet<EventId>, RedisError> {
-    let pattern = redis.keys.events_pattern(shard);
-    let mut found = BTreeSet::new();
+/// The events that Redis holds by their shards, whatever PostgreSQL knows of them. All keys are looked at for that, in steps, each of
+/// which keeps Redis from everybody else for a fraction of a millisecond.
+pub(crate) async fn live_ids(redis: &RedisLink) -> Result<BTreeMap<Shard, BTreeSet<EventId>>, RedisError> {
+    let pattern = redis.keys.events_pattern();
+    let mut found: BTreeMap<Shard, BTreeSet<EventId>> = BTreeMap::new();
     let mut cursor = 0_u64;
     loop {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_COUNT);
         let (next, page): (u64, Vec<Vec<u8>>) = redis.ask(&scan).await?;
         let keys = page.iter().filter_map(|key| std::str::from_utf8(key).ok());
-        found.extend(keys.filter_map(|key| redis.keys.event_of(shard, key)));
+        for (shard, event) in keys.filter_map(|key| redis.keys.event_of(key)) {
+            found.entry(shard).or_default().insert(event);
+        }
         if next == 0 {
             return Ok(found);
         }

@@ -64,25 +64,25 @@ impl Keys {
         self.of_shard(shard, format_args!("event:{event}"))
     }
 
-    /// What the keys of a shard's events match, and only keys that begin as they do, as `SCAN` reads a pattern.
-    pub fn events_pattern(&self, shard: Shard) -> String {
+    /// What the keys of all events match, as `SCAN` reads a pattern; and perhaps others, see [`Self::event_of`].
+    pub fn events_pattern(&self) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + LONGEST_NAME);
-        for character in self.of_shard(shard, format_args!("event:")).chars() {
+        for character in self.prefix.chars() {
             // The prefix may hold what means something in a pattern.
             if matches!(character, '*' | '?' | '[' | '\\') {
                 pattern.push('\\');
             }
             pattern.push(character);
         }
-        pattern.push('*');
-        pattern
+        pattern + "{s*}:event:*"
     }
 
-    /// The event whose key this is.
-    pub fn event_of(&self, shard: Shard, key: &str) -> Option<EventId> {
-        let id: EventId = key.strip_prefix(&self.of_shard(shard, format_args!("event:")))?.parse().ok()?;
+    /// The event whose key this is, with its shard.
+    pub fn event_of(&self, key: &str) -> Option<(Shard, EventId)> {
+        let (number, id) = key.strip_prefix(&self.prefix)?.strip_prefix("{s")?.split_once("}:event:")?;
+        let (shard, id) = (Shard::from_number(number.parse().ok()?), id.parse().ok()?);
         // An id may be read in other letters than those in which it is written.
-        (self.event(shard, id) == key).then_some(id)
+        (self.event(shard, id) == key).then_some((shard, id))
     }
 
     /// Hash: how many tickets each customer has of an event, and which of its slots were written. A field of 12 bytes is
@@ -130,17 +130,21 @@ mod tests {
     #[test]
     fn an_events_key_is_known_among_others_whatever_the_prefix_holds() {
         let (shard, id) = (Shard::from_number(7), EventId::from_bytes([0xab; 16]));
-        let prefixes = [("bo:", "bo:{s07}:event:*"), (r"a*b?[c]\:", r"a\*b\?\[c]\\:{s07}:event:*")];
+        let prefixes = [("bo:", "bo:{s*}:event:*"), (r"a*b?[c]\:", r"a\*b\?\[c]\\:{s*}:event:*")];
         for (prefix, pattern) in prefixes {
             let keys = Keys::new(prefix);
-            assert_eq!(keys.events_pattern(shard), pattern);
+            assert_eq!(keys.events_pattern(), pattern);
             let key = keys.event(shard, id);
-            assert_eq!(keys.event_of(shard, &key), Some(id));
-            assert_eq!(keys.event_of(Shard::from_number(8), &key), None);
-            let others =
-                [keys.customers(shard, id), key.replace("ab", "AB"), format!("{key}0"), keys.shard(shard)];
+            assert_eq!(keys.event_of(&key), Some((shard, id)));
+            let others = [
+                keys.customers(shard, id),
+                key.replace("ab", "AB"),
+                key.replace("s07", "s7"),
+                format!("{key}0"),
+                keys.shard(shard),
+            ];
             for other in others {
-                assert_eq!(keys.event_of(shard, &other), None, "{other}");
+                assert_eq!(keys.event_of(&other), None, "{other}");
             }
         }
     }

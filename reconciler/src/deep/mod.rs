@@ -30,7 +30,7 @@ mod live;
 mod recorded;
 mod unpublished;
 
-pub(crate) use unpublished::{compare_unpublished, find_unpublished};
+pub(crate) use unpublished::compare_unpublished;
 
 /// The longest that PostgreSQL may stand still before what it lacks is left undecided.
 const STALL_TIMEOUT: Duration = Duration::from_secs(5);

@@ -12,26 +12,14 @@ use crate::stored;
 
 use super::{Comparison, DeepError, Sources, wait_until_applied};
 
-/// Finds them, or looks at one event only. The word of a publication may also be on its way.
-pub(crate) async fn find_unpublished(
-    sources: Sources<'_>,
-    shard: Shard,
-    only: Option<EventId>,
-) -> Result<Vec<EventId>, DeepError> {
-    let candidates = match only {
-        Some(event) => BTreeSet::from([event]),
-        None => snapshot::live_ids(sources.redis, shard).await?,
-    };
-    Ok(stored::unpublished(sources.pool, &candidates).await?)
-}
-
-/// Says which events there are that PostgreSQL should know, since it has applied all that Redis had decided.
+/// Says which of these events of a shard PostgreSQL should know, since it has applied all that Redis had decided. The word of a
+/// publication may also be on its way.
 pub(crate) async fn compare_unpublished(
     sources: Sources<'_>,
     shard: Shard,
-    only: Option<EventId>,
+    events: &BTreeSet<EventId>,
 ) -> Result<Vec<(EventId, Comparison)>, DeepError> {
-    let suspected = find_unpublished(sources, shard, only).await?;
+    let suspected = stored::unpublished(sources.pool, events).await?;
     if suspected.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,7 +1,7 @@
 //! What Redis still has and PostgreSQL lost, said once more before anything is restored over it: publications, changes of events
 //! and bookings of a gap that was accepted, or of a dead letter that was discarded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::{BookingId, EventId};
@@ -41,26 +41,29 @@ impl From<DeepError> for RecoveryError {
 
 impl Recoverer {
     /// Lets Redis say what PostgreSQL lacks, and waits until it is applied. `last` is the last decision of Redis; returns
-    /// that which it has then. While dead letters are open nothing is said, since it would be refused again.
+    /// that which it has then. While dead letters are open nothing is said, since it would be refused again. `is_restored` says that
+    /// Redis gets PostgreSQL's counts behind this.
     pub(super) async fn restate_unrecorded(
         &self,
         shard: Shard,
         fence: Fence<'_>,
         last: Position,
+        is_restored: bool,
     ) -> Result<Position, RecoveryError> {
         if self.has_refused(shard).await? {
             return Ok(last);
         }
         // First, since PostgreSQL takes no more bookings than an event may have.
-        let mut last = self.restate_events(shard, fence, last).await?;
+        let live = self.live_events(shard).await?;
+        let mut last = self.restate_events(shard, fence, &live, last).await?;
         for event in stored::events(&self.pool, shard).await? {
             last = self.restate_bookings(shard, fence, &event.image, last).await?;
         }
         // And those for whose capacity there was no room before PostgreSQL had all that was given back.
-        last = self.restate_events(shard, fence, last).await?;
+        last = self.restate_events(shard, fence, &live, last).await?;
         let open = open::of_shard(&self.pool, shard).await?;
         if open.dead_letters == 0 && open.differing > 0 {
-            self.dispel_doubt(shard).await?;
+            self.dispel_doubt(shard, is_restored).await?;
         }
         Ok(last)
     }
@@ -74,9 +77,10 @@ impl Recoverer {
         &self,
         shard: Shard,
         fence: Fence<'_>,
+        live: &BTreeSet<EventId>,
         mut last: Position,
     ) -> Result<Position, RecoveryError> {
-        let published = self.live_unpublished(shard).await?;
+        let published = self.live_unpublished(shard, live).await?;
         let published = published.iter().map(|event| (event.id, "PostgreSQL lacks its publication"));
         let changed = self.changed_events(shard).await?;
         let changed = changed.into_iter().map(|event| (event, "PostgreSQL lacks its last change"));
@@ -121,10 +125,18 @@ impl Recoverer {
         Ok(changed.map(|(event, _)| event).collect())
     }
 
-    /// The events that Redis has although PostgreSQL takes them for drafts, or has no row of them, as Redis has them.
-    pub(super) async fn live_unpublished(&self, shard: Shard) -> Result<Vec<EventImage>, RecoveryError> {
-        let sources = Sources { pool: &self.pool, redis: &self.redis };
-        let unpublished = deep::find_unpublished(sources, shard, None).await?;
+    /// The events that Redis holds. The shard is fenced: they stay these.
+    pub(super) async fn live_events(&self, shard: Shard) -> Result<BTreeSet<EventId>, RecoveryError> {
+        Ok(snapshot::live_ids(&self.redis).await?.remove(&shard).unwrap_or_default())
+    }
+
+    /// Those of the events that Redis has although PostgreSQL takes them for drafts, or has no row of them, as Redis has them.
+    pub(super) async fn live_unpublished(
+        &self,
+        shard: Shard,
+        live: &BTreeSet<EventId>,
+    ) -> Result<Vec<EventImage>, RecoveryError> {
+        let unpublished = stored::unpublished(&self.pool, live).await?;
         let mut found = Vec::new();
         for (event, live) in snapshot::live(&self.redis, shard, &unpublished).await? {
             let unreadable = |error| {
@@ -199,12 +211,16 @@ impl Recoverer {
     }
 
     /// Alarms about counts say that one side is wrong. Where PostgreSQL has every booking that Redis has, and its counts
-    /// are what its bookings add up to, it is not PostgreSQL.
-    async fn dispel_doubt(&self, shard: Shard) -> Result<(), RecoveryError> {
+    /// are what its bookings add up to, it is not PostgreSQL. Where nothing is restored Redis may still be wrong about an event that is
+    /// closed, since those are not compared.
+    async fn dispel_doubt(&self, shard: Shard, is_restored: bool) -> Result<(), RecoveryError> {
         if self.miscounted(&stored::events(&self.pool, shard).await?).await?.is_some() {
             return Ok(());
         }
         tracing::warn!(%shard, "PostgreSQL has all bookings and counts them rightly: alarms about its counts are resolved");
+        if !is_restored {
+            return Ok(findings::resolve_counts_compared(&self.pool, shard).await?);
+        }
         let alarms = std::iter::once(AlarmKind::CountsDiffer);
         findings::resolve(&mut *self.pool.acquire().await?, shard, alarms).await?;
         Ok(())

@@ -125,7 +125,8 @@ impl Recoverer {
             Err(difference) => matches!(difference, RecoveryError::Mismatch(_)),
         };
         if shall_look {
-            at = self.restate_unrecorded(shard, fence, last).await?;
+            let is_restored = found.is_err() || *scope != Scope::Lost;
+            at = self.restate_unrecorded(shard, fence, last, is_restored).await?;
             // It is equal by now, or something was found to be lost on the way.
             found = self.compare(shard, fence.epoch, at).await;
         }
@@ -180,7 +181,9 @@ impl Recoverer {
     /// What PostgreSQL takes for a draft, or does not know, is not restored, and must not go on in a Redis that went back in time,
     /// nor lose its holds with those of the others.
     async fn check_unpublished(&self, shard: Shard) -> Result<(), RecoveryError> {
-        let Some(EventImage { id, status, slots, .. }) = self.live_unpublished(shard).await?.pop() else {
+        let Some(EventImage { id, status, slots, .. }) =
+            self.live_unpublished(shard, &self.live_events(shard).await?).await?.pop()
+        else {
             return Ok(());
         };
         let has_row: bool = sqlx::query_scalar("SELECT EXISTS (SELECT FROM events WHERE id = $1)")

@@ -5,6 +5,8 @@
 //! event, let Redis say once more what PostgreSQL lacks; when that is applied, move Redis' counters by what they differ
 //! then. What Redis lost is not mended here but by `rebuild`, which the report at the end names.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context;
 use boxoffice_schema::event::EventImage;
 use boxoffice_schema::ids::EventId;
@@ -60,8 +62,13 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let mut mender = Mender { config, pool: &pool, redis: &redis, by, made: Vec::new(), notes: Vec::new() };
     let scope = audit::Scope::by_hand(config, event, true);
     let job = async {
+        let mut live = match event {
+            Some(event) => BTreeMap::from([(config.shards.shard_of(event), BTreeSet::from([event]))]),
+            None => snapshot::live_ids(&redis).await?,
+        };
         for shard in &scope.shards {
-            mender.mend_shard(*shard, event).await.with_context(|| format!("shard {shard}"))?;
+            let live = live.remove(shard).unwrap_or_default();
+            mender.mend_shard(*shard, event, &live).await.with_context(|| format!("shard {shard}"))?;
         }
         let left = audit::audit(&pool, &redis, &scope).await?;
         let repairs = repairs::by_id(&pool, &mender.made).await?;
@@ -83,7 +90,13 @@ struct Mender<'a> {
 }
 
 impl Mender<'_> {
-    async fn mend_shard(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
+    /// All of a shard, or one event only. `live` are those of them that Redis holds.
+    async fn mend_shard(
+        &mut self,
+        shard: Shard,
+        only: Option<EventId>,
+        live: &BTreeSet<EventId>,
+    ) -> anyhow::Result<()> {
         let Some(_lock) = self.lock(shard).await? else {
             self.notes.push(format!(
                 "another repair is at work on shard {shard}: run this again when it has ended"
@@ -92,7 +105,7 @@ impl Mender<'_> {
         };
         repairs::end_interrupted(self.pool, shard, false).await?;
         self.read_gaps_again(shard).await?;
-        self.mend_publications(shard, only).await?;
+        self.mend_publications(shard, live).await?;
         for stored in stored::events(self.pool, shard).await? {
             if only.is_some_and(|only| only != stored.image.id) {
                 continue;
@@ -107,8 +120,8 @@ impl Mender<'_> {
 
     /// Where the word of a publication went with a gap or a discarded record, or is newer than a backup, Redis says the event once
     /// more: from then on it is one like others.
-    async fn mend_publications(&mut self, shard: Shard, only: Option<EventId>) -> anyhow::Result<()> {
-        let unpublished = deep::find_unpublished(self.sources(), shard, only).await?;
+    async fn mend_publications(&mut self, shard: Shard, live: &BTreeSet<EventId>) -> anyhow::Result<()> {
+        let unpublished = stored::unpublished(self.pool, live).await?;
         for (event, live) in snapshot::live(self.redis, shard, &unpublished).await? {
             if live.is_ok_and(|live| live.event.is_some())
                 && let Some(stated) = self.say_event(shard, event).await?
