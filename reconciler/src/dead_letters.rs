@@ -7,6 +7,7 @@ use boxoffice_schema::shard::Shard;
 use serde::Serialize;
 use sqlx::{Acquire, PgConnection, PgPool, Row};
 
+use crate::alarm::AlarmKind;
 use crate::apply::write::{self, Look};
 use crate::decode::{Content, Fetched, decode, shown};
 use crate::findings;
@@ -176,9 +177,14 @@ async fn apply(connection: &mut PgConnection, record: &Record) -> anyhow::Result
     let changes = Changes::of([record]);
     let mut savepoint = connection.begin().await?;
     match write::write(&mut savepoint, &changes, Look::ForAll).await {
-        // Redis' counts belong to the record's position, which may be long past: a difference proves nothing now. Where they do
-        // not add up, that is why the record was refused; of one that could not be read `dead-letters show` tells them.
-        Ok(_) => Ok(savepoint.commit().await?),
+        // Redis' counts belong to the record's position, which may be long past: that they differ proves nothing now. That they
+        // exceed the capacity does, whenever it was.
+        Ok(alarms) => {
+            for alarm in alarms.iter().filter(|alarm| alarm.kind == AlarmKind::Oversold) {
+                findings::raise(&mut savepoint, alarm).await?;
+            }
+            Ok(savepoint.commit().await?)
+        }
         Err(error) if is_about_data(&error) => bail!("refused again: {error}"),
         Err(error) => Err(error.into()),
     }

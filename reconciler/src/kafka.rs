@@ -312,9 +312,14 @@ impl LogWriter {
         }
         let old = std::mem::replace(&mut *current, Current { generation: failed + 1, producer });
         if let Ok(old) = old.producer {
-            old.purge(PurgeConfig::default().queue().inflight());
-            // Its end waits for its thread, which must not hold up the others.
-            tokio::task::spawn_blocking(move || drop(old));
+            // Both wait for the client's threads, which may be looking for a broker's address.
+            let purge = tokio::task::spawn_blocking(move || {
+                old.purge(PurgeConfig::default().queue().inflight());
+                old
+            });
+            if let Ok(old) = purge.await {
+                tokio::task::spawn_blocking(move || drop(old));
+            }
         }
         true
     }

@@ -74,13 +74,16 @@ impl Tails {
             if !found.get(&shard).is_some_and(is_behind) {
                 continue;
             }
+            self.standing.insert(shard, next_offset);
             if before.get(&shard) == Some(&next_offset) && self.passed.get(&shard) != Some(&next_offset) {
                 let last = number::position(epoch, sequence);
-                log.append_barrier(shard, last.epoch, last).await?;
+                if let Err(error) = log.append_barrier(shard, last.epoch, last).await {
+                    tracing::debug!(%error, %shard, "no barrier was appended behind the end of the log");
+                    continue;
+                }
                 self.passed.insert(shard, next_offset);
                 tracing::info!(%shard, next_offset, "nothing comes from the end of the log: a barrier was appended behind it");
             }
-            self.standing.insert(shard, next_offset);
         }
         Ok(())
     }
