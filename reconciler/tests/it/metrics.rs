@@ -37,8 +37,7 @@ async fn read(listen: SocketAddr) -> io::Result<HashMap<String, f64>> {
 async fn shown(listen: SocketAddr) -> Option<[f64; 4]> {
     let metrics = read(listen).await.ok()?;
     let gauge = |name: &str| metrics.get(&format!("boxoffice_reconciler_{name}")).copied();
-    // Under its number, or under the name that it has everywhere else.
-    let lag = gauge(r#"lag_records{shard="s01"}"#).or(gauge(r#"lag_records{shard="1"}"#))?;
+    let lag = gauge(r#"lag_records{shard="s01"}"#)?;
     Some([gauge("gaps_open")?, gauge("dead_letters_open")?, gauge("drift_tickets")?, lag])
 }
 
