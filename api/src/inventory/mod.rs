@@ -395,7 +395,7 @@ impl Inventory {
             return Err(InventoryError::Unverified);
         }
         let confirmed = self.shared.acknowledgements.known(shard);
-        Ok(Known { confirmed, epoch: self.shared.epochs.latest(shard).max(confirmed.epoch) })
+        Ok(Known { confirmed, epoch: self.shared.epochs.latest(shard) })
     }
 
     /// In `kafka` mode every outcome that reveals a booking waits for the booking's last change that is known here.

@@ -20,6 +20,7 @@ use boxoffice_schema::shard::Shard;
 use redis::streams::StreamRangeReply;
 use tokio_util::sync::CancellationToken;
 
+use super::link::classify;
 use super::log::{NotDelivered, OnTheWay};
 use super::{Acknowledge, InventoryError, Shared, expirer};
 
@@ -334,9 +335,10 @@ async fn hand_over_head(
 ) -> Result<Option<Sent>, RelayError> {
     let mut command = redis::cmd("XRANGE");
     command.arg(shared.settings.keys.outbox(shard)).arg("-").arg("+").arg("COUNT").arg(frames_max);
-    let head: StreamRangeReply = shared.background.try_command(&command).await?.map_err(|error| {
-        if error.is_timeout() { RelayError::LatePage } else { super::link::classify(&error).into() }
-    })?;
+    let head: StreamRangeReply =
+        shared.background.try_command(&command).await?.map_err(|error| {
+            if error.is_timeout() { RelayError::LatePage } else { classify(&error).into() }
+        })?;
     let mut records: Vec<Message> = Vec::new();
     for entry in &head.ids {
         let bytes: Vec<u8> = entry.get(FRAME_FIELD).unwrap_or_default();
@@ -368,7 +370,7 @@ async fn trim(shared: &Shared, shard: Shard, epoch: u32, confirmed: Position) ->
                     tokio::time::sleep(FAILURE_PAUSE).await;
                     continue;
                 }
-                _ => Err(super::link::classify(&error).into()),
+                _ => Err(classify(&error).into()),
             },
         };
     }

@@ -73,6 +73,17 @@ impl Scope {
             tries: TRIES_BY_HAND,
         }
     }
+
+    /// The events that Redis may hold of these shards: the one, or those whose keys it has.
+    pub(crate) async fn live_events(
+        &self,
+        redis: &RedisLink,
+    ) -> Result<BTreeMap<Shard, BTreeSet<EventId>>, RedisError> {
+        match self.event {
+            Some(event) => Ok(self.shards.iter().map(|shard| (*shard, BTreeSet::from([event]))).collect()),
+            None => snapshot::live_ids(redis).await,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

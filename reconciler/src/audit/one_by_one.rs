@@ -1,12 +1,11 @@
 //! The part of an audit that compares bookings one by one, told as one finding for each kind and event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use boxoffice_schema::ids::EventId;
 use boxoffice_schema::shard::Shard;
 
 use crate::deep::{self, Comparison, DeepError, Sources};
-use crate::snapshot;
 
 use super::{Finding, FindingKind, Report, Scope};
 
@@ -20,13 +19,10 @@ pub(super) async fn extend(
     sources: Sources<'_>,
     scope: &Scope,
 ) -> Result<(), DeepError> {
-    let events = match scope.event {
-        Some(event) => scope.shards.iter().map(|shard| (*shard, BTreeSet::from([event]))).collect(),
-        None => snapshot::live_ids(sources.redis).await?,
-    };
+    let mut live = scope.live_events(sources.redis).await?;
     for shard in &scope.shards {
-        let of_shard = events.get(shard).unwrap_or(const { &BTreeSet::new() });
-        let mut compared = deep::compare_unpublished(sources, *shard, of_shard).await?;
+        let of_shard = live.remove(shard).unwrap_or_default();
+        let mut compared = deep::compare_unpublished(sources, *shard, &of_shard).await?;
         if scope.deep {
             compared.extend(deep::compare_shard(sources, *shard, scope.event).await?);
         }

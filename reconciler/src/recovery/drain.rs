@@ -1,10 +1,9 @@
-//! The first half of a recovery: what Redis decided and Kafka may not have, and the barrier behind it.
+//! The first half of a recovery: what Redis decided and Kafka may not have.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use boxoffice_schema::frame;
-use boxoffice_schema::position::Position;
 use boxoffice_schema::scripts::RecoveryStart;
 use boxoffice_schema::shard::Shard;
 use redis::streams::StreamRangeReply;
@@ -89,15 +88,5 @@ impl Recoverer {
             self.log.append(&records).await?;
             drained.records += records.len();
         }
-    }
-
-    /// Ends all older epochs in the log, and names the last decision of the Redis that is recovered.
-    pub(super) async fn append_barrier(
-        &self,
-        shard: Shard,
-        epoch: u32,
-        last: Position,
-    ) -> Result<(), RecoveryError> {
-        Ok(self.log.append_barrier(shard, epoch, last).await?)
     }
 }

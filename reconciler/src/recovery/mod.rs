@@ -142,7 +142,7 @@ impl Recoverer {
         if self.ask(&recovering(&self.redis.keys, shard, epoch)).await? != start {
             return Err(RecoveryError::TakenOver);
         }
-        self.append_barrier(shard, epoch, start.last).await?;
+        self.log.append_barrier(shard, epoch, start.last).await?;
         self.wait_for_barrier(shard, epoch).await?;
         self.outboxes.note(shard, &start, drained);
         let Position { sequence, .. } =
@@ -199,7 +199,7 @@ impl Recoverer {
                 // What others' transactions leave at the end of the log is never read, and the offset does not move past it
                 // before something is. A barrier of an epoch that has begun is passed.
                 let last = shards::applied(&self.pool, shard).await?;
-                self.append_barrier(shard, last.epoch, last).await?;
+                self.log.append_barrier(shard, last.epoch, last).await?;
                 self.wait_until_applied(shard, is_there).await
             }
             caught_up => caught_up,

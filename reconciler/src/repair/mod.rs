@@ -5,7 +5,7 @@
 //! event, let Redis say once more what PostgreSQL lacks; when that is applied, move Redis' counters by what they differ
 //! then. What Redis lost is not mended here but by `rebuild`, which the report at the end names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Context;
 use boxoffice_schema::event::EventImage;
@@ -62,10 +62,7 @@ pub(crate) async fn repair(config: &Config, event: Option<EventId>, by: &str) ->
     let mut mender = Mender { config, pool: &pool, redis: &redis, by, made: Vec::new(), notes: Vec::new() };
     let scope = audit::Scope::by_hand(config, event, true);
     let job = async {
-        let mut live = match event {
-            Some(event) => BTreeMap::from([(config.shards.shard_of(event), BTreeSet::from([event]))]),
-            None => snapshot::live_ids(&redis).await?,
-        };
+        let mut live = scope.live_events(&redis).await?;
         for shard in &scope.shards {
             let live = live.remove(shard).unwrap_or_default();
             mender.mend_shard(*shard, event, &live).await.with_context(|| format!("shard {shard}"))?;
