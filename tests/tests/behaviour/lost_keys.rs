@@ -29,6 +29,14 @@ impl World {
         }
     }
 
+    /// A key of the event is gone: a booking closes its shard, which comes back with what was sold before, and it is told.
+    async fn comes_back(&self, event: &Event, sold: &Reply, key: &str) {
+        self.book(&event.id, "new", &event.request("bob", 1)).await.refused(503, "inventory_unverified");
+        let replay = self.retried(event, "sold", &event.request("ann", 3)).await;
+        assert_eq!((replay.status, &replay.body), (201, &sold.body));
+        self.told_of(key).await;
+    }
+
     /// Asks again and again, as clients do, until it is answered otherwise than that the inventory is being verified.
     async fn retried(&self, event: &Event, key: &str, body: &serde_json::Value) -> Reply {
         let answered = std::cell::RefCell::new(None);
@@ -136,10 +144,7 @@ async fn sales_go_on_by_themselves_after_a_key_of_the_event_was_deleted() {
     let customers = world.keys.customers(world.shard_of(&event), event.id.parse().unwrap());
     for key in [customers, world.event_key(&event)] {
         world.delete(&key).await;
-        world.book(&event.id, "new", &event.request("bob", 1)).await.refused(503, "inventory_unverified");
-        let replay = world.retried(&event, "sold", &event.request("ann", 3)).await;
-        assert_eq!((replay.status, &replay.body), (201, &sold.body));
-        world.told_of(&key).await;
+        world.comes_back(&event, &sold, &key).await;
     }
     world.book(&event.id, "rest", &event.request("bob", 7)).await.expect(201);
     world.drained(&event).await;
@@ -155,10 +160,7 @@ async fn sales_go_on_by_themselves_after_a_key_of_the_event_became_one_of_anothe
     let customers = world.keys.customers(world.shard_of(&event), event.id.parse().unwrap());
     for key in [world.slot_key(&event), customers, world.event_key(&event)] {
         let _: String = world.redis(redis::cmd("SET").arg(&key).arg("x")).await;
-        world.book(&event.id, "new", &event.request("bob", 1)).await.refused(503, "inventory_unverified");
-        let replay = world.retried(&event, "sold", &event.request("ann", 3)).await;
-        assert_eq!((replay.status, &replay.body), (201, &sold.body));
-        world.told_of(&key).await;
+        world.comes_back(&event, &sold, &key).await;
     }
     world.book(&event.id, "rest", &event.request("bob", 7)).await.expect(201);
     world.drained(&event).await;
